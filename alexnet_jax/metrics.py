@@ -120,7 +120,7 @@ def _writing_to(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(
-            f"Cannot write to {path}: {error.strerror}; make it writable, free some space, or choose another --workdir."
+            f"Cannot write to {path}: {error.strerror or error}; make it writable, free some space, or choose another --workdir."
         ) from error
 
 
@@ -128,7 +128,7 @@ class Speed(NamedTuple):
     """How fast training was since the last lap; None where no step has been timed yet."""
 
     images_per_second: float | None
-    input_wait_fraction: float | None  # share of the time in which the device had to wait for input
+    input_wait_fraction: float | None  # share of the time that the loop waited for a batch
 
 
 class Throughput:
@@ -197,7 +197,7 @@ def training_line(record: Record, num_steps: int, num_epochs: float, seconds_lef
     ]
     if record["images_per_second"] is not None:
         parts.append(f"{record['images_per_second']:,.0f} images/s")
-        parts.append(f"{record['input_wait_fraction']:.0%} waiting for input")
+        parts.append(f"{100 * record['input_wait_fraction']:.0f} % waiting for input")
     if seconds_left is not None:
         parts.append(f"{duration(seconds_left)} left")
     return "  ".join(parts)
