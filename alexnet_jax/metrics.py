@@ -120,7 +120,8 @@ def _writing_to(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(
-            f"Cannot write to {path}: {error.strerror or error}; make it writable, free some space, or choose another --workdir."
+            f"Cannot write to {path}: {error.strerror or error}; make it writable, free some space, or choose "
+            "another --workdir."
         ) from error
 
 
