@@ -81,7 +81,7 @@ def _principal_components(count: int, sums: np.ndarray, products: np.ndarray) ->
 
 def save_statistics(statistics: Statistics, directory: Path) -> None:
     """Writes `statistics.npz` into the folder of the data set."""
-    np.savez_compressed(directory / FILE_NAME, **statistics._asdict())
+    np.savez(directory / FILE_NAME, **statistics._asdict())
 
 
 def load_statistics(directory: Path) -> Statistics:

@@ -143,7 +143,7 @@ def _own(norm: _Norm, x: jax.Array) -> jax.Array:
 
 
 def _denominator(norm: _Norm, x: jax.Array) -> jax.Array:
-    """t of the channels that have outputs."""
+    """T of the channels that have outputs."""
     squares = _pad(lax.square(x), norm.before - norm.left, norm.after - norm.right)
     return norm.k + norm.coefficient * _add_shifted(squares, norm.before + norm.after + 1)
 

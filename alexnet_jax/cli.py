@@ -1,0 +1,122 @@
+"""What all commands share: flags are read, a user's mistake ends in one sentence and an exit status, not a traceback."""
+
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from alexnet_jax import runtime, validation
+from alexnet_jax.config import Config, field_types
+from alexnet_jax.errors import UserError
+
+_OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]+)(?:=.*)?$")
+_CONFIG_FILE = re.compile(r"--?config(?:=(.*))?$")
+
+
+def define_config_flag() -> flags.FlagHolder:
+    """Defines --config and its overrides --config.section.field=value."""
+    return config_flags.DEFINE_config_file(
+        "config",
+        None,
+        "The config file, for example configs/imagenet.py. Any field can be overridden: --config.model.variant=paper",
+    )
+
+
+def define_workdir_flag(help_text: str) -> flags.FlagHolder[str | None]:
+    """Defines --workdir."""
+    return flags.DEFINE_string("workdir", None, help_text)
+
+
+def required(flag: flags.FlagHolder[str | None]) -> str:
+    """The value of a flag that must be given; UserError if it was not."""
+    if not flag.value:
+        raise UserError(f"--{flag.name} is missing: {flag._flagvalues[flag.name].help}")
+    return flag.value
+
+
+def the_config(flag: flags.FlagHolder) -> Config:
+    """The config of --config with its overrides, checked; UserError for what is wrong with it."""
+    if flag.value is None:
+        raise UserError("--config is missing: give a config file, for example --config=configs/quickstart.py.")
+    if not isinstance(flag.value, Config):
+        raise UserError(f"get_config() of --config must return an alexnet_jax.config.Config, not a {type(flag.value)}.")
+    validation.validate(flag.value)
+    return flag.value
+
+
+def run(main: Callable[[Sequence[str]], None]) -> None:
+    """Runs a command: `main` gets the arguments that are no flags. Heavy imports belong inside `main`.
+
+    A UserError, from here or from anywhere in `main`, is printed as one sentence and ends the process with its status.
+    """
+    runtime.use_huge_pages()
+
+    def guarded(argv: Sequence[str]) -> None:
+        try:
+            main(argv[1:])
+        except UserError as error:
+            _fail(error)
+
+    logging.set_verbosity(logging.WARNING)
+    app.run(guarded, flags_parser=_parse_flags)
+
+
+def no_arguments(arguments: Sequence[str]) -> None:
+    """UserError if there are arguments that are no flags."""
+    if arguments:
+        raise UserError(f"unexpected argument {arguments[0]!r}: this command takes flags only; see --help.")
+
+
+def _parse_flags(argv: Sequence[str]) -> list[str]:
+    try:
+        _check_config_file(argv)
+        _check_overrides(argv)
+        return flags.FLAGS(argv)
+    except UserError as error:
+        _fail(error)
+    except flags.IllegalFlagValueError as error:
+        _fail(UserError(_illegal_value(str(error))))
+    except flags.Error as error:
+        _fail(UserError(f"{str(error).splitlines()[0]}; see --help."))
+
+
+def _fail(error: UserError) -> None:
+    for line in str(error).splitlines():
+        print(f"error: {line}", file=sys.stderr)
+    sys.exit(error.exit_status)
+
+
+def _check_config_file(argv: Sequence[str]) -> None:
+    """UserError if the config file does not exist or does not run; absl would show a traceback."""
+    for position, argument in enumerate(argv):
+        if not (match := _CONFIG_FILE.match(argument)):
+            continue
+        name = match[1] if match[1] is not None else argv[position + 1] if position + 1 < len(argv) else ""
+        path = Path(name.split(":", 1)[0])
+        if not path.is_file():
+            there = sorted(str(file) for file in Path("configs").rglob("*.py") if file.name != "__init__.py")
+            hint = f"there are {', '.join(there)}" if there else "run from the project's folder, or give a full path"
+            raise UserError(f"--config={name}: there is no such file; {hint}.")
+        try:
+            compile(path.read_text(), str(path), "exec")
+        except (SyntaxError, ValueError, OSError) as error:
+            raise UserError(f"--config={name} is not a Python file that can be read: {error}.") from error
+
+
+def _check_overrides(argv: Sequence[str]) -> None:
+    """UserError if an override names a field that does not exist, with the nearest name."""
+    known = field_types()
+    for argument in argv:
+        if (match := _OVERRIDE.match(argument)) and match[1] not in known:
+            raise UserError(f"{argument}: {validation.unknown_field(match[1])}")
+
+
+def _illegal_value(message: str) -> str:
+    """A sentence for a flag whose value could not be read, in the words of the config where it is a config field."""
+    match = re.match(r"flag --config\.([^=]+)=(.*?): ", message, re.DOTALL)
+    if match and (declared := field_types().get(match[1])):
+        return f"config.{match[1]}={match[2]!r} must be {validation.type_in_words(declared)}."
+    return f"{message.splitlines()[0]}; see --help."

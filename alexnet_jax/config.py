@@ -1,0 +1,161 @@
+"""Every setting of a run, typed. What is allowed stands in `validation.py`.
+
+A config file under `configs/` returns a `Config`; `--config.section.field=value` overrides any field.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+
+@dataclasses.dataclass
+class ModelConfig:
+    """Which net. Options that the variant does not have are refused (see `docs/variants.md`)."""
+
+    variant: str = "paper"
+    num_classes: int = 1000
+    image_size: int = 224  # pixels a side that the net sees; Caffe's nets see 227
+    conv_width: float = 1.0  # multiplies the kernels of every convolution; 1.0 is the published net
+    fc_width: float = 1.0  # multiplies the units of the hidden fully connected layers
+    initialization: str = "published"  # or "he": standard deviation sqrt(2 / fan-in), for reduced widths
+    normalization: str = "published"  # or "none", "first", "second": where response normalisation is kept
+    second_normalization: str = "published"  # or "before_relu" (run #166 of the released code)
+    pooling: str = "published"  # or "non_overlapping": 2x2 windows, with the author's change of padding
+    activation: str = "relu"  # or "tanh"
+    dropout: str = "published"  # or "original" (scaled at test time), "inverted", "none"
+    without: str = "nothing"  # or "conv3", "conv4": the net without this middle convolution
+
+
+@dataclasses.dataclass
+class MeshConfig:
+    """How the run is laid out over devices: a grid of `data` x `tower`."""
+
+    data: int = -1  # how many parts a batch is split into; -1 uses all devices that the towers leave
+    tower: int = 1  # 1: both towers on each device; 2: one tower a device
+
+
+@dataclasses.dataclass
+class DataConfig:
+    """Where images come from and what is done to them on the device."""
+
+    name: str = "imagenet2012"  # "digits" is built in; any other name is a prepared or TFDS data set
+    dir: str = "~/tensorflow_datasets"
+    train_split: str = "train"
+    eval_split: str = "validation"
+    flip: bool = True
+    color_noise: str = "original"  # or "paper" (as the prose says), "none"
+    color_noise_until: float = 1.0  # fraction of the training after which colour noise is off
+    mean: str = "image"  # or "channel": what is subtracted
+    read_threads: int = 2
+    prefetch_batches: int = 2
+
+
+@dataclasses.dataclass
+class OptimizerConfig:
+    """The paper's update (section 5) and the author's. Times are fractions of the whole training."""
+
+    learning_rate: float = 0.01
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    drops: tuple[float, ...] = (25 / 90, 51 / 90, 79 / 90)  # when the rate of the weights is multiplied
+    drop_factor: float = 0.1
+    bias_rate: float = 1.0  # rate of the biases over that of the weights, at the start; the author's: 2
+    bias_drops: tuple[float, ...] = (25 / 90, 51 / 90, 79 / 90)
+    bias_drop_factor: float = 0.1
+    decay_biases: bool = False
+    conv1_drops: tuple[float, ...] = ()  # additional drops of conv1's kernels
+    conv1_frozen_from: float = 1.0  # from here on conv1's kernels no longer change
+
+
+@dataclasses.dataclass
+class EvalConfig:
+    """Evaluation on the whole of `data.eval_split`."""
+
+    views: int = 1  # 1: the centre; 10: four corners, centre and their mirror images, probabilities averaged
+    batch_size: int = 256  # global
+    every_epochs: float = 1.0
+
+
+@dataclasses.dataclass
+class CheckpointConfig:
+    """Which checkpoints are written and kept."""
+
+    every_epochs: float = 1.0
+    keep_last: int = 2
+    keep_best: int = 1  # by top-1 error of the evaluation at that step
+
+
+@dataclasses.dataclass
+class LogConfig:
+    """What a run says of itself, and how often."""
+
+    every_steps: int = 20
+    plateau_steps: int = 2000  # warn when the loss still sits at ln(num_classes) after so many steps
+
+
+@dataclasses.dataclass
+class Config:
+    """One run. See `configs/imagenet.py` for the recipe with every choice spelled out."""
+
+    seed: int = 0
+    batch_size: int = 128  # global
+    num_epochs: float = 90.0
+    precision: str = "float32"  # or "bfloat16": compute type; parameters, LRN sums and the loss stay float32
+    require_accelerator: bool = False  # refuse to train on the CPU
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    eval: EvalConfig = dataclasses.field(default_factory=EvalConfig)
+    checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
+    log: LogConfig = dataclasses.field(default_factory=LogConfig)
+
+
+def fields(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every field of the config and its value, by dotted name: ("model.variant", "paper"), ..."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from fields(value, f"{prefix}{field.name}.")
+        else:
+            yield prefix + field.name, value
+
+
+def field_types(section: type = Config, prefix: str = "") -> dict[str, Any]:
+    """The declared type of every field, by dotted name."""
+    types: dict[str, Any] = {}
+    for field in dataclasses.fields(section):
+        if isinstance(field.type, type) and dataclasses.is_dataclass(field.type):
+            types |= field_types(field.type, f"{prefix}{field.name}.")
+        else:
+            types[prefix + field.name] = field.type
+    return types
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """The config as JSON-able data."""
+    return dataclasses.asdict(config)
+
+
+def set_field(config: Config, name: str, value: Any) -> None:
+    """Sets a field by its dotted name."""
+    *sections, last = name.split(".")
+    section: Any = config
+    for part in sections:
+        section = getattr(section, part)
+    setattr(section, last, value)
+
+
+def differences(config: Config, other: Config) -> dict[str, tuple[Any, Any]]:
+    """The fields in which two configs differ: name -> (value in `config`, value in `other`)."""
+    theirs = dict(fields(other))
+    return {name: (value, theirs[name]) for name, value in fields(config) if value != theirs[name]}
+
+
+def flatten(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested sections as pairs of dotted name and value."""
+    for key, value in data.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value

@@ -1,0 +1,26 @@
+"""Trains and evaluates AlexNet; run again with the same workdir, it goes on where it stopped.
+
+    python -m alexnet_jax.main --config=configs/imagenet.py --workdir=DIR [--config.section.field=value ...]
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from alexnet_jax import cli
+
+_CONFIG = cli.define_config_flag()
+_WORKDIR = cli.define_workdir_flag("The folder for checkpoints and logs; the same folder again goes on with the run.")
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Checks everything that can be checked without a device, then trains."""
+    cli.no_arguments(arguments)
+    config = cli.the_config(_CONFIG)
+    folder = Path(cli.required(_WORKDIR)).expanduser()
+    from alexnet_jax.train import train_and_evaluate  # JAX takes a second to import: not before the flags are right
+
+    train_and_evaluate(config, folder)
+
+
+if __name__ == "__main__":
+    cli.run(main)

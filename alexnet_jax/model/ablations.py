@@ -1,0 +1,151 @@
+"""The net of a run: a published variant, with the paper's ablations and reduced widths applied to its data.
+
+Every option of `ModelConfig` other than the variant is one small function from a `Net` to a `Net`. An option that the
+variant does not have raises `ContradictionError`.
+"""
+
+import dataclasses
+import difflib
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from alexnet_jax.model.architecture import (
+    Activation,
+    Classifier,
+    Convolution,
+    Dense,
+    Dropout,
+    He,
+    Layer,
+    MapNorm,
+    MaxPool,
+    Net,
+    ResponseNorm,
+)
+from alexnet_jax.model.variants import VARIANTS
+
+if TYPE_CHECKING:
+    from alexnet_jax.config import ModelConfig
+
+
+class ContradictionError(ValueError):
+    """An option that the chosen variant does not have; the message names both."""
+
+
+def build_net(model: "ModelConfig") -> Net:
+    """The net that `model` describes.
+
+    Raises:
+      ContradictionError: the variant is unknown, or has no place for one of the options.
+    """
+    if model.variant not in VARIANTS:
+        near = difflib.get_close_matches(model.variant, VARIANTS, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ContradictionError(f"model.variant={model.variant!r} is unknown; allowed: {', '.join(VARIANTS)}.{hint}")
+    net = VARIANTS[model.variant]
+    try:
+        if model.without != "nothing":
+            net = without_convolution(net, model.without)
+        if model.normalization != "published":
+            net = keep_normalization(net, model.normalization)
+        if model.second_normalization == "before_relu":
+            net = second_normalization_before_relu(net)
+        if model.pooling == "non_overlapping":
+            net = non_overlapping_pooling(net)
+        if model.activation != "relu":
+            net = with_activation(net, model.activation)
+        if model.dropout != "published":
+            net = with_dropout(net, model.dropout)
+    except ContradictionError as error:
+        raise ContradictionError(f"model.variant={model.variant!r} contradicts {error}") from None
+    net = scaled(net, model.conv_width, model.fc_width)
+    return he_initialized(net) if model.initialization == "he" else net
+
+
+def without_convolution(net: Net, name: str) -> Net:
+    """`net` without one of the middle convolutions and its nonlinearity (paper section 7: about 2 % top-1 worse)."""
+    position = net.names.index(name)
+    return dataclasses.replace(net, layers=net.layers[:position] + net.layers[position + 2 :])
+
+
+def keep_normalization(net: Net, kept: str) -> Net:
+    """Keeps the response normalisation of the "first" or the "second" layer, or "none".
+
+    [CODE] #148 removes all of it (the paper's -1.4 / -1.2 %), #167 both norms of the second layer.
+    """
+    if "norm1" not in net.names:
+        raise ContradictionError(f"model.normalization={kept!r}: this variant has no response normalisation")
+    dropped = {"none": ("norm1", "norm2", "mapnorm2"), "first": ("norm2", "mapnorm2"), "second": ("norm1",)}[kept]
+    return dataclasses.replace(net, layers=tuple(layer for layer in net.layers if layer.name not in dropped))
+
+
+def second_normalization_before_relu(net: Net) -> Net:
+    """The second layer's normalisation before its nonlinearity ([CODE] #166: 41.10 / 18.67 %)."""
+    names = net.names
+    if "norm2" not in names or names.index("norm2") != names.index("relu2") + 1:
+        raise ContradictionError(
+            "model.second_normalization='before_relu': it needs a second normalisation that follows relu2"
+        )
+    layers = list(net.layers)
+    position = names.index("relu2")
+    end = position + 1
+    while isinstance(layers[end], ResponseNorm | MapNorm):
+        end += 1
+    layers[position:end] = [*layers[position + 1 : end], layers[position]]
+    return dataclasses.replace(net, layers=tuple(layers))
+
+
+def non_overlapping_pooling(net: Net) -> Net:
+    """2x2 windows every 2 pixels, conv2 padded by 1 and conv5 by 0 ([CODE] layers-147.cfg: 55-28-26-13-11-6)."""
+
+    def change(layer: Layer) -> Layer:
+        match layer:
+            case MaxPool():
+                return dataclasses.replace(layer, window=2, stride=2, ceil=True)
+            case Convolution(name="conv2"):
+                return dataclasses.replace(layer, padding=(1, 1))
+            case Convolution(name="conv5"):
+                return dataclasses.replace(layer, padding=(0, 0))
+        return layer
+
+    return dataclasses.replace(net, layers=tuple(map(change, net.layers)))
+
+
+def with_activation(net: Net, function: str) -> Net:
+    """Another nonlinearity everywhere (paper section 3.1)."""
+    return _replace_each(net, Activation, lambda layer: dataclasses.replace(layer, function=function))
+
+
+def with_dropout(net: Net, kind: str) -> Net:
+    """Dropout of the other kind, or "none"."""
+    if kind == "none":
+        return dataclasses.replace(net, layers=tuple(x for x in net.layers if not isinstance(x, Dropout)))
+    return _replace_each(net, Dropout, lambda layer: dataclasses.replace(layer, kind=kind))
+
+
+def scaled(net: Net, conv_width: float, fc_width: float) -> Net:
+    """The same net with fewer (or more) kernels and units; each layer keeps at least one a tower."""
+
+    def scale(features: int, width: float) -> int:
+        return max(1, round(features * width / net.towers)) * net.towers
+
+    net = _replace_each(
+        net, Convolution, lambda layer: dataclasses.replace(layer, features=scale(layer.features, conv_width))
+    )
+    return _replace_each(net, Dense, lambda layer: dataclasses.replace(layer, features=scale(layer.features, fc_width)))
+
+
+def he_initialized(net: Net) -> Net:
+    """Kernels of standard deviation sqrt(2 / fan-in): what the published constants are close to at full width."""
+
+    def change(layer: Layer) -> Layer:
+        if isinstance(layer, Convolution | Dense | Classifier):
+            return dataclasses.replace(layer, kernel_init=He())
+        return layer
+
+    return dataclasses.replace(net, layers=tuple(map(change, net.layers)))
+
+
+def _replace_each(net: Net, kind: type, change: Callable) -> Net:
+    """`net` with `change` applied to each layer of this kind."""
+    return dataclasses.replace(net, layers=tuple(change(x) if isinstance(x, kind) else x for x in net.layers))

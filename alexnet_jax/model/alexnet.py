@@ -1,0 +1,228 @@
+"""The Flax module: runs any `Net`, on one device or with its towers spread over the mesh axis `tower`."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from alexnet_jax.model import dropout as dropout_lib
+from alexnet_jax.model.architecture import (
+    Activation,
+    Classifier,
+    Convolution,
+    Dense,
+    Dropout,
+    FanInUniform,
+    Gaussian,
+    He,
+    Initializer,
+    Layer,
+    MapNorm,
+    MaxPool,
+    Net,
+    ResponseNorm,
+)
+from alexnet_jax.model.convolution import grouped_convolution
+from alexnet_jax.model.normalization import (
+    channel_window,
+    local_response_normalization,
+    map_response_normalization,
+)
+from alexnet_jax.model.pooling import max_pool
+from alexnet_jax.parallel import towers
+
+ACTIVATIONS = {"relu": nn.relu, "tanh": jnp.tanh}
+
+
+class AlexNet(nn.Module):
+    """AlexNet as its layer list says.
+
+    Activations hold the towers of this device side by side, [B, H, W, C / devices]. Whatever acts channel by channel
+    treats them as one; a layer that `sees` its own tower works on each part by itself; a layer that `sees` all of them
+    first joins the channels over the mesh axis.
+
+    Attributes:
+      net: the layers.
+      num_classes: units of the classifier.
+      tower_devices: over how many devices the towers are spread. With more than 1 the module must be applied where the
+        mesh axis `tower` is bound, to that device's part of the parameters (`parallel.towers.parameter_specs`).
+      dtype: compute type of convolutions and products. Parameters are float32 (or float64 under x64), and so are the
+        sums of the normalisation and the class scores.
+    """
+
+    net: Net
+    num_classes: int
+    tower_devices: int = 1
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: jax.Array, dropout_keys: jax.Array | None = None) -> jax.Array:
+        """Class scores.
+
+        Args:
+          images: [B, S, S, 3], RGB on the scale 0 to 255 with the mean subtracted.
+          dropout_keys: [B] random keys for training; None means test time.
+
+        Returns:
+          [B, num_classes] scores before the softmax, float32. Every layer's output is sown into the collection
+          "intermediates" under the layer's name.
+        """
+        x = images.astype(self.dtype)
+        for number, layer in enumerate(self.net.layers):
+            x = self._apply_layer(layer, number, x, dropout_keys)
+            self.sow("intermediates", layer.name, x)
+        return x
+
+    @property
+    def towers_here(self) -> int:
+        """How many towers live on this device."""
+        return self.net.towers // self.tower_devices
+
+    def _apply_layer(self, layer: Layer, number: int, x: jax.Array, dropout_keys: jax.Array | None) -> jax.Array:
+        """Applies one layer to the activations of the towers on this device."""
+        match layer:
+            case Convolution() | Dense():
+                if layer.sees == "all" and self.tower_devices > 1:
+                    x = towers.join(x)
+                groups = self.towers_here if layer.sees == "own" else 1
+                features = layer.features // self.tower_devices
+                module = TowerConvolution if isinstance(layer, Convolution) else TowerDense
+                return module(layer, features, groups, self.dtype, name=layer.name)(x)
+            case Classifier():
+                return TowerClassifier(layer, self.num_classes, self.tower_devices, self.dtype, name=layer.name)(x)
+            case Activation():
+                return ACTIVATIONS[layer.function](x)
+            case MaxPool():
+                return max_pool(_pad_to_last_window(x, layer) if layer.ceil else x, layer.window, layer.stride)
+            case ResponseNorm():
+                return self._normalize(layer, x)
+            case MapNorm():
+                coefficient = layer.alpha / layer.size**2
+                return map_response_normalization(
+                    x, size=layer.size, coefficient=coefficient, beta=layer.beta, k=layer.k
+                )
+            case Dropout():
+                if dropout_keys is None:
+                    return dropout_lib.at_test_time(x, layer)
+                keys = jax.vmap(lambda key: jax.random.fold_in(key, number))(dropout_keys)
+                first = towers.first_tower_here(self.towers_here) if self.tower_devices > 1 else 0
+                return dropout_lib.dropout(x, layer, keys, first, self.towers_here)
+
+    def _normalize(self, layer: ResponseNorm, x: jax.Array) -> jax.Array:
+        """Response normalisation within each tower, or over all channels with the neighbours' border channels."""
+        before, after = channel_window(layer.size, "pytorch")
+        left = right = None
+        if layer.across == "all" and self.tower_devices > 1:
+            left, right = towers.neighbour_channels(x, before, after, self.tower_devices)
+        return local_response_normalization(
+            x,
+            before=before,
+            after=after,
+            coefficient=layer.coefficient,
+            beta=layer.beta,
+            k=layer.k,
+            groups=self.towers_here if layer.across == "tower" else 1,
+            left_halo=left,
+            right_halo=right,
+        )
+
+
+class TowerConvolution(nn.Module):
+    """The kernels of one convolution that live on this device."""
+
+    layer: Convolution
+    features: int
+    groups: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, H, W, C] -> [B, H', W', features]."""
+        seen = x.shape[-1] // self.groups
+        shape = (self.layer.kernel, self.layer.kernel, seen, self.features)
+        kernel, bias = _kernel_and_bias(self, self.layer, shape)
+        y = grouped_convolution(
+            x,
+            kernel.astype(self.dtype),
+            stride=self.layer.stride,
+            padding=self.layer.padding,
+            groups=self.groups,
+        )
+        return y + bias.astype(self.dtype)
+
+
+class TowerDense(nn.Module):
+    """The units of one hidden fully connected layer that live on this device."""
+
+    layer: Dense
+    features: int
+    groups: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, ..., C] -> [B, features]; each group of units sees its own group of channels."""
+        inputs = [part.reshape(part.shape[0], -1) for part in jnp.split(x, self.groups, axis=-1)]
+        kernel, bias = _kernel_and_bias(self, self.layer, (inputs[0].shape[-1], self.features))
+        kernels = jnp.split(kernel.astype(self.dtype), self.groups, axis=-1)
+        outputs = [jnp.dot(part, weights) for part, weights in zip(inputs, kernels, strict=True)]
+        return jnp.concatenate(outputs, axis=-1) + bias.astype(self.dtype)
+
+
+class TowerClassifier(nn.Module):
+    """The part of the last layer that multiplies the units on this device, summed over the towers."""
+
+    layer: Classifier
+    num_classes: int
+    tower_devices: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, ..., C] -> [B, num_classes], the same on every device of the tower axis, at least float32."""
+        x = x.reshape(x.shape[0], -1)
+        kernel, bias = _kernel_and_bias(self, self.layer, (x.shape[-1], self.num_classes))
+        scores = jnp.dot(x, kernel.astype(self.dtype), preferred_element_type=kernel.dtype)
+        if self.tower_devices > 1:
+            scores = towers.add_up(scores)
+        return scores + bias
+
+
+def _pad_to_last_window(x: jax.Array, layer: MaxPool) -> jax.Array:
+    """Pads [B, H, W, C] below and on the right, so that the window over the last pixel is whole."""
+    missing = -(x.shape[1] - layer.window) % layer.stride
+    return jnp.pad(x, ((0, 0), (0, missing), (0, missing), (0, 0)), constant_values=-jnp.inf)
+
+
+def _kernel_and_bias(
+    module: nn.Module, layer: Convolution | Dense | Classifier, shape: tuple[int, ...]
+) -> tuple[jax.Array, jax.Array]:
+    """Declares the two parameters of a layer with the initialisation that the layer names."""
+    fan_in = 1
+    for size in shape[:-1]:
+        fan_in *= size
+    kernel = module.param("kernel", kernel_initializer(layer.kernel_init, fan_in), shape)
+    bias = module.param("bias", bias_initializer(layer.bias_init, fan_in), shape[-1:])
+    return kernel, bias
+
+
+def kernel_initializer(init: Initializer, fan_in: int) -> nn.initializers.Initializer:
+    """The initializer of a kernel whose units have `fan_in` inputs."""
+    match init:
+        case Gaussian(std):
+            return nn.initializers.normal(std)
+        case He():
+            return nn.initializers.normal((2.0 / fan_in) ** 0.5)
+        case FanInUniform():
+            return _uniform(fan_in**-0.5)
+
+
+def bias_initializer(init: float | FanInUniform, fan_in: int) -> nn.initializers.Initializer:
+    """The initializer of biases: a constant, or PyTorch's uniform distribution."""
+    return _uniform(fan_in**-0.5) if isinstance(init, FanInUniform) else nn.initializers.constant(init)
+
+
+def _uniform(bound: float) -> nn.initializers.Initializer:
+    """Uniform on [-bound, bound)."""
+    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -bound, bound)

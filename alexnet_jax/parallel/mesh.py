@@ -1,0 +1,54 @@
+"""The grid of devices a run works on: axes `data` (parts of the batch) and `tower` (halves of the net)."""
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from alexnet_jax.config import Config
+from alexnet_jax.errors import UserError
+from alexnet_jax.parallel.towers import DATA_AXIS, TOWER_AXIS
+
+
+def create_mesh(config: Config) -> Mesh:
+    """The mesh that the config asks for, over the first devices there are.
+
+    Raises:
+      UserError: the devices do not suffice, or the batch does not divide into the parts.
+    """
+    available = jax.device_count()
+    data, tower = config.mesh.data, config.mesh.tower
+    if data == -1:
+        data = max(1, available // tower)
+    if data * tower > available:
+        raise UserError(
+            f"config.mesh.data={data} x config.mesh.tower={tower} needs {data * tower} devices, but there "
+            f"{'is' if available == 1 else 'are'} {available} ({jax.devices()[0].platform}); make the mesh smaller"
+            " or, to simulate devices on a CPU, set JAX_NUM_CPU_DEVICES."
+        )
+    for name, value in (("batch_size", config.batch_size), ("eval.batch_size", config.eval.batch_size)):
+        if value % data:
+            raise UserError(
+                f"config.{name}={value} is not divisible into the {data} parts of the mesh's data axis; "
+                f"take a multiple of {data} or set config.mesh.data."
+            )
+    devices = jax.devices()[: data * tower]
+    return jax.make_mesh((data, tower), (DATA_AXIS, TOWER_AXIS), axis_types=(AxisType.Auto,) * 2, devices=devices)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """How a batch lies on the mesh: rows split over `data`, whole on each tower."""
+    return NamedSharding(mesh, P(DATA_AXIS))
+
+
+def local_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
+    """The rows of a global batch that this process must feed, in order: those of its devices."""
+    slices = batch_sharding(mesh).addressable_devices_indices_map((batch_size,)).values()
+    rows = {row for (part,) in slices for row in range(*part.indices(batch_size))}
+    return np.array(sorted(rows))
+
+
+def feed(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+    """Puts this process's rows of a batch onto its devices, as one global array for each entry."""
+    sharding = batch_sharding(mesh)
+    return {name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()}

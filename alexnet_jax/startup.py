@@ -1,0 +1,68 @@
+"""Before the first step: does the data fit the config, are there devices, and the lines that say what will run."""
+
+import platform
+
+import flax
+import jax
+import jaxlib
+from jax.sharding import Mesh
+
+from alexnet_jax import runtime
+from alexnet_jax.config import Config
+from alexnet_jax.data.datasets import Dataset
+from alexnet_jax.errors import UserError
+from alexnet_jax.state import TrainState
+
+
+def check_data_fits(config: Config, dataset: Dataset) -> None:
+    """UserError if the data set has other classes than the net, or images smaller than it sees."""
+    if dataset.num_classes != config.model.num_classes:
+        raise UserError(
+            f"config.model.num_classes={config.model.num_classes}, but data.name={config.data.name!r} has "
+            f"{dataset.num_classes} classes; set model.num_classes={dataset.num_classes}."
+        )
+    if dataset.image_size < config.model.image_size:
+        raise UserError(
+            f"config.model.image_size={config.model.image_size} is larger than the images of "
+            f"data.name={config.data.name!r} ({dataset.image_size} pixels a side); make it smaller or prepare larger images."
+        )
+
+
+def check_devices(config: Config) -> None:
+    """UserError if JAX finds no device, or only the CPU where an accelerator is required."""
+    try:
+        devices = jax.devices()
+    except (RuntimeError, AssertionError) as error:  # an AssertionError is what JAX_PLATFORMS=cuda ends in without one
+        asked = jax.config.jax_platforms or "any"
+        raise UserError(
+            f"JAX finds no device of platform {asked!r} (JAX_PLATFORMS): {str(error).splitlines()[0] if str(error) else 'none'}; "
+            "install the build of JAX for it (see README), or unset JAX_PLATFORMS."
+        ) from error
+    if config.require_accelerator and devices[0].platform == "cpu":
+        raise UserError(
+            "config.require_accelerator=True, but JAX finds only the CPU; install JAX for your accelerator (see README) "
+            "or set require_accelerator=False."
+        )
+
+
+def print_summary(config: Config, dataset: Dataset, mesh: Mesh, state: TrainState, start: int, num_steps: int) -> None:
+    """What runs, on what, and how much memory its state takes."""
+    device = mesh.devices.flat[0]
+    kinds = f"{mesh.size} x {device.device_kind}" if mesh.size > 1 else device.device_kind
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    here = sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves((state.params, state.opt_state)))
+    first = f"going on from step {start:,}" if start else "from the start"
+    lines = {
+        "net": f"{config.model.variant}, {parameters:,} parameters, {config.precision}, {config.model.num_classes} classes",
+        "data": f"{dataset.name}: {len(dataset.train):,} training and {len(dataset.evaluation):,} evaluation images",
+        "run": f"{num_steps:,} steps of {config.batch_size} images ({config.num_epochs:g} epochs), {first}",
+        "devices": f"{kinds} ({device.platform}) as {mesh.shape['data']} (data) x {mesh.shape['tower']} (tower)",
+        "memory": f"{here / 2**20:,.1f} MiB of parameters and velocity on each device",
+        "tuning": runtime.tuning_in_words(),
+        "versions": (
+            f"jax {jax.__version__}, jaxlib {jaxlib.__version__}, flax {flax.__version__}, "
+            f"Python {platform.python_version()}"
+        ),
+    }
+    for name, text in lines.items():
+        print(f"{name + ':':<10}{text}", flush=True)

@@ -1,0 +1,74 @@
+"""The state of a training, and where each part of it lies on the mesh."""
+
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P  # noqa: N817 - the field's name for it
+
+from alexnet_jax.config import Config
+from alexnet_jax.model.ablations import build_net
+from alexnet_jax.model.alexnet import AlexNet
+from alexnet_jax.optimizer import OptimizerState
+from alexnet_jax.parallel.towers import TOWER_AXIS, parameter_specs
+from alexnet_jax.randomness import Purpose, key_for
+
+
+@flax.struct.dataclass
+class TrainState:
+    """All that training changes: steps done (int32 scalar), parameters, and the optimizer's velocity."""
+
+    step: jax.Array
+    params: Any
+    opt_state: OptimizerState
+
+
+def create_model(config: Config, tower_devices: int = 1) -> AlexNet:
+    """The module that the config describes, for towers spread over so many devices."""
+    return AlexNet(
+        net=build_net(config.model),
+        num_classes=config.model.num_classes,
+        tower_devices=tower_devices,
+        dtype=jnp.dtype(config.precision),
+    )
+
+
+def state_specs(config: Config, mesh: Mesh) -> TrainState:
+    """The `PartitionSpec` of every part of the state: the velocity is split as the parameters are."""
+    params = parameter_specs(build_net(config.model), mesh.shape[TOWER_AXIS])
+    return TrainState(step=P(), params=params, opt_state=OptimizerState(step=P(), velocity=params))
+
+
+def create_train_state(config: Config, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
+    """A fresh state, initialised from the seed, made where it will live. The mesh does not change its values."""
+    return jax.jit(_initializer(config, optimizer), out_shardings=_shardings(config, mesh))()
+
+
+def abstract_train_state(config: Config, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
+    """The shapes, types and shardings of the state, to restore a checkpoint into."""
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        jax.eval_shape(_initializer(config, optimizer)),
+        _shardings(config, mesh),
+    )
+
+
+def _initializer(config: Config, optimizer: optax.GradientTransformation):  # noqa: ANN202
+    """The function () -> TrainState that makes a fresh state."""
+    model = create_model(config)
+    image = jnp.zeros((1, config.model.image_size, config.model.image_size, 3))
+
+    def create() -> TrainState:
+        params = model.init(key_for(config.seed, Purpose.INITIALIZATION), image)["params"]
+        return TrainState(step=jnp.zeros((), jnp.int32), params=params, opt_state=optimizer.init(params))
+
+    return create
+
+
+def _shardings(config: Config, mesh: Mesh) -> TrainState:
+    return jax.tree.map(
+        lambda spec: NamedSharding(mesh, spec), state_specs(config, mesh), is_leaf=lambda leaf: isinstance(leaf, P)
+    )

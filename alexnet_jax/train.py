@@ -1,0 +1,253 @@
+"""Training: one step, and the loop around it."""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from absl import logging
+from jax import lax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P  # noqa: N817 - the field's name for it
+
+from alexnet_jax import runtime, startup, workdir
+from alexnet_jax.checkpoint import Checkpoints
+from alexnet_jax.config import Config
+from alexnet_jax.data.augmentation import augment
+from alexnet_jax.data.datasets import Dataset, open_dataset
+from alexnet_jax.data.pipeline import train_batches
+from alexnet_jax.data.statistics import Statistics
+from alexnet_jax.errors import PreemptedError, UserError
+from alexnet_jax.evaluation import create_predict_step, evaluate
+from alexnet_jax.metrics import (
+    MetricWriter,
+    PlateauWatch,
+    Throughput,
+    check_finite,
+    evaluation_line,
+    training_line,
+)
+from alexnet_jax.objective import cross_entropy, top_k_error
+from alexnet_jax.optimizer import create_optimizer, first_step, learning_rate_schedule
+from alexnet_jax.parallel.mesh import create_mesh, feed, local_rows
+from alexnet_jax.parallel.towers import DATA_AXIS
+from alexnet_jax.preemption import StopSignals
+from alexnet_jax.randomness import Purpose, example_keys
+from alexnet_jax.state import TrainState, abstract_train_state, create_model, create_train_state, state_specs
+
+
+def create_train_step(config: Config, optimizer: optax.GradientTransformation, mesh: Mesh, num_steps: int) -> Callable:
+    """One update of the state, as one compiled program over the mesh.
+
+    Returns:
+      (state, batch, statistics) -> (state, metrics). `batch` holds the global "image" (uint8 [B, S, S, 3]) and
+      "label" (int32 [B]); `metrics` the batch's mean "loss", "top1_error" and "top5_error" (percent). The old state's
+      memory is used for the new one.
+    """
+    model = create_model(config, mesh.shape["tower"])
+    noise_ends = first_step(config.data.color_noise_until, num_steps)
+
+    def train_step(state: TrainState, batch: dict[str, jax.Array], statistics: Statistics) -> tuple[TrainState, dict]:
+        labels = batch["label"]
+        rows = lax.axis_index(DATA_AXIS) * labels.shape[0] + jnp.arange(labels.shape[0])
+        positions = state.step * config.batch_size + rows
+        views = augment(
+            batch["image"],
+            example_keys(config.seed, Purpose.AUGMENTATION, positions),
+            statistics,
+            image_size=config.model.image_size,
+            flip=config.data.flip,
+            color_noise=config.data.color_noise,
+            mean=config.data.mean,
+            noise_active=state.step < noise_ends,
+        )
+        dropout_keys = example_keys(config.seed, Purpose.DROPOUT, positions)
+
+        def loss_and_scores(params: Any) -> tuple[jax.Array, jax.Array]:
+            scores = model.apply({"params": params}, views, dropout_keys)
+            # The mean over the whole batch, so that its gradients are those of the global loss on every device.
+            return lax.pmean(cross_entropy(jax.nn.log_softmax(scores), labels).mean(), DATA_AXIS), scores
+
+        (loss, scores), gradients = jax.value_and_grad(loss_and_scores, has_aux=True)(state.params)
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        errors = {f"top{k}_error": 100.0 * lax.pmean(top_k_error(scores, labels, k).mean(), DATA_AXIS) for k in (1, 5)}
+        return TrainState(state.step + 1, params, opt_state), {"loss": loss, **errors}
+
+    specs = state_specs(config, mesh)
+    step = jax.shard_map(train_step, mesh=mesh, in_specs=(specs, P(DATA_AXIS), P()), out_specs=(specs, P()))
+    return jax.jit(step, donate_argnums=0, compiler_options=runtime.compiler_options())
+
+
+def steps_in(epochs: float, num_examples: int, batch_size: int) -> int:
+    """How many steps so many epochs take: the nearest number, at least one."""
+    return max(1, round(epochs * num_examples / batch_size))
+
+
+def train_and_evaluate(config: Config, folder: Path) -> None:
+    """Trains as a valid config says, going on from the last checkpoint in `folder` if there is one.
+
+    Raises:
+      UserError: data, devices or folder don't fit; DivergedError: the loss is no longer finite; PreemptedError:
+        SIGTERM or SIGINT came, and a checkpoint was saved.
+    """
+    runtime.use_compilation_cache()
+    dataset = open_dataset(config.data)
+    startup.check_data_fits(config, dataset)
+    startup.check_devices(config)
+    mesh = create_mesh(config)
+    workdir.open_for_training(folder, config)
+    with workdir.lock(folder), StopSignals() as stop:
+        try:
+            _train(config, folder, dataset, mesh, stop)
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error) and "Out of memory" not in str(error):
+                raise
+            raise UserError(
+                f"The device's memory does not suffice for config.batch_size={config.batch_size} on this mesh; make "
+                "the batch smaller, spread it over more devices (mesh.data), put one tower on each of two devices "
+                "(mesh.tower=2), or take precision=bfloat16."
+            ) from error
+
+
+def _train(config: Config, folder: Path, dataset: Dataset, mesh: Mesh, stop: StopSignals) -> None:
+    """The loop. A step's metrics are fetched after the next step is under way, so that the device never waits."""
+    num_examples = len(dataset.train)
+    num_steps = steps_in(config.num_epochs, num_examples, config.batch_size)
+    evaluate_every = steps_in(config.eval.every_epochs, num_examples, config.batch_size)
+    save_every = steps_in(config.checkpoint.every_epochs, num_examples, config.batch_size)
+
+    # The state, from the last checkpoint or fresh.
+    optimizer = create_optimizer(config.optimizer, num_steps)
+    checkpoints = Checkpoints(
+        workdir.checkpoints_in(folder), keep_last=config.checkpoint.keep_last, keep_best=config.checkpoint.keep_best
+    )
+    restored = checkpoints.restore_latest(abstract_train_state(config, optimizer, mesh))
+    state, progress, start = restored or (create_train_state(config, optimizer, mesh), {"evaluated": False}, 0)
+    if start == num_steps and progress["evaluated"]:
+        print(f"{folder}: this run is done ({num_steps:,} steps). Evaluate it: python -m alexnet_jax.evaluate "
+              f"--workdir={folder}")
+        return
+
+    # The programs, and the input.
+    train_step = create_train_step(config, optimizer, mesh, num_steps)
+    predict_step = create_predict_step(config, mesh, config.eval.views)
+    statistics = jax.device_put(dataset.statistics, NamedSharding(mesh, P()))
+    batches = train_batches(
+        dataset.train,
+        seed=config.seed,
+        batch_size=config.batch_size,
+        rows=local_rows(mesh, config.batch_size),
+        start_step=start,
+        read_threads=config.data.read_threads,
+        prefetch_batches=config.data.prefetch_batches,
+    )
+    startup.print_summary(config, dataset, mesh, state, start, num_steps)
+
+    reporter = Reporter(config, folder, num_examples, num_steps, start)
+    ahead = None  # the latest step and its metrics, not yet fetched
+    for step in range(start, num_steps + 1):
+        if step > start:
+            with reporter.throughput.waiting():
+                batch = feed(mesh, next(batches))
+            state, metrics = train_step(state, batch, statistics)
+            reporter.throughput.step_done()
+            if ahead:
+                reporter.training(*ahead, checkpoints.latest_step())
+            ahead = (step, metrics)
+
+        at_end = step == num_steps
+        evaluation_due = step > 0 and (step % evaluate_every == 0 or at_end)
+        evaluation_due &= step > start or not progress["evaluated"]
+        save_due = step > start and (step % save_every == 0 or at_end)
+        if not (evaluation_due or save_due or stop):
+            continue
+
+        if ahead:
+            reporter.training(*ahead, checkpoints.latest_step())
+            ahead = None
+        with reporter.throughput.paused():
+            result = None
+            if evaluation_due and not stop:
+                predictor = functools.partial(predict_step, state.params, statistics=statistics)
+                result = evaluate(
+                    [predictor],
+                    dataset.evaluation,
+                    mesh,
+                    config.eval.batch_size,
+                    config.data.read_threads,
+                    should_stop=lambda: stop,
+                )
+            if result:
+                reporter.evaluation(step, result)
+            if save_due or stop or (evaluation_due and step == start):
+                check_parameters(state.params, step, checkpoints.latest_step())
+                evaluated = bool(result) or not evaluation_due
+                checkpoints.save(step, state, {"data": batches.get_state(), "evaluated": evaluated}, result)
+        if stop:
+            break
+    batches.close()
+    checkpoints.close()
+    reporter.close()
+    if stop:
+        raise PreemptedError(
+            f"Stopped by {stop.name} after step {step:,} of {num_steps:,}; everything is saved in {folder}: run the "
+            "same command again to go on."
+        )
+    print(f"Done: {num_steps:,} steps. Evaluate it: python -m alexnet_jax.evaluate --workdir={folder} --views=10")
+
+
+class Reporter:
+    """Says what happens: `metrics.jsonl`, TensorBoard, the console, and the warnings."""
+
+    def __init__(self, config: Config, folder: Path, num_examples: int, num_steps: int, start: int):
+        self._config = config
+        self._num_examples = num_examples
+        self._num_steps = num_steps
+        self._learning_rate = learning_rate_schedule(config.optimizer, num_steps)
+        self._writer = MetricWriter(folder, resumed_step=start)
+        self._plateau = PlateauWatch(config.model.num_classes, config.log.plateau_steps)
+        self.throughput = Throughput(config.batch_size)
+
+    def training(self, step: int, metrics: dict[str, jax.Array], last_checkpoint: int | None) -> None:
+        """Checks the loss of every step, and writes it down every `log.every_steps`."""
+        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        check_finite(values["loss"], step, last_checkpoint)
+        if step % self._config.log.every_steps and step != self._num_steps:
+            return
+        speed = self.throughput.lap()._asdict()
+        rate = float(self._learning_rate(step - 1))
+        record = {**self._where(step, "train"), **values, "learning_rate": rate, **speed}
+        self._writer.write(record)
+        seconds_left = self.throughput.seconds_left(self._num_steps - step)
+        print(training_line(record, self._num_steps, self._config.num_epochs, seconds_left), flush=True)
+        if warning := self._plateau.warning(step, values["loss"]):
+            logging.warning(warning)
+
+    def evaluation(self, step: int, result: dict[str, float]) -> None:
+        """Writes down an evaluation."""
+        record = {**self._where(step, self._config.data.eval_split), **result, "views": self._config.eval.views}
+        self._writer.write(record)
+        print(evaluation_line(record), flush=True)
+
+    def close(self) -> None:
+        """Closes the files."""
+        self._writer.close()
+
+    def _where(self, step: int, split: str) -> dict[str, Any]:
+        return {"step": step, "epoch": step * self._config.batch_size / self._num_examples, "split": split}
+
+
+def check_parameters(params: Any, step: int, last_checkpoint: int | None) -> None:
+    """DivergedError if a parameter is not finite: such a state is never saved."""
+    if not all_finite(params):
+        check_finite(float("nan"), step, last_checkpoint)
+
+
+@jax.jit
+def all_finite(params: Any) -> jax.Array:
+    """Whether every parameter is a finite number."""
+    return jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params)]))

@@ -1,0 +1,175 @@
+"""What is allowed in a config, checked before any data is read and any device is touched.
+
+`faults` lists what is wrong, each fault a sentence that names the field, its value and what is allowed.
+"""
+
+import difflib
+import math
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from alexnet_jax.config import Config, field_types, fields, flatten, set_field
+from alexnet_jax.errors import UserError
+from alexnet_jax.model.ablations import ContradictionError, build_net
+from alexnet_jax.model.architecture import ImpossibleShapeError, layer_shapes
+
+Check = tuple[Callable[[Any], bool], str]  # what a value must satisfy, and the words for it
+
+
+def _one_of(*allowed: Any) -> Check:
+    return lambda value: value in allowed, f"one of {', '.join(map(str, allowed))}"
+
+
+def _at_least(least: float) -> Check:
+    return lambda value: math.isfinite(value) and value >= least, f"a number of at least {least}"
+
+
+def _fractions() -> Check:
+    return (
+        lambda values: (
+            all(isinstance(v, int | float) and 0 <= v <= 1 for v in values) and sorted(values) == list(values)
+        ),
+        "fractions of the training between 0 and 1 in rising order, for example (0.3,0.6)",
+    )
+
+
+_POSITIVE: Check = (lambda value: math.isfinite(value) and value > 0, "a number above 0")
+_FRACTION: Check = (lambda value: 0 <= value <= 1, "a fraction between 0 and 1")
+_NOT_EMPTY: Check = (bool, "a name, not an empty text")
+
+CHECKS: dict[str, Check] = {
+    "seed": (lambda value: 0 <= value < 2**32, "a whole number from 0 to 4294967295"),
+    "batch_size": _at_least(1),
+    "num_epochs": _POSITIVE,
+    "precision": _one_of("float32", "bfloat16"),
+    "model.num_classes": _at_least(2),
+    "model.image_size": _at_least(1),
+    "model.conv_width": _POSITIVE,
+    "model.fc_width": _POSITIVE,
+    "model.initialization": _one_of("published", "he"),
+    "model.normalization": _one_of("published", "none", "first", "second"),
+    "model.second_normalization": _one_of("published", "before_relu"),
+    "model.pooling": _one_of("published", "non_overlapping"),
+    "model.activation": _one_of("relu", "tanh"),
+    "model.dropout": _one_of("published", "original", "inverted", "none"),
+    "model.without": _one_of("nothing", "conv3", "conv4"),
+    "mesh.data": (lambda value: value >= 1 or value == -1, "a number of at least 1, or -1 for as many as there are"),
+    "mesh.tower": _one_of(1, 2),
+    "data.name": _NOT_EMPTY,
+    "data.dir": _NOT_EMPTY,
+    "data.train_split": _NOT_EMPTY,
+    "data.eval_split": _NOT_EMPTY,
+    "data.color_noise": _one_of("original", "paper", "none"),
+    "data.color_noise_until": _FRACTION,
+    "data.mean": _one_of("image", "channel"),
+    "data.read_threads": _at_least(0),
+    "data.prefetch_batches": _at_least(1),
+    "optimizer.learning_rate": _POSITIVE,
+    "optimizer.momentum": (lambda value: 0 <= value < 1, "a number from 0 to below 1"),
+    "optimizer.weight_decay": _at_least(0),
+    "optimizer.drops": _fractions(),
+    "optimizer.drop_factor": _POSITIVE,
+    "optimizer.bias_rate": _at_least(0),
+    "optimizer.bias_drops": _fractions(),
+    "optimizer.bias_drop_factor": _POSITIVE,
+    "optimizer.conv1_drops": _fractions(),
+    "optimizer.conv1_frozen_from": _FRACTION,
+    "eval.views": _one_of(1, 10),
+    "eval.batch_size": _at_least(1),
+    "eval.every_epochs": _POSITIVE,
+    "checkpoint.every_epochs": _POSITIVE,
+    "checkpoint.keep_last": _at_least(1),
+    "checkpoint.keep_best": _at_least(0),
+    "log.every_steps": _at_least(1),
+    "log.plateau_steps": _at_least(1),
+}
+
+
+def unknown_field(name: str) -> str:
+    """The sentence for a field that does not exist, with the nearest name that does."""
+    known = [known for known, _ in fields(Config())]
+    last_parts = {field.rsplit(".", 1)[-1]: field for field in known}
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
+    near += [last_parts[part] for part in difflib.get_close_matches(name.rsplit(".", 1)[-1], last_parts, n=1)]
+    hint = f"did you mean {near[0]!r}?" if near else f"the fields are {', '.join(known)}."
+    return f"the config has no field {name!r}; {hint}"
+
+
+def from_dict(data: Mapping[str, Any], where: str) -> Config:
+    """The config that `config.to_dict` gave, for example from a workdir's `config.json`.
+
+    Args:
+      data: what was read.
+      where: the file, for the message.
+
+    Raises:
+      UserError: a field is unknown or has the wrong type.
+    """
+    config = Config()
+    types = field_types()
+    for name, value in flatten(data):
+        if name not in types:
+            raise UserError(f"{where}: {unknown_field(name)}")
+        value = tuple(value) if isinstance(value, list) else value
+        if not _has_type(value, types[name]):
+            raise UserError(f"{where}: {name}={value!r} must be {type_in_words(types[name])}.")
+        set_field(config, name, value)
+    return config
+
+
+def faults(config: Config) -> list[str]:
+    """Everything that is wrong with a config as far as that can be known without data or devices, a sentence each."""
+    found = []
+    types = field_types()
+    for name, value in fields(config):
+        if not _has_type(value, types[name]):
+            found.append(f"config.{name}={value!r} must be {type_in_words(types[name])}.")
+        elif name in CHECKS and not CHECKS[name][0](value):
+            found.append(f"config.{name}={value!r} is not allowed; it must be {CHECKS[name][1]}.")
+    if found:
+        return found
+    try:
+        net = build_net(config.model)
+        list(layer_shapes(net, config.model.image_size, config.model.num_classes))
+    except ContradictionError as error:
+        return [f"config.{error}"]
+    except ImpossibleShapeError as error:
+        return [f"config.model.image_size={config.model.image_size} is too small: {error}; take larger images."]
+    if net.towers % config.mesh.tower:
+        found.append(
+            f"config.mesh.tower={config.mesh.tower} needs a net with two towers, but model.variant="
+            f"{config.model.variant!r} has one; set mesh.tower=1 or take a two-tower variant."
+        )
+    if config.mesh.data > 0:
+        found += [
+            f"config.{name}={value} is not divisible by config.mesh.data={config.mesh.data}; "
+            f"take a multiple, for example {math.ceil(value / config.mesh.data) * config.mesh.data}."
+            for name, value in (("batch_size", config.batch_size), ("eval.batch_size", config.eval.batch_size))
+            if value % config.mesh.data
+        ]
+    return found
+
+
+def validate(config: Config) -> None:
+    """Raises a UserError with every fault of the config, one a line."""
+    if found := faults(config):
+        raise UserError("\n".join(found))
+
+
+def _has_type(value: Any, declared: Any) -> bool:
+    """Whether a value is of the declared type; whole numbers count as float, truth values never as numbers."""
+    if typing.get_origin(declared) is tuple:
+        return isinstance(value, tuple) and all(_has_type(item, typing.get_args(declared)[0]) for item in value)
+    if declared is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if declared is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, declared)
+
+
+def type_in_words(declared: Any) -> str:
+    """What a value of this type is called in a message."""
+    if typing.get_origin(declared) is tuple:
+        return "a tuple of numbers, for example (0.3,0.6)"
+    return {int: "a whole number", float: "a number", bool: "True or False", str: "a text"}[declared]
