@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 
 import tensorflow_datasets as tfds
+from google.protobuf import json_format
 
 from alexnet_jax.config import DataConfig
 from alexnet_jax.data import digits
@@ -43,7 +44,7 @@ def open_dataset(config: DataConfig) -> Dataset:
     directory = digits.prepare(root) if config.name == digits.NAME else find_directory(root, config.name)
     try:
         builder = tfds.builder_from_directory(directory)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, json_format.ParseError) as error:
         raise UserError(
             f"{directory} can't be read as a TFDS data set ({error}); delete it and prepare the data set again."
         ) from error

@@ -6,6 +6,7 @@ simplejpeg lets go of the interpreter lock while it does.
 """
 
 import sys
+from collections.abc import Iterator
 from typing import TypedDict
 
 import grain
@@ -35,7 +36,7 @@ class TrainBatches:
         return self
 
     def __next__(self) -> Batch:
-        """The batch of the next step."""
+        """The batch of the next step; UserError if one of its records is damaged."""
         return next(self._batches)
 
     def get_state(self) -> Position:
@@ -65,8 +66,8 @@ def train_batches(
 
     Row r of the global batch of step s is the stream's element s * batch_size + r: the stream, and so what a run
     sees, depends neither on the batch size nor on how rows are split over processes nor on threads. An epoch need not
-    be a whole number of batches. `rows`: which rows of the global batch to deliver, int [R]. With `read_threads` or
-    `prefetch_batches` 0 batches are made when they are asked for.
+    be a whole number of batches. `rows`: which rows of the global batch to deliver, int [R]. `prefetch_batches` are
+    read ahead, at least one a thread; without threads, batches are made when they are asked for.
     """
     stream = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
 
@@ -79,11 +80,11 @@ def train_batches(
 
 def evaluation_batches(
     source: ImageSource, *, batch_size: int, rows: np.ndarray, read_threads: int = 2, prefetch_batches: int = 2
-) -> grain.DatasetIterator:
+) -> Iterator[Batch]:
     """Batches of every example once, in order, all of full size; "mask" (float32 [R]) is 0 where one is padded.
 
     Row r of the global batch b is example b * batch_size + r; past the last example the image is black, the label 0.
-    Every process gets the same number of batches.
+    Every process gets the same number of batches. UserError if a record is damaged.
     """
 
     def batch(number: int) -> Batch:
@@ -93,7 +94,11 @@ def evaluation_batches(
         return {name: _scatter(values, mask) for name, values in real.items()} | {"mask": mask.astype(np.float32)}
 
     num_batches = -(-len(source) // batch_size)
-    return _iterate(grain.MapDataset.range(num_batches).map(batch), read_threads, prefetch_batches)
+    batches = _iterate(grain.MapDataset.range(num_batches).map(batch), read_threads, prefetch_batches)
+    try:
+        yield from batches
+    finally:
+        batches.close()
 
 
 def _read(source: ImageSource, indices: list[int]) -> Batch:
@@ -114,5 +119,5 @@ def _scatter(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 def _iterate(batches: grain.MapDataset, read_threads: int, prefetch_batches: int) -> grain.DatasetIterator:
     # Grain's threads each make a whole batch; its worker processes would need more memory and outlive a killed run.
-    options = grain.ReadOptions(num_threads=read_threads, prefetch_buffer_size=prefetch_batches)
+    options = grain.ReadOptions(num_threads=read_threads, prefetch_buffer_size=max(read_threads, prefetch_batches))
     return iter(batches.to_iter_dataset(options))

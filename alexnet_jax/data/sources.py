@@ -106,7 +106,8 @@ def _num_records(path: Path) -> int | None:
     if not Path(path).is_file():
         return None
     reader = array_record_module.ArrayRecordReader(str(path))
-    try:
-        return reader.num_records() if reader.ok() else 0
-    finally:
-        reader.close()
+    if not reader.ok():  # closing it would raise, without a message
+        return 0
+    num_records = reader.num_records()
+    reader.close()
+    return num_records
