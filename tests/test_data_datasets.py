@@ -118,15 +118,18 @@ def test_processes_that_prepare_at_once_all_succeed(tmp_path):
     assert len(open_dataset(config(tmp_path, "digits")).train) == 1437
 
 
-def test_interrupted_preparation_leaves_nothing_that_looks_whole(tmp_path, monkeypatch):
-    def fail(*_):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(digits, "save_statistics", fail)
-        with pytest.raises(KeyboardInterrupt):
-            digits.prepare(tmp_path)
-    assert not list(tmp_path.rglob("*.json"))
+def test_killed_preparation_leaves_nothing_that_looks_whole(tmp_path):
+    """The process ends at once, without any cleaning up, when all but the statistics is written."""
+    program = f"""
+import os
+from pathlib import Path
+from alexnet_jax.data import digits
+digits.save_statistics = lambda *_: os._exit(9)
+digits.prepare(Path({str(tmp_path)!r}))
+"""
+    assert subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, timeout=120, check=False).returncode == 9
+    assert list(tmp_path.rglob("dataset_info.json"))  # it was far enough
+    assert not (tmp_path / "digits" / digits.VERSION).exists()
     assert len(open_dataset(config(tmp_path, "digits")).train) == 1437
 
 
