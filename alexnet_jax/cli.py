@@ -1,9 +1,10 @@
-"""What all commands share: flags are read, a user's mistake ends in one sentence and an exit status, not a traceback."""
+"""What all commands share: reading flags, and ending a user's mistake with one sentence and an exit status."""
 
 import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -21,7 +22,7 @@ def define_config_flag() -> flags.FlagHolder:
     return config_flags.DEFINE_config_file(
         "config",
         None,
-        "The config file, for example configs/imagenet.py. Any field can be overridden: --config.model.variant=paper",
+        "the config file, such as configs/imagenet.py; --config.section.field=value overrides any field of it",
     )
 
 
@@ -33,7 +34,7 @@ def define_workdir_flag(help_text: str) -> flags.FlagHolder[str | None]:
 def required(flag: flags.FlagHolder[str | None]) -> str:
     """The value of a flag that must be given; UserError if it was not."""
     if not flag.value:
-        raise UserError(f"--{flag.name} is missing: {flag._flagvalues[flag.name].help}")
+        raise UserError(f"--{flag.name} is missing: give {flags.FLAGS[flag.name].help}.")
     return flag.value
 
 
@@ -83,7 +84,7 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
         _fail(UserError(f"{str(error).splitlines()[0]}; see --help."))
 
 
-def _fail(error: UserError) -> None:
+def _fail(error: UserError) -> NoReturn:
     for line in str(error).splitlines():
         print(f"error: {line}", file=sys.stderr)
     sys.exit(error.exit_status)

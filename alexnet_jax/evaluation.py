@@ -1,4 +1,4 @@
-"""Evaluation: every image exactly once, whatever the batch size and the devices; one or ten views; one net or several."""
+"""Evaluation: every image exactly once, whatever batch and devices; one or ten views; one net or an ensemble."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
-from jax.sharding import PartitionSpec as P  # noqa: N817 - the field's name for it
+from jax.sharding import PartitionSpec as P
 
 from alexnet_jax import runtime
 from alexnet_jax.config import Config
@@ -24,7 +24,7 @@ Predictor = Callable[[jax.Array], jax.Array]  # uint8 images [B, S, S, 3] -> log
 
 
 def create_predict_step(config: Config, mesh: Mesh, views: int) -> Callable:
-    """The compiled program (params, images, statistics) -> log-probabilities [B, classes], split over `data`.
+    """The compiled program (params, statistics, images) -> log-probabilities [B, classes], split over `data`.
 
     With ten views the probabilities of the views are averaged, not the scores (paper section 4.1; released code,
     `layer.cu:1804`).
@@ -32,16 +32,16 @@ def create_predict_step(config: Config, mesh: Mesh, views: int) -> Callable:
     model = create_model(config, mesh.shape["tower"])
     size, mean = config.model.image_size, config.data.mean
 
-    def predict_step(params: Any, images: jax.Array, statistics: Statistics) -> jax.Array:
+    def predict_step(params: Any, statistics: Statistics, images: jax.Array) -> jax.Array:
         if views == 1:
-            scores = model.apply({"params": params}, center_view(images, statistics, image_size=size, mean=mean))
-            return jax.nn.log_softmax(scores)
-        crops = ten_views(images, statistics, image_size=size, mean=mean)
-        scores = model.apply({"params": params}, crops.reshape(-1, size, size, 3))
+            crops = center_view(images, statistics, image_size=size, mean=mean)
+        else:
+            crops = ten_views(images, statistics, image_size=size, mean=mean).reshape(-1, size, size, 3)
+        scores: Any = model.apply({"params": params}, crops)
         return mean_of_probabilities(jax.nn.log_softmax(scores).reshape(-1, views, scores.shape[-1]), axis=1)
 
     specs = state_specs(config, mesh).params
-    step = jax.shard_map(predict_step, mesh=mesh, in_specs=(specs, P(DATA_AXIS), P()), out_specs=P(DATA_AXIS))
+    step = jax.shard_map(predict_step, mesh=mesh, in_specs=(specs, P(), P(DATA_AXIS)), out_specs=P(DATA_AXIS))
     return jax.jit(step, compiler_options=runtime.compiler_options())
 
 
@@ -88,16 +88,13 @@ def evaluate(
     )
     totals = dict.fromkeys(("loss", "top1_error", "top5_error", "num_examples"), 0.0)
     ahead = None  # the sums of the latest batch, fetched once the next is under way
-    try:
-        for host_batch in batches:
-            if should_stop():
-                return None
-            batch = feed(mesh, host_batch)
-            sums = _score([predict(batch["image"]) for predict in predictors], batch["label"], batch["mask"])
-            _add(totals, ahead)
-            ahead = sums
-    finally:
-        batches.close()
+    for host_batch in batches:
+        if should_stop():
+            return None
+        batch = feed(mesh, host_batch)
+        sums = _score([predict(batch["image"]) for predict in predictors], batch["label"], batch["mask"])
+        _add(totals, ahead)
+        ahead = sums
     _add(totals, ahead)
     count = totals["num_examples"]
     return {

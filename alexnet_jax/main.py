@@ -1,15 +1,18 @@
 """Trains and evaluates AlexNet; run again with the same workdir, it goes on where it stopped.
 
-    python -m alexnet_jax.main --config=configs/imagenet.py --workdir=DIR [--config.section.field=value ...]
+python -m alexnet_jax.main --config=configs/imagenet.py --workdir=DIR [--config.section.field=value ...]
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 
+from absl import flags
+
 from alexnet_jax import cli
 
 _CONFIG = cli.define_config_flag()
-_WORKDIR = cli.define_workdir_flag("The folder for checkpoints and logs; the same folder again goes on with the run.")
+_WORKDIR = cli.define_workdir_flag("the folder for checkpoints and logs; the same folder again goes on with the run")
+flags.adopt_module_key_flags(cli)
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -84,6 +84,15 @@ def append_record(workdir: str | os.PathLike[str], record: Record) -> None:
         file.write(line.encode())
 
 
+def read_records(workdir: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
+    """The complete records of the workdir's `metrics.jsonl`, in order; none if there is no file."""
+    path = Path(workdir) / FILE_NAME
+    if path.exists():
+        for line in path.read_bytes().splitlines():
+            if math.isfinite(_step(line)):
+                yield json.loads(line)
+
+
 def _drop_records_after(step: int, path: Path) -> None:
     """Keeps the complete records up to this step. Killed at any moment, it leaves the old file or the new one."""
     if not path.exists():

@@ -23,7 +23,7 @@ Schedule = Callable[[jax.Array | int], jax.Array]  # number of updates done so f
 class OptimizerState(NamedTuple):
     """`step`: updates done so far, int32 scalar. `velocity`: a tree like the parameters, and split like them."""
 
-    step: jax.Array
+    step: Any
     velocity: Any
 
 

@@ -24,24 +24,30 @@ def check_data_fits(config: Config, dataset: Dataset) -> None:
     if dataset.image_size < config.model.image_size:
         raise UserError(
             f"config.model.image_size={config.model.image_size} is larger than the images of "
-            f"data.name={config.data.name!r} ({dataset.image_size} pixels a side); make it smaller or prepare larger images."
+            f"data.name={config.data.name!r} ({dataset.image_size} pixels a side); make it smaller or "
+            "prepare larger images."
         )
+
+
+def devices() -> list[jax.Device]:
+    """All devices of the platform that JAX computes on; UserError if it finds none."""
+    try:
+        return jax.devices()
+    except (RuntimeError, AssertionError) as error:  # an AssertionError is what JAX_PLATFORMS=cuda without one ends in
+        reason = str(error).split("\n", 1)[0] or "nothing answers"
+        asked = jax.config.read("jax_platforms")
+        raise UserError(
+            f"JAX finds no device of the platform that JAX_PLATFORMS={asked} asks for ({reason}); "
+            "install the build of JAX for it (see README), or unset JAX_PLATFORMS."
+        ) from error
 
 
 def check_devices(config: Config) -> None:
     """UserError if JAX finds no device, or only the CPU where an accelerator is required."""
-    try:
-        devices = jax.devices()
-    except (RuntimeError, AssertionError) as error:  # an AssertionError is what JAX_PLATFORMS=cuda ends in without one
-        asked = jax.config.jax_platforms or "any"
+    if devices()[0].platform == "cpu" and config.require_accelerator:
         raise UserError(
-            f"JAX finds no device of platform {asked!r} (JAX_PLATFORMS): {str(error).splitlines()[0] if str(error) else 'none'}; "
-            "install the build of JAX for it (see README), or unset JAX_PLATFORMS."
-        ) from error
-    if config.require_accelerator and devices[0].platform == "cpu":
-        raise UserError(
-            "config.require_accelerator=True, but JAX finds only the CPU; install JAX for your accelerator (see README) "
-            "or set require_accelerator=False."
+            "config.require_accelerator=True, but JAX finds only the CPU; install JAX for your accelerator (see "
+            "README) or set require_accelerator=False."
         )
 
 
@@ -52,8 +58,9 @@ def print_summary(config: Config, dataset: Dataset, mesh: Mesh, state: TrainStat
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     here = sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves((state.params, state.opt_state)))
     first = f"going on from step {start:,}" if start else "from the start"
+    model = config.model
     lines = {
-        "net": f"{config.model.variant}, {parameters:,} parameters, {config.precision}, {config.model.num_classes} classes",
+        "net": f"{model.variant}, {parameters:,} parameters, {config.precision}, {model.num_classes} classes",
         "data": f"{dataset.name}: {len(dataset.train):,} training and {len(dataset.evaluation):,} evaluation images",
         "run": f"{num_steps:,} steps of {config.batch_size} images ({config.num_epochs:g} epochs), {first}",
         "devices": f"{kinds} ({device.platform}) as {mesh.shape['data']} (data) x {mesh.shape['tower']} (tower)",

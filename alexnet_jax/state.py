@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P  # noqa: N817 - the field's name for it
+from jax.sharding import PartitionSpec as P
 
 from alexnet_jax.config import Config
 from alexnet_jax.model.ablations import build_net
@@ -19,9 +19,12 @@ from alexnet_jax.randomness import Purpose, key_for
 
 @flax.struct.dataclass
 class TrainState:
-    """All that training changes: steps done (int32 scalar), parameters, and the optimizer's velocity."""
+    """All that training changes, or what belongs to each part of it (specs, shardings).
 
-    step: jax.Array
+    `step`: steps done, int32 scalar. `params`: {"conv1": {"kernel", "bias"}, ...}. `opt_state`: the velocity.
+    """
+
+    step: Any
     params: Any
     opt_state: OptimizerState
 
@@ -56,7 +59,7 @@ def abstract_train_state(config: Config, optimizer: optax.GradientTransformation
     )
 
 
-def _initializer(config: Config, optimizer: optax.GradientTransformation):  # noqa: ANN202
+def _initializer(config: Config, optimizer: optax.GradientTransformation):
     """The function () -> TrainState that makes a fresh state."""
     model = create_model(config)
     image = jnp.zeros((1, config.model.image_size, config.model.image_size, 3))

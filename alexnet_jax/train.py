@@ -1,9 +1,10 @@
 """Training: one step, and the loop around it."""
 
+import contextlib
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ import optax
 from absl import logging
 from jax import lax
 from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P  # noqa: N817 - the field's name for it
+from jax.sharding import PartitionSpec as P
 
 from alexnet_jax import runtime, startup, workdir
 from alexnet_jax.checkpoint import Checkpoints
@@ -28,6 +29,7 @@ from alexnet_jax.metrics import (
     Throughput,
     check_finite,
     evaluation_line,
+    read_records,
     training_line,
 )
 from alexnet_jax.objective import cross_entropy, top_k_error
@@ -67,7 +69,7 @@ def create_train_step(config: Config, optimizer: optax.GradientTransformation, m
         dropout_keys = example_keys(config.seed, Purpose.DROPOUT, positions)
 
         def loss_and_scores(params: Any) -> tuple[jax.Array, jax.Array]:
-            scores = model.apply({"params": params}, views, dropout_keys)
+            scores: Any = model.apply({"params": params}, views, dropout_keys)
             # The mean over the whole batch, so that its gradients are those of the global loss on every device.
             return lax.pmean(cross_entropy(jax.nn.log_softmax(scores), labels).mean(), DATA_AXIS), scores
 
@@ -82,9 +84,29 @@ def create_train_step(config: Config, optimizer: optax.GradientTransformation, m
     return jax.jit(step, donate_argnums=0, compiler_options=runtime.compiler_options())
 
 
-def steps_in(epochs: float, num_examples: int, batch_size: int) -> int:
-    """How many steps so many epochs take: the nearest number, at least one."""
-    return max(1, round(epochs * num_examples / batch_size))
+class Plan(NamedTuple):
+    """When things happen, in steps."""
+
+    num_steps: int
+    evaluate_every: int
+    save_every: int
+
+    @classmethod
+    def of(cls, config: Config, num_examples: int) -> "Plan":
+        """From the config's epochs: the nearest number of steps, at least one."""
+
+        def steps(epochs: float) -> int:
+            return max(1, round(epochs * num_examples / config.batch_size))
+
+        return cls(steps(config.num_epochs), steps(config.eval.every_epochs), steps(config.checkpoint.every_epochs))
+
+    def evaluation_due(self, step: int) -> bool:
+        """Whether the state after this step is evaluated."""
+        return step % self.evaluate_every == 0 or step == self.num_steps
+
+    def save_due(self, step: int) -> bool:
+        """Whether the state after this step is saved."""
+        return step % self.save_every == 0 or step == self.num_steps
 
 
 def train_and_evaluate(config: Config, folder: Path) -> None:
@@ -115,25 +137,21 @@ def train_and_evaluate(config: Config, folder: Path) -> None:
 
 def _train(config: Config, folder: Path, dataset: Dataset, mesh: Mesh, stop: StopSignals) -> None:
     """The loop. A step's metrics are fetched after the next step is under way, so that the device never waits."""
-    num_examples = len(dataset.train)
-    num_steps = steps_in(config.num_epochs, num_examples, config.batch_size)
-    evaluate_every = steps_in(config.eval.every_epochs, num_examples, config.batch_size)
-    save_every = steps_in(config.checkpoint.every_epochs, num_examples, config.batch_size)
+    plan = Plan.of(config, len(dataset.train))
 
     # The state, from the last checkpoint or fresh.
-    optimizer = create_optimizer(config.optimizer, num_steps)
+    optimizer = create_optimizer(config.optimizer, plan.num_steps)
     checkpoints = Checkpoints(
         workdir.checkpoints_in(folder), keep_last=config.checkpoint.keep_last, keep_best=config.checkpoint.keep_best
     )
     restored = checkpoints.restore_latest(abstract_train_state(config, optimizer, mesh))
-    state, progress, start = restored or (create_train_state(config, optimizer, mesh), {"evaluated": False}, 0)
-    if start == num_steps and progress["evaluated"]:
-        print(f"{folder}: this run is done ({num_steps:,} steps). Evaluate it: python -m alexnet_jax.evaluate "
-              f"--workdir={folder}")
-        return
+    state = restored.state if restored else create_train_state(config, optimizer, mesh)
+    start = restored.step if restored else 0
+    reporter = Reporter(config, folder, len(dataset.train), plan.num_steps, start)
+    startup.print_summary(config, dataset, mesh, state, start, plan.num_steps)
 
     # The programs, and the input.
-    train_step = create_train_step(config, optimizer, mesh, num_steps)
+    train_step = create_train_step(config, optimizer, mesh, plan.num_steps)
     predict_step = create_predict_step(config, mesh, config.eval.views)
     statistics = jax.device_put(dataset.statistics, NamedSharding(mesh, P()))
     batches = train_batches(
@@ -145,59 +163,47 @@ def _train(config: Config, folder: Path, dataset: Dataset, mesh: Mesh, stop: Sto
         read_threads=config.data.read_threads,
         prefetch_batches=config.data.prefetch_batches,
     )
-    startup.print_summary(config, dataset, mesh, state, start, num_steps)
 
-    reporter = Reporter(config, folder, num_examples, num_steps, start)
-    ahead = None  # the latest step and its metrics, not yet fetched
-    for step in range(start, num_steps + 1):
-        if step > start:
+    def evaluate_now() -> dict[str, float] | None:
+        predictor = functools.partial(predict_step, state.params, statistics)
+        threads = config.data.read_threads
+        return evaluate([predictor], dataset.evaluation, mesh, config.eval.batch_size, threads, lambda: stop)
+
+    with contextlib.closing(batches), contextlib.closing(checkpoints), contextlib.closing(reporter):
+        if start and plan.evaluation_due(start) and not reporter.has_evaluation(start):
+            # The process was stopped between this checkpoint and its evaluation.
+            result = evaluate_now()
+            if result:
+                reporter.evaluation(start, result)
+                checkpoints.add_metrics(start, result)
+
+        step, ahead = start, None  # ahead: the latest step and its metrics, not yet fetched
+        while step < plan.num_steps and not stop:
             with reporter.throughput.waiting():
                 batch = feed(mesh, next(batches))
             state, metrics = train_step(state, batch, statistics)
             reporter.throughput.step_done()
             if ahead:
                 reporter.training(*ahead, checkpoints.latest_step())
-            ahead = (step, metrics)
+            step, ahead = step + 1, (step + 1, metrics)
 
-        at_end = step == num_steps
-        evaluation_due = step > 0 and (step % evaluate_every == 0 or at_end)
-        evaluation_due &= step > start or not progress["evaluated"]
-        save_due = step > start and (step % save_every == 0 or at_end)
-        if not (evaluation_due or save_due or stop):
-            continue
+            if plan.evaluation_due(step) or plan.save_due(step) or stop:
+                reporter.training(*ahead, checkpoints.latest_step())
+                ahead = None
+                with reporter.throughput.paused():
+                    evaluation_due = plan.evaluation_due(step) and not stop
+                    if result := evaluate_now() if evaluation_due else None:
+                        reporter.evaluation(step, result)
+                    if plan.save_due(step) or stop:
+                        check_parameters(state.params, step, checkpoints.latest_step())
+                        checkpoints.save(step, state, dict(batches.get_state()), result)
 
-        if ahead:
-            reporter.training(*ahead, checkpoints.latest_step())
-            ahead = None
-        with reporter.throughput.paused():
-            result = None
-            if evaluation_due and not stop:
-                predictor = functools.partial(predict_step, state.params, statistics=statistics)
-                result = evaluate(
-                    [predictor],
-                    dataset.evaluation,
-                    mesh,
-                    config.eval.batch_size,
-                    config.data.read_threads,
-                    should_stop=lambda: stop,
-                )
-            if result:
-                reporter.evaluation(step, result)
-            if save_due or stop or (evaluation_due and step == start):
-                check_parameters(state.params, step, checkpoints.latest_step())
-                evaluated = bool(result) or not evaluation_due
-                checkpoints.save(step, state, {"data": batches.get_state(), "evaluated": evaluated}, result)
-        if stop:
-            break
-    batches.close()
-    checkpoints.close()
-    reporter.close()
     if stop:
         raise PreemptedError(
-            f"Stopped by {stop.name} after step {step:,} of {num_steps:,}; everything is saved in {folder}: run the "
-            "same command again to go on."
+            f"stopped by {stop.name} after step {step:,} of {plan.num_steps:,}; everything is saved in {folder}: run "
+            "the same command again to go on."
         )
-    print(f"Done: {num_steps:,} steps. Evaluate it: python -m alexnet_jax.evaluate --workdir={folder} --views=10")
+    print(f"Done: {plan.num_steps:,} steps. Ten views: python -m alexnet_jax.evaluate --workdir={folder} --views=10")
 
 
 class Reporter:
@@ -205,6 +211,7 @@ class Reporter:
 
     def __init__(self, config: Config, folder: Path, num_examples: int, num_steps: int, start: int):
         self._config = config
+        self._folder = folder
         self._num_examples = num_examples
         self._num_steps = num_steps
         self._learning_rate = learning_rate_schedule(config.optimizer, num_steps)
@@ -226,6 +233,13 @@ class Reporter:
         print(training_line(record, self._num_steps, self._config.num_epochs, seconds_left), flush=True)
         if warning := self._plateau.warning(step, values["loss"]):
             logging.warning(warning)
+
+    def has_evaluation(self, step: int) -> bool:
+        """Whether `metrics.jsonl` holds an evaluation of this step."""
+        return any(
+            record["step"] == step and record["split"] == self._config.data.eval_split
+            for record in read_records(self._folder)
+        )
 
     def evaluation(self, step: int, result: dict[str, float]) -> None:
         """Writes down an evaluation."""

@@ -85,9 +85,7 @@ def lock(workdir: Path) -> IO[str]:
 
 def _check_same_run(config: Config, earlier: Config, workdir: Path) -> None:
     """UserError that names the fields in which a run differs from the one that the folder holds."""
-    changed = {
-        name: values for name, values in differences(config, earlier).items() if not name.startswith(MAY_CHANGE)
-    }
+    changed = {name: values for name, values in differences(config, earlier).items() if not name.startswith(MAY_CHANGE)}
     if changed:
         fields = ", ".join(f"config.{name}={now!r} (there: {then!r})" for name, (now, then) in changed.items())
         raise UserError(

@@ -4,15 +4,10 @@ Source: paper section 4.1, and the released code's convdata_jpeg.py where the pa
 scale of 0 to 255: response normalization and initialization depend on it.
 """
 
-from typing import Literal
-
 import jax
 import jax.numpy as jnp
 
 from alexnet_jax.data.statistics import Statistics
-
-ColorNoise = Literal["original", "paper", "none"]
-Mean = Literal["image", "channel"]
 
 NOISE_STD = 0.1  # of the color noise along each principal axis, in standard deviations of the training set
 
@@ -24,8 +19,8 @@ def augment(
     *,
     image_size: int,
     flip: bool,
-    color_noise: ColorNoise,
-    mean: Mean,
+    color_noise: str,
+    mean: str,
     noise_active: jax.Array | bool = True,
 ) -> jax.Array:
     """Random views for training: uint8 [B, S, S, 3], random keys [B] -> float32 [B, image_size, image_size, 3].
@@ -35,6 +30,7 @@ def augment(
     The crop and the mirroring are drawn for every image, as the paper implies (the released code: for 32 at a time).
     Whatever is random in an image is a function of its key alone. `noise_active` may be traced: the color noise was
     switched off for the last quarter of the training, and no new compilation is needed for that.
+    `color_noise` is "original", "paper" or "none" (`add_color_noise`), `mean` "image" or "channel" (`subtract_mean`).
     """
     crop_keys, flip_keys, color_keys = jnp.unstack(jax.vmap(lambda key: jax.random.split(key, 3))(keys), axis=1)
     views = jax.vmap(lambda image, key: random_crop(image, key, image_size))(images, crop_keys)
@@ -54,7 +50,7 @@ def random_crop(image: jax.Array, key: jax.Array, size: int) -> jax.Array:
     return jax.lax.dynamic_slice(image, (row, column, 0), (size, size, 3))
 
 
-def subtract_mean(views: jax.Array, statistics: Statistics, mean: Mean) -> jax.Array:
+def subtract_mean(views: jax.Array, statistics: Statistics, mean: str) -> jax.Array:
     """Views [..., s, s, 3] less the mean, float32.
 
     "image": the central s x s of the mean image, wherever the view lies and whether or not it is mirrored (the
@@ -76,9 +72,7 @@ def color_shift(key: jax.Array, statistics: Statistics) -> jax.Array:
     return (jnp.asarray(statistics.color_axes) * (jnp.asarray(statistics.color_std) * z)).sum(axis=1)
 
 
-def add_color_noise(
-    views: jax.Array, shifts: jax.Array, kind: Literal["original", "paper"], active: jax.Array | bool
-) -> jax.Array:
+def add_color_noise(views: jax.Array, shifts: jax.Array, kind: str, active: jax.Array | bool) -> jax.Array:
     """Adds 0.1 times its shift [B, 3] to every pixel of each view [B, s, s, 3], where `active`.
 
     "original" then divides by 1.1, only while the noise is on (convdata_jpeg.py); "paper" does not.
@@ -89,12 +83,12 @@ def add_color_noise(
     return jnp.where(active, noisy, views)
 
 
-def center_view(images: jax.Array, statistics: Statistics, *, image_size: int, mean: Mean) -> jax.Array:
+def center_view(images: jax.Array, statistics: Statistics, *, image_size: int, mean: str) -> jax.Array:
     """The central view of each image: uint8 [B, S, S, 3] -> float32 [B, image_size, image_size, 3]."""
     return subtract_mean(_center(images, image_size), statistics, mean)
 
 
-def ten_views(images: jax.Array, statistics: Statistics, *, image_size: int, mean: Mean) -> jax.Array:
+def ten_views(images: jax.Array, statistics: Statistics, *, image_size: int, mean: str) -> jax.Array:
     """The ten views of testing: uint8 [B, S, S, 3] -> float32 [B, 10, image_size, image_size, 3].
 
     The crops at the corners and in the middle, in the order of the released code: top left, top right, center, bottom

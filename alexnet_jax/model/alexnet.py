@@ -82,13 +82,10 @@ class AlexNet(nn.Module):
     def _apply_layer(self, layer: Layer, number: int, x: jax.Array, dropout_keys: jax.Array | None) -> jax.Array:
         """Applies one layer to the activations of the towers on this device."""
         match layer:
-            case Convolution() | Dense():
-                if layer.sees == "all" and self.tower_devices > 1:
-                    x = towers.join(x)
-                groups = self.towers_here if layer.sees == "own" else 1
-                features = layer.features // self.tower_devices
-                module = TowerConvolution if isinstance(layer, Convolution) else TowerDense
-                return module(layer, features, groups, self.dtype, name=layer.name)(x)
+            case Convolution():
+                return TowerConvolution(layer, *self._part_of(layer), self.dtype, name=layer.name)(self._seen(layer, x))
+            case Dense():
+                return TowerDense(layer, *self._part_of(layer), self.dtype, name=layer.name)(self._seen(layer, x))
             case Classifier():
                 return TowerClassifier(layer, self.num_classes, self.tower_devices, self.dtype, name=layer.name)(x)
             case Activation():
@@ -108,6 +105,14 @@ class AlexNet(nn.Module):
                 keys = jax.vmap(lambda key: jax.random.fold_in(key, number))(dropout_keys)
                 first = towers.first_tower_here(self.towers_here) if self.tower_devices > 1 else 0
                 return dropout_lib.dropout(x, layer, keys, first, self.towers_here)
+
+    def _seen(self, layer: Convolution | Dense, x: jax.Array) -> jax.Array:
+        """The channels that a layer sees: those here, or those of all towers."""
+        return towers.join(x) if layer.sees == "all" and self.tower_devices > 1 else x
+
+    def _part_of(self, layer: Convolution | Dense) -> tuple[int, int]:
+        """How many of the layer's units live here, and in how many groups that see different channels."""
+        return layer.features // self.tower_devices, self.towers_here if layer.sees == "own" else 1
 
     def _normalize(self, layer: ResponseNorm, x: jax.Array) -> jax.Array:
         """Response normalisation within each tower, or over all channels with the neighbours' border channels."""
@@ -144,10 +149,11 @@ class TowerConvolution(nn.Module):
         kernel, bias = _kernel_and_bias(self, self.layer, shape)
         y = grouped_convolution(
             x,
-            kernel.astype(self.dtype),
+            kernel,
             stride=self.layer.stride,
-            padding=self.layer.padding,
+            padding=(self.layer.padding, self.layer.padding),
             groups=self.groups,
+            dtype=self.dtype,
         )
         return y + bias.astype(self.dtype)
 

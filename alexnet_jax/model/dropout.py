@@ -1,4 +1,4 @@
-"""Dropout whose mask depends on the example and the tower, never on how a batch or the towers are split over devices."""
+"""Dropout whose mask depends on the example and the tower, not on how batch or towers are split over devices."""
 
 import jax
 import jax.numpy as jnp

@@ -43,9 +43,9 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 def local_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
     """The rows of a global batch that this process must feed, in order: those of its devices."""
-    slices = batch_sharding(mesh).addressable_devices_indices_map((batch_size,)).values()
-    rows = {row for (part,) in slices for row in range(*part.indices(batch_size))}
-    return np.array(sorted(rows))
+    parts = batch_sharding(mesh).addressable_devices_indices_map((batch_size,)).values()
+    rows = np.concatenate([np.arange(batch_size)[part] for part in parts])
+    return np.unique(rows)
 
 
 def feed(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:

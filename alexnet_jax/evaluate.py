@@ -1,0 +1,56 @@
+"""Evaluates a trained net, or an ensemble, from its workdir alone.
+
+    python -m alexnet_jax.evaluate --workdir=DIR[,DIR2,...] [--views=1|10] [--split=validation] [--step=N] [--json]
+
+Several workdirs are an ensemble: the probabilities of its nets are averaged (paper section 6.1).
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+from alexnet_jax import cli
+from alexnet_jax.errors import UserError
+
+_WORKDIR = cli.define_workdir_flag("the folder that training wrote to; several, separated by commas, are an ensemble")
+_VIEWS = flags.DEFINE_enum("views", None, ["1", "10"], "views of each image, averaged; by default as in training")
+_SPLIT = flags.DEFINE_string("split", None, "the split of the data set; by default the one of training")
+_STEP = flags.DEFINE_integer("step", None, "the checkpoint; by default the latest", lower_bound=0)
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "images at a time; by default as in training", lower_bound=1)
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "where the data set lies, if not where training found it")
+_JSON = flags.DEFINE_bool("json", False, "print the result as one JSON object")
+flags.adopt_module_key_flags(cli)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Restores, evaluates, prints; the result of a single net is also appended to its `metrics.jsonl`."""
+    cli.no_arguments(arguments)
+    folders = [Path(name).expanduser() for name in cli.required(_WORKDIR).split(",")]
+    from alexnet_jax.evaluation import create_predict_step, evaluate
+    from alexnet_jax.metrics import append_record, evaluation_line
+    from alexnet_jax.restored import restore
+
+    nets = [restore(folder, _STEP.value, _DATA_DIR.value, _SPLIT.value) for folder in folders]
+    first = nets[0]
+    for net in nets[1:]:
+        if (net.dataset.name, net.dataset.label_names) != (first.dataset.name, first.dataset.label_names):
+            raise UserError(
+                f"--workdir={net.folder} was trained on {net.dataset.name!r}, {first.folder} on "
+                f"{first.dataset.name!r}; the nets of an ensemble must share their classes."
+            )
+    views = int(_VIEWS.value or first.config.eval.views)
+    parts = first.mesh.shape["data"]
+    batch_size = -(-(_BATCH_SIZE.value or first.config.eval.batch_size) // parts) * parts
+    predictors = [net.predictor(create_predict_step(net.config, net.mesh, views)) for net in nets]
+    result = evaluate(predictors, first.dataset.evaluation, first.mesh, batch_size, first.config.data.read_threads)
+    assert result is not None
+    record = {"step": first.step, "epoch": first.epoch, "split": first.config.data.eval_split, **result, "views": views}
+    if len(nets) == 1:
+        append_record(first.folder, record)
+    print(json.dumps(record) if _JSON.value else evaluation_line(record))
+
+
+if __name__ == "__main__":
+    cli.run(main)
