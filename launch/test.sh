@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# The whole test suite, environment included. Arguments are passed on to pytest:
+#
+#     bash launch/test.sh -k checkpoint
+#
+# JAX_PLATFORMS and JAX_NUM_CPU_DEVICES are respected; without an NVIDIA driver the tests run on the CPU.
+# shellcheck source=launch/environment.sh
+. "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+install_requirements requirements-dev.txt
+exec .venv/bin/python -m pytest "$@"
