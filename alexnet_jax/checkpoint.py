@@ -151,11 +151,11 @@ class Checkpoints:
             complete = self._complete()
             if step not in complete:
                 there = f"it has {', '.join(map(str, sorted(complete)))}" if complete else "it has none"
-                raise UserError(f"{self._directory} has no checkpoint of step {step}; {there}")
+                raise UserError(f"{self._directory} has no checkpoint of step {step}; {there}.")
             try:
                 return _check(step, complete[step])
             except manifest.DamagedError as damage:
-                raise UserError(f"checkpoint {complete[step]} is damaged ({damage}); take another step") from damage
+                raise UserError(f"Checkpoint {complete[step]} is damaged ({damage}); take another step.") from damage
 
         return self._load(_on_process_0(check), abstract_state)
 
@@ -182,8 +182,8 @@ class Checkpoints:
                 logging.warning("Checkpoint %s is damaged (%s); trying the one before", path, damage)
         if reasons:
             raise UserError(
-                f"no checkpoint in {self._directory} can be used ({'; '.join(reasons)}); put back a copy of one, "
-                "or remove the folder to start from the beginning"
+                f"No checkpoint in {self._directory} can be used ({'; '.join(reasons)}); put back a copy of one, "
+                "or remove the folder to start from the beginning."
             )
         return {}
 
@@ -195,8 +195,8 @@ class Checkpoints:
             names = [name for name in {**saved, **wanted} if saved.get(name) != wanted.get(name)]
             name, more = names[0], f" ({len(names) - 1} more differ)" if len(names) > 1 else ""
             raise UserError(
-                f"checkpoint {path} is of another model: {name} is {saved.get(name, 'missing')} there and "
-                f"{wanted.get(name, 'missing')} here{more}; use the config that it was trained with or another workdir"
+                f"Checkpoint {path} is of another model: {name} is {saved.get(name, 'missing')} there and "
+                f"{wanted.get(name, 'missing')} here{more}; use the config that it was trained with or another workdir."
             )
         with self._orbax:
             state = ocp.load(path, abstract_state)
@@ -248,8 +248,8 @@ class Checkpoints:
 
     def _cannot_write(self, step: int, error: OSError) -> UserError:
         return UserError(
-            f"the checkpoint of step {step} can't be written to {self._directory} ({error.strerror or error}); "
-            "earlier checkpoints are unharmed: make room or allow writing, and run the same command again"
+            f"The checkpoint of step {step} can't be written to {self._directory} ({error.strerror or error}); "
+            "earlier checkpoints are unharmed: make room or allow writing, and run the same command again."
         )
 
 

@@ -78,4 +78,4 @@ def _damage(error: OSError, name: str) -> Exception:
     """Damage, if another try would fail too; else (permissions, too many open files) something to mend first."""
     if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO):
         return DamagedError(f"{name}: {error.strerror}")
-    return UserError(f"checkpoint file {error.filename} can't be read: {error.strerror}")
+    return UserError(f"Checkpoint file {error.filename} can't be read: {error.strerror}.")

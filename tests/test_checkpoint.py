@@ -4,6 +4,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -293,7 +294,7 @@ def test_nothing_but_damage(tmp_path):
     flip_a_bit(max(files_in(tmp_path / "10"), key=lambda path: path.stat().st_size))
     empty(tmp_path / "20")
     with pytest.raises(
-        UserError, match=rf"no checkpoint in {tmp_path} can be used \(20: manifest.*; 10: state.*put back"
+        UserError, match=rf"No checkpoint in {tmp_path} can be used \(20: manifest.*; 10: state.*put back"
     ):
         Checkpoints(tmp_path, keep_last=2, keep_best=0).restore_latest(abstract_state())
     assert names_in(tmp_path) == {"10", "20"}  # nothing was removed
@@ -457,10 +458,10 @@ def test_full_disk_and_read_only_folder():
     """One sentence each; what was there before is unharmed, and saving works again once there is room."""
     output, _ = python(DISK_TROUBLE).communicate(timeout=120)
     full, after_full, read_only, at_the_end = output.splitlines()
-    assert full.startswith("the checkpoint of step 2 can't be written to ")
+    assert full.startswith("The checkpoint of step 2 can't be written to ")
     assert "(File too large); earlier checkpoints are unharmed: make room" in full
     assert after_full == "1 [1]"
-    assert read_only.startswith("the checkpoint of step 3 can't be written to ")
+    assert read_only.startswith("The checkpoint of step 3 can't be written to ")
     assert "(Permission denied); earlier" in read_only
     assert at_the_end == "4 ['1', '4']"
 
@@ -527,8 +528,6 @@ def test_several_processes(tmp_path, unused_tcp_port):
 
 @pytest.fixture
 def unused_tcp_port() -> int:
-    import socket
-
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         return probe.getsockname()[1]
