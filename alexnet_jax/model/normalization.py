@@ -7,35 +7,15 @@ Both kinds share one gradient rule, which saves only x and computes t again:
     dx_i = g_i t_i^-beta - 2 coefficient beta x_i * (sum over j whose window holds i of g_j x_j t_j^(-beta-1))
 """
 
+import dataclasses
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 Convention = Literal["paper", "caffe", "pytorch"]
-
-
-class _Norm(NamedTuple):
-    """The constants of a channel normalization."""
-
-    before: int
-    after: int
-    coefficient: float
-    beta: float
-    k: float
-    left: int  # channels at the start of the input that only lie in windows, and have no output
-    right: int  # the same at its end
-
-
-class _MapNorm(NamedTuple):
-    """The constants of a map normalization."""
-
-    size: int
-    coefficient: float
-    beta: float
-    k: float
 
 
 def channel_window(size: int, convention: Convention) -> tuple[int, int]:
@@ -93,10 +73,10 @@ def local_response_normalization(
     if groups > 1 and not (left_halo is None and right_halo is None):
         raise ValueError("halos border on the channels of a single group; groups must be 1")
     parts = [part for part in (left_halo, x, right_halo) if part is not None]
-    left, right = (0 if halo is None else halo.shape[-1] for halo in (left_halo, right_halo))
-    norm = _Norm(before, after, coefficient, beta, k, left, right)
     extended = lax.concatenate(parts, x.ndim - 1) if len(parts) > 1 else x
-    return _normalize(norm, extended.reshape(*x.shape[:-1], groups, -1)).reshape(x.shape)
+    left, right = (0 if halo is None else halo.shape[-1] for halo in (left_halo, right_halo))
+    grouped = extended.reshape(*x.shape[:-1], groups, extended.shape[-1] // groups)
+    return _normalize(_Channels(before, after, left, right), coefficient, beta, k, grouped).reshape(x.shape)
 
 
 def map_response_normalization(x: jax.Array, *, size: int, coefficient: float, beta: float, k: float) -> jax.Array:
@@ -107,11 +87,75 @@ def map_response_normalization(x: jax.Array, *, size: int, coefficient: float, b
     """
     if size % 2 == 0:
         raise ValueError(f"the neighborhood of a pixel has an odd size, not {size}")
-    return _normalize_map(_MapNorm(size, coefficient, beta, k), x)
+    return _normalize(_Neighborhood(size), coefficient, beta, k, x)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Channels:
+    """The window of a channel: `before` and `after` channels around it, for inputs [..., left + C + right].
+
+    The first `left` and the last `right` channels, halos, lie in windows but have none of their own.
+    """
+
+    before: int
+    after: int
+    left: int
+    right: int
+
+    def own(self, x: jax.Array) -> jax.Array:
+        """The C channels that have windows."""
+        return lax.slice_in_dim(x, self.left, x.shape[-1] - self.right, axis=-1)
+
+    def own_transposed(self, y: jax.Array) -> jax.Array:
+        return _pad(y, self.left, self.right)
+
+    def sums(self, x: jax.Array) -> jax.Array:
+        """For each of the C channels, the sum over its window."""
+        return _add_shifted(_pad(x, self.before - self.left, self.after - self.right), self.before + self.after + 1)
+
+    def sums_transposed(self, y: jax.Array) -> jax.Array:
+        """For each input channel, the sum over the channels whose windows hold it: `after` before, `before` after."""
+        return _add_shifted(_pad(y, self.after + self.left, self.before + self.right), self.before + self.after + 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Neighborhood:
+    """The window of a pixel of [B, H, W, C]: the size x size pixels around it; it is its own transpose."""
+
+    size: int
+
+    def own(self, x: jax.Array) -> jax.Array:
+        return x
+
+    own_transposed = own
+
+    def sums(self, x: jax.Array) -> jax.Array:
+        for axis in (1, 2):
+            x = _add_shifted(_pad(x, self.size // 2, self.size // 2, axis), self.size, axis)
+        return x
+
+    sums_transposed = sums
+
+
+def _pad(x: jax.Array, before: int, after: int, axis: int = -1) -> jax.Array:
+    edges = [(0, 0, 0)] * x.ndim
+    edges[axis] = (before, after, 0)
+    return lax.pad(x, jnp.zeros((), x.dtype), edges)
+
+
+def _add_shifted(x: jax.Array, window: int, axis: int = -1) -> jax.Array:
+    """Sums over `window` consecutive elements of `axis`, as a sum of shifted slices; `axis` shrinks by window - 1.
+
+    This is what compilers make element-wise loops of: on the CPU (see benchmarks/lrn.py) it is faster than
+    `lax.reduce_window`, a product with a band matrix, and differences of `cumsum`.
+    """
+    length = x.shape[axis] - window + 1
+    slices = [lax.slice_in_dim(x, i, i + length, axis=axis) for i in range(window)]
+    return sum(slices[1:], start=slices[0])
 
 
 def _powers(t: jax.Array, beta: float) -> tuple[jax.Array, jax.Array]:
-    """t^-beta and t^(-beta-1). The published exponent 0.75 needs two square roots instead of a power."""
+    """t^-beta and t^(-beta-1). The published exponent 0.75 takes two roots, an eighth of the time of a power."""
     if beta == 0.75:
         root = lax.rsqrt(t)
         power = root * lax.sqrt(root)
@@ -120,82 +164,29 @@ def _powers(t: jax.Array, beta: float) -> tuple[jax.Array, jax.Array]:
     return power, power / t
 
 
-def _accumulation_type(x: jax.Array) -> jnp.dtype:
-    return jnp.promote_types(x.dtype, jnp.float32)
+def _wide(x: jax.Array) -> jax.Array:
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-def _add_shifted(x: jax.Array, window: int, axis: int = -1) -> jax.Array:
-    """Sums over `window` consecutive elements of `axis`, as a sum of shifted slices; `axis` shrinks by window - 1."""
-    length = x.shape[axis] - window + 1
-    slices = [lax.slice_in_dim(x, i, i + length, axis=axis) for i in range(window)]
-    return sum(slices[1:], start=slices[0])
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2, 3))
+def _normalize(window: _Channels | _Neighborhood, coefficient: float, beta: float, k: float, x: jax.Array) -> jax.Array:
+    wide = _wide(x)
+    power, _ = _powers(k + coefficient * window.sums(lax.square(wide)), beta)
+    return (window.own(wide) * power).astype(x.dtype)
 
 
-def _pad(x: jax.Array, before: int, after: int, axis: int = -1) -> jax.Array:
-    config = [(0, 0, 0)] * x.ndim
-    config[axis] = (before, after, 0)
-    return lax.pad(x, jnp.zeros((), x.dtype), config)
+def _forward(window: _Channels | _Neighborhood, coefficient: float, beta: float, k: float, x: jax.Array):
+    return _normalize(window, coefficient, beta, k, x), x
 
 
-def _own(norm: _Norm, x: jax.Array) -> jax.Array:
-    """The channels of x that have outputs."""
-    return lax.slice_in_dim(x, norm.left, x.shape[-1] - norm.right, axis=-1)
+def _backward(
+    window: _Channels | _Neighborhood, coefficient: float, beta: float, k: float, x: jax.Array, cotangent: jax.Array
+):
+    wide, g = _wide(x), _wide(cotangent)
+    power, power_over_t = _powers(k + coefficient * window.sums(lax.square(wide)), beta)
+    shares = window.sums_transposed(g * window.own(wide) * power_over_t)
+    dx = window.own_transposed(g * power) - 2 * coefficient * beta * wide * shares
+    return (dx.astype(x.dtype),)
 
 
-def _denominator(norm: _Norm, x: jax.Array) -> jax.Array:
-    """T of the channels that have outputs."""
-    squares = _pad(lax.square(x), norm.before - norm.left, norm.after - norm.right)
-    return norm.k + norm.coefficient * _add_shifted(squares, norm.before + norm.after + 1)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _normalize(norm: _Norm, x: jax.Array) -> jax.Array:
-    """[..., left + C + right] -> [..., C]."""
-    wide = x.astype(_accumulation_type(x))
-    power, _ = _powers(_denominator(norm, wide), norm.beta)
-    return (_own(norm, wide) * power).astype(x.dtype)
-
-
-def _normalize_forward(norm: _Norm, x: jax.Array):
-    return _normalize(norm, x), x
-
-
-def _normalize_backward(norm: _Norm, x: jax.Array, cotangent: jax.Array):
-    wide, g = (a.astype(_accumulation_type(x)) for a in (x, cotangent))
-    power, power_over_t = _powers(_denominator(norm, wide), norm.beta)
-    # Channel j lies in the windows of the channels j - after ... j + before.
-    shares = _pad(g * _own(norm, wide) * power_over_t, norm.after + norm.left, norm.before + norm.right)
-    through_windows = wide * _add_shifted(shares, norm.before + norm.after + 1)
-    direct = _pad(g * power, norm.left, norm.right)
-    return ((direct - 2 * norm.coefficient * norm.beta * through_windows).astype(x.dtype),)
-
-
-_normalize.defvjp(_normalize_forward, _normalize_backward)
-
-
-def _map_sum(x: jax.Array, size: int) -> jax.Array:
-    """Sums over the size x size pixels around each pixel of [B, H, W, C] that exist."""
-    for axis in (1, 2):
-        x = _add_shifted(_pad(x, size // 2, size // 2, axis), size, axis)
-    return x
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _normalize_map(norm: _MapNorm, x: jax.Array) -> jax.Array:
-    wide = x.astype(_accumulation_type(x))
-    power, _ = _powers(norm.k + norm.coefficient * _map_sum(lax.square(wide), norm.size), norm.beta)
-    return (wide * power).astype(x.dtype)
-
-
-def _normalize_map_forward(norm: _MapNorm, x: jax.Array):
-    return _normalize_map(norm, x), x
-
-
-def _normalize_map_backward(norm: _MapNorm, x: jax.Array, cotangent: jax.Array):
-    wide, g = (a.astype(_accumulation_type(x)) for a in (x, cotangent))
-    power, power_over_t = _powers(norm.k + norm.coefficient * _map_sum(lax.square(wide), norm.size), norm.beta)
-    shares = _map_sum(g * wide * power_over_t, norm.size)  # a centered window is its own transpose
-    return ((g * power - 2 * norm.coefficient * norm.beta * wide * shares).astype(x.dtype),)
-
-
-_normalize_map.defvjp(_normalize_map_forward, _normalize_map_backward)
+_normalize.defvjp(_forward, _backward)

@@ -1,43 +1,96 @@
-"""Max pooling with overlapping windows (paper section 3.4), and its gradient without select-and-scatter."""
+"""Max pooling with overlapping windows (paper section 3.4), without select-and-scatter in its gradient.
 
-from functools import partial
+Going forward, the gradient rule keeps one byte for each output: the place in its window of the pixel that was the
+largest. Going backward, each input pixel looks at the few outputs whose windows hold it, instead of each output
+scattering to its window. On the CPU that takes an eighth of the time of the gradient of `lax.reduce_window`.
+"""
+
+from collections.abc import Iterator
+from functools import partial, reduce
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def max_pool(x: jax.Array, window: int, stride: int) -> jax.Array:
     """Maximum over window x window pixels, every `stride` pixels; no padding.
 
     [B, H, W, C] -> [B, (H - window) // stride + 1, (W - window) // stride + 1, C]. The gradient of an output goes to
     the first of its largest inputs, row by row, as in PyTorch and Caffe.
     """
-    return lax.reduce_window(x, -jnp.inf, lax.max, (1, window, window, 1), (1, stride, stride, 1), "VALID")
+    height, width = x.shape[1:3]
+    if min(height, width) < window:
+        raise ValueError(f"a pooling window of {window} x {window} does not fit into {height} x {width} pixels")
+    return _max_pool(x, window, stride, (height, width))
 
 
-def _forward(x: jax.Array, window: int, stride: int):
-    y = max_pool(x, window, stride)
-    return y, (x, y)
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def _max_pool(x: jax.Array, window: int, stride: int, size: tuple[int, int]) -> jax.Array:
+    return reduce(lax.max, (pixels for _, pixels in _places(x, window, stride)))
 
 
-def _backward(window: int, stride: int, saved: tuple[jax.Array, jax.Array], cotangent: jax.Array):
-    x, y = saved
-    _, rows, columns, _ = y.shape
-    dx = jnp.zeros_like(x)
-    given = jnp.zeros_like(y, dtype=bool)
-    for i in range(window):
-        for j in range(window):
-            at = (
-                slice(None),
-                slice(i, i + stride * (rows - 1) + 1, stride),
-                slice(j, j + stride * (columns - 1) + 1, stride),
-            )
-            first = (x[at] == y) & ~given
-            dx = dx.at[at].add(jnp.where(first, cotangent, 0))
-            given |= first
-    return (dx,)
+def _places(x: jax.Array, window: int, stride: int) -> Iterator[tuple[int, jax.Array]]:
+    """For each place in a window, row by row: its code, and the pixels that lie there, one for each output."""
+    batch, height, width, channels = x.shape
+    for row in range(window):
+        for column in range(window):
+            end = (batch, height - window + row + 1, width - window + column + 1, channels)
+            pixels = lax.slice(x, (0, row, column, 0), end, (1, stride, stride, 1))
+            yield row * _reach(window, stride) + column, pixels
 
 
-max_pool.defvjp(_forward, _backward)
+def _blocks(window: int, stride: int) -> int:
+    """Over how many blocks of `stride` pixels a window reaches, along one axis."""
+    return -(-window // stride)
+
+
+def _reach(window: int, stride: int) -> int:
+    """The window rounded up to whole blocks: codes count in these, so a place outside of the window has its own."""
+    return _blocks(window, stride) * stride
+
+
+def _forward(x: jax.Array, window: int, stride: int, size: tuple[int, int]):
+    y = _max_pool(x, window, stride, size)
+    nowhere = _reach(window, stride) ** 2
+    where = jnp.full_like(y, nowhere, dtype=np.min_scalar_type(nowhere))
+    for code, pixels in reversed(list(_places(x, window, stride))):
+        where = jnp.where(pixels == y, where.dtype.type(code), where)
+    return y, where
+
+
+def _backward(window: int, stride: int, size: tuple[int, int], where: jax.Array, cotangent: jax.Array):
+    """The gradient of x, gathered from the outputs.
+
+    Cut x into blocks of stride x stride pixels. The windows that reach into a block are those that start there, or up
+    to _blocks - 1 blocks further up or left; in the window that starts `up` and `left` blocks away, the block's pixels
+    lie at rows up * stride and following, and columns left * stride and following.
+    """
+    batch, rows, columns, channels = where.shape
+    blocks, reach = _blocks(window, stride), _reach(window, stride)
+    block_rows, block_columns = (-(-pixels // stride) for pixels in size)
+    inside = np.arange(stride)
+    in_block = (inside[:, None] * reach + inside)[:, None, :, None]  # [stride, 1, stride, 1], as in `dx` below
+
+    def surrounded(a: jax.Array, value: int) -> jax.Array:
+        edges = ((0, 0, 0), (blocks - 1, block_rows - rows, 0), (blocks - 1, block_columns - columns, 0), (0, 0, 0))
+        # Stored, not computed anew for each block: XLA:CPU does not vectorize loops that ask where the edge is.
+        return lax.optimization_barrier(lax.pad(a, jnp.asarray(value, a.dtype), edges))
+
+    def moved(a: jax.Array, up: int, left: int) -> jax.Array:
+        first_row, first_column = blocks - 1 - up, blocks - 1 - left
+        return a[:, first_row : first_row + block_rows, None, first_column : first_column + block_columns, None]
+
+    where = surrounded(where, reach**2)
+    shares = surrounded(cotangent.astype(jnp.promote_types(cotangent.dtype, jnp.float32)), 0)
+    dx = jnp.zeros((batch, block_rows, stride, block_columns, stride, channels), shares.dtype)
+    for up in range(blocks):
+        for left in range(blocks):
+            code = (in_block + (up * reach + left) * stride).astype(where.dtype)
+            dx += jnp.where(moved(where, up, left) == code, moved(shares, up, left), 0)
+    dx = dx.reshape(batch, block_rows * stride, block_columns * stride, channels)
+    return (dx[:, : size[0], : size[1]].astype(cotangent.dtype),)
+
+
+_max_pool.defvjp(_forward, _backward)
