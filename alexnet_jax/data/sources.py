@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
+import cv2
 import numpy as np
 import simplejpeg
 import tensorflow_datasets as tfds
@@ -13,6 +14,8 @@ from google.protobuf.message import DecodeError
 from tensorflow_datasets.proto import tf_example_pb2
 
 from alexnet_jax.errors import UserError
+
+_PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 
 
 class ImageSource(Protocol):
@@ -30,7 +33,7 @@ class ImageSource(Protocol):
 
 
 class JpegSource:
-    """A split of a TFDS data set in ArrayRecord whose images are JPEGs of one size."""
+    """A split of a TFDS data set in ArrayRecord whose images are JPEGs (or PNGs) of one size."""
 
     def __init__(self, builder: tfds.core.DatasetBuilder, split: str, image_size: int):
         """Opens the split; UserError if the set has none of that name or if one of its files is missing or cut."""
@@ -60,12 +63,12 @@ class JpegSource:
         for row, index in enumerate(indices):
             try:
                 features = tf_example_pb2.Example.FromString(self._records[index]).features.feature
-                decode_jpeg(features["image"].bytes_list.value[0], images[row])
+                decode_image(features["image"].bytes_list.value[0], images[row])
                 labels[row] = features["label"].int64_list.value[0]
             except (ValueError, IndexError, RuntimeError, DecodeError) as error:
                 raise UserError(
-                    f"record {index} of {self._name} can't be read as a JPEG of {self.image_size}x{self.image_size} "
-                    f"pixels ({error}); delete that folder and prepare the data set again."
+                    f"record {index} of {self._name} can't be read as an image of {self.image_size}x"
+                    f"{self.image_size} pixels ({error}); delete that folder and prepare the data set again."
                 ) from error
             if not 0 <= labels[row] < self._num_classes:
                 raise UserError(
@@ -74,13 +77,20 @@ class JpegSource:
                 )
 
 
-def decode_jpeg(data: bytes, image: np.ndarray) -> None:
-    """Decodes into image, uint8 [S, S, 3] RGB; ValueError for a broken JPEG or one of another size.
+def decode_image(data: bytes, image: np.ndarray) -> None:
+    """Decodes a JPEG or PNG into image, uint8 [S, S, 3] RGB; ValueError for a broken one or one of another size.
 
     simplejpeg (libjpeg-turbo) is the fastest of the libraries that decode straight into the batch, and the only one
-    that takes a truncated image as an error instead of filling it up with gray.
+    that takes a truncated image as an error instead of filling it up with gray. Small images are stored as PNG.
     """
-    decoded = simplejpeg.decode_jpeg(data, "RGB", buffer=image)
+    if data.startswith(_PNG_MAGIC):
+        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+        if decoded is None:
+            raise ValueError("the PNG is broken")
+        if decoded.shape == image.shape:
+            image[:] = decoded
+    else:
+        decoded = simplejpeg.decode_jpeg(data, "RGB", buffer=image)
     if decoded.shape != image.shape:
         raise ValueError(f"it has {decoded.shape[1]}x{decoded.shape[0]} pixels")
 
