@@ -18,7 +18,7 @@ class ModelConfig:
     conv_width: float = 1.0  # multiplies the kernels of every convolution; 1.0 is the published net
     fc_width: float = 1.0  # multiplies the units of the hidden fully connected layers
     initialization: str = "published"  # or "he": standard deviation sqrt(2 / fan-in), for reduced widths
-    normalization: str = "published"  # or "none", "first", "second": where response normalisation is kept
+    normalization: str = "published"  # or "none", "first", "second": where response normalization is kept
     second_normalization: str = "published"  # or "before_relu" (run #166 of the released code)
     pooling: str = "published"  # or "non_overlapping": 2x2 windows, with the author's change of padding
     activation: str = "relu"  # or "tanh"
@@ -71,7 +71,7 @@ class OptimizerConfig:
 class EvalConfig:
     """Evaluation on the whole of `data.eval_split`."""
 
-    views: int = 1  # 1: the centre; 10: four corners, centre and their mirror images, probabilities averaged
+    views: int = 1  # 1: the center; 10: four corners, center and their mirror images, probabilities averaged
     batch_size: int = 256  # global
     every_epochs: float = 1.0
 

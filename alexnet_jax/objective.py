@@ -1,4 +1,4 @@
-"""What is minimised and what is reported: cross-entropy, and the errors of the first one and five guesses."""
+"""What is minimized and what is reported: cross-entropy, and the errors of the first one and five guesses."""
 
 import jax
 import jax.numpy as jnp

@@ -175,7 +175,7 @@ def _train(config: Config, folder: Path, dataset: Dataset, mesh: Mesh, stop: Sto
             result = evaluate_now()
             if result:
                 reporter.evaluation(start, result)
-                checkpoints.add_metrics(start, result)
+                checkpoints.save(start, state, dict(batches.get_state()), result)
 
         step, ahead = start, None  # ahead: the latest step and its metrics, not yet fetched
         while step < plan.num_steps and not stop:

@@ -3,7 +3,7 @@
     python -m alexnet_jax.main --config=configs/imagenet.py --workdir=runs/imagenet
 
 Data: `python -m alexnet_jax.prepare --dataset=imagenet2012 --source=PATH --data_dir=DIR`, once.
-Expected: top-1/top-5 error on the validation set about 42.5/19.7 % with the centre view and 40.7/18.2 % with ten
+Expected: top-1/top-5 error on the validation set about 42.5/19.7 % with the center view and 40.7/18.2 % with ten
 (paper, table 2). Those are the numbers of `configs/original.py`, the author's released configuration. This one follows
 the printed text, whose standard deviation of 0.01 in conv3 to conv5 starts with a much weaker signal; see
 `docs/variants.md`. The other configs change a few lines of this one.

@@ -1,14 +1,48 @@
 """Tests run on eight simulated CPU devices."""
 
 import os
+import tempfile
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Programs that tests start compile the same things: they share what was compiled, for one session.
+_CACHE = tempfile.TemporaryDirectory(prefix="alexnet_jax_xla_")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
 
 import jax
+import pytest
+
+from alexnet_jax.config import Config
+from configs import quickstart
 
 jax.config.update("jax_num_cpu_devices", 8)
 
 SHARED_DATA = Path(
     os.environ.get("ALEXNET_JAX_TEST_DATA", Path(__file__).resolve().parents[1] / ".." / "shared" / "data")
 )
+
+
+@pytest.fixture(scope="session")
+def digits_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the built-in digits are prepared, once."""
+    from alexnet_jax.data import digits
+
+    root = tmp_path_factory.mktemp("data")
+    digits.prepare(root)
+    return root
+
+
+@pytest.fixture
+def tiny_config(digits_dir: Path) -> Config:
+    """The paper's net as narrow as it goes, on the digits: 24 steps of 120 images."""
+    config = quickstart.get_config()
+    config.batch_size = 120
+    config.num_epochs = 2.0
+    config.model.conv_width = 0.0833
+    config.model.fc_width = 0.0079
+    config.mesh.data = 1
+    config.data.dir = str(digits_dir)
+    config.eval.every_epochs = 1.0
+    config.checkpoint.every_epochs = 0.5
+    config.log.every_steps = 1
+    return config

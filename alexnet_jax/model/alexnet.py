@@ -48,7 +48,7 @@ class AlexNet(nn.Module):
       tower_devices: over how many devices the towers are spread. With more than 1 the module must be applied where the
         mesh axis `tower` is bound, to that device's part of the parameters (`parallel.towers.parameter_specs`).
       dtype: compute type of convolutions and products. Parameters are float32 (or float64 under x64), and so are the
-        sums of the normalisation and the class scores.
+        sums of the normalization and the class scores.
     """
 
     net: Net
@@ -115,11 +115,11 @@ class AlexNet(nn.Module):
         return layer.features // self.tower_devices, self.towers_here if layer.sees == "own" else 1
 
     def _normalize(self, layer: ResponseNorm, x: jax.Array) -> jax.Array:
-        """Response normalisation within each tower, or over all channels with the neighbours' border channels."""
+        """Response normalization within each tower, or over all channels with the neighbors' border channels."""
         before, after = channel_window(layer.size, "pytorch")
         left = right = None
         if layer.across == "all" and self.tower_devices > 1:
-            left, right = towers.neighbour_channels(x, before, after, self.tower_devices)
+            left, right = towers.neighbor_channels(x, before, after, self.tower_devices)
         return local_response_normalization(
             x,
             before=before,
@@ -204,7 +204,7 @@ def _pad_to_last_window(x: jax.Array, layer: MaxPool) -> jax.Array:
 def _kernel_and_bias(
     module: nn.Module, layer: Convolution | Dense | Classifier, shape: tuple[int, ...]
 ) -> tuple[jax.Array, jax.Array]:
-    """Declares the two parameters of a layer with the initialisation that the layer names."""
+    """Declares the two parameters of a layer with the initialization that the layer names."""
     fan_in = 1
     for size in shape[:-1]:
         fan_in *= size

@@ -25,17 +25,17 @@ def add_up(x: jax.Array) -> jax.Array:
     return lax.psum(x, TOWER_AXIS)
 
 
-def neighbour_channels(x: jax.Array, before: int, after: int, devices: int) -> tuple[jax.Array, jax.Array]:
+def neighbor_channels(x: jax.Array, before: int, after: int, devices: int) -> tuple[jax.Array, jax.Array]:
     """The last `before` channels of the tower on the left and the first `after` of the one on the right.
 
     Args:
       x: [..., C / devices], this device's channels.
-      before: how many channels to fetch from the left neighbour.
-      after: how many channels to fetch from the right neighbour.
+      before: how many channels to fetch from the left neighbor.
+      after: how many channels to fetch from the right neighbor.
       devices: size of the tower axis.
 
     Returns:
-      ([..., before], [..., after]); zeros where there is no neighbour.
+      ([..., before], [..., after]); zeros where there is no neighbor.
     """
     to_right = [(i, i + 1) for i in range(devices - 1)]
     to_left = [(i + 1, i) for i in range(devices - 1)]

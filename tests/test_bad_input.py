@@ -1,0 +1,256 @@
+"""What people get wrong: each mistake ends in one sentence that names it, with exit status 2 and no traceback."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from alexnet_jax.errors import EXIT_USER_ERROR
+
+QUICKSTART = "--config=configs/quickstart.py"
+ROOT = Path(__file__).resolve().parents[1]
+
+# Arguments of alexnet_jax.main, and what the sentence must say. {tmp} is an empty folder.
+MISTAKES = {
+    "no config": (["--workdir={tmp}/w"], r"--config is missing: give a config file, for example"),
+    "no workdir": ([QUICKSTART], r"--workdir is missing: give the folder for checkpoints and logs"),
+    "no such config file": (
+        ["--config=configs/quikstart.py"],
+        r"no such file; there are .*configs/quickstart.py",
+    ),
+    "config is no Python": (["--config=README.md"], r"--config=README.md is not a Python file"),
+    "unknown flag": ([QUICKSTART, "--wrkdir=x"], r"Unknown command line flag 'wrkdir'. Did you mean: workdir"),
+    "stray argument": ([QUICKSTART, "--workdir={tmp}/w", "digits"], r"unexpected argument 'digits'"),
+    "unknown field": ([QUICKSTART, "--config.batch_sise=64"], r"no field 'batch_sise'; did you mean 'batch_size'\?"),
+    "unknown nested field": (
+        [QUICKSTART, "--config.model.varient=paper"],
+        r"no field 'model.varient'; did you mean 'model.variant'\?",
+    ),
+    "field without its section": (
+        [QUICKSTART, "--config.learning_rate=1"],
+        r"no field 'learning_rate'; did you mean 'optimizer.learning_rate'\?",
+    ),
+    "text for a whole number": (
+        [QUICKSTART, "--config.batch_size=many"],
+        r"batch_size='many' must be a whole number",
+    ),
+    "fraction for a whole number": (
+        [QUICKSTART, "--config.batch_size=1.5"],
+        r"batch_size='1.5' must be a whole",
+    ),
+    "text for a number": (
+        [QUICKSTART, "--config.optimizer.learning_rate=fast"],
+        r"config.optimizer.learning_rate='fast' must be a number",
+    ),
+    "text for a truth value": (
+        [QUICKSTART, "--config.data.flip=perhaps"],
+        r"data.flip='perhaps' must be True or",
+    ),
+    "text in a tuple": (
+        [QUICKSTART, '--config.optimizer.drops=("a",)'],
+        r"drops=\('a',\) must be a tuple",
+    ),
+    "batch of nothing": ([QUICKSTART, "--config.batch_size=0"], r"config.batch_size=0 is not allowed; .* at least 1"),
+    "negative epochs": ([QUICKSTART, "--config.num_epochs=-1"], r"config.num_epochs=-1.0 is not allowed; .* above 0"),
+    "rate that is not a number": (
+        [QUICKSTART, "--config.optimizer.learning_rate=nan"],
+        r"rate=nan is not allowed",
+    ),
+    "momentum of one": ([QUICKSTART, "--config.optimizer.momentum=1"], r"momentum=1.0 is not allowed; .* below 1"),
+    "drops out of order": (
+        [QUICKSTART, "--config.optimizer.drops=(0.6,0.3)"],
+        r"config.optimizer.drops=\(0.6, 0.3\) is not allowed; .* in rising order",
+    ),
+    "unknown precision": ([QUICKSTART, "--config.precision=fp16"], r"'fp16' is not allowed; .* float32, bfloat16"),
+    "unknown variant": (
+        [QUICKSTART, "--config.model.variant=cafe"],
+        r"model.variant='cafe' is unknown; allowed: paper, original, .* Did you mean 'caffe'\?",
+    ),
+    "option the variant has not": (
+        [QUICKSTART, "--config.model.variant=torchvision", "--config.model.normalization=first"],
+        r"model.variant='torchvision' contradicts model.normalization='first': .* no response normalization",
+    ),
+    "image smaller than a window": (
+        [QUICKSTART, "--config.model.image_size=30"],
+        r"model.image_size=30 is too small: pool2 needs a window of 3 pixels but its input has only 2",
+    ),
+    "three towers": ([QUICKSTART, "--config.mesh.tower=3"], r"config.mesh.tower=3 is not allowed; .* one of 1, 2"),
+    "two devices for one tower": (
+        [QUICKSTART, "--config.mesh.tower=2", "--config.model.variant=merged"],
+        r"config.mesh.tower=2 needs a net with two towers, but model.variant='merged' has one",
+    ),
+    "batch that does not divide": (
+        [QUICKSTART, "--config.batch_size=100", "--config.mesh.data=8"],
+        r"config.batch_size=100 is not divisible by config.mesh.data=8; take a multiple, for example 104",
+    ),
+    "three views": ([QUICKSTART, "--config.eval.views=3"], r"config.eval.views=3 is not allowed; .* 1, 10"),
+    # From here on the data set is opened, or JAX started.
+    "missing data set": (
+        ["--config=configs/imagenet.py", "--config.data.dir={tmp}", "--workdir={tmp}/w"],
+        r"no data set .*python -m alexnet_jax.prepare --dataset=imagenet2012 --source=PATH",
+    ),
+    "unknown split": (
+        [QUICKSTART, "--config.data.dir={data}", "--config.data.eval_split=test", "--workdir={tmp}/w"],
+        r"no split 'test'; it has train, validation",
+    ),
+    "classes that are not there": (
+        [QUICKSTART, "--config.data.dir={data}", "--config.model.num_classes=1000", "--workdir={tmp}/w"],
+        r"model.num_classes=1000, but data.name='digits' has 10 classes; set model.num_classes=10",
+    ),
+    "images that are too small": (
+        [QUICKSTART, "--config.data.dir={data}", "--config.model.image_size=224", "--workdir={tmp}/w"],
+        r"model.image_size=224 is larger than the images of data.name='digits' \(72 pixels a side\)",
+    ),
+    "more devices than there are": (
+        [QUICKSTART, "--config.data.dir={data}", "--config.mesh.tower=2", "--workdir={tmp}/w"],
+        r"config.mesh.data=1 x config.mesh.tower=2 needs 2 devices, but there is 1 \(cpu\)",
+    ),
+    "no accelerator": (
+        [QUICKSTART, "--config.data.dir={data}", "--config.require_accelerator", "--workdir={tmp}/w"],
+        r"require_accelerator=True, but JAX finds only the CPU",
+    ),
+    "workdir is a file": (
+        [QUICKSTART, "--config.data.dir={data}", "--workdir={tmp}/file"],
+        r"--workdir={tmp}/file can't be written \((Not a directory|File exists)\)",
+    ),
+    "workdir in a folder without permission": (
+        [QUICKSTART, "--config.data.dir={data}", "--workdir=/proc/alexnet"],
+        r"--workdir=/proc/alexnet can't be written \(No such file or directory\)",
+    ),
+}
+
+
+def run(command: str, *arguments: str) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "1"}
+    return subprocess.run(
+        [sys.executable, "-m", f"alexnet_jax.{command}", *arguments],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def assert_refused(result: subprocess.CompletedProcess, sentence: str) -> None:
+    """Status 2, one sentence on stderr that says what it must, and no traceback."""
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert result.returncode == EXIT_USER_ERROR, result.stderr
+    assert len(errors) == 1, result.stderr
+    assert re.search(sentence, errors[0]), result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_ends_in_one_sentence(mistake: str, tmp_path: Path, digits_dir: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    arguments, sentence = MISTAKES[mistake]
+    places = {"tmp": str(tmp_path), "data": str(digits_dir)}
+    result = run("main", *(argument.format(**places) for argument in arguments))
+    assert_refused(result, sentence.replace("{tmp}", re.escape(str(tmp_path))))
+    assert not (tmp_path / "w").exists()
+
+
+def test_every_fault_of_a_config_is_listed_at_once() -> None:
+    result = run("main", QUICKSTART, "--config.seed=-1", "--config.eval.views=2", "--workdir=unused")
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert result.returncode == EXIT_USER_ERROR
+    assert [line.split("=")[0] for line in errors] == ["error: config.seed", "error: config.eval.views"]
+
+
+@pytest.fixture(scope="module")
+def trained(digits_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """A finished run of two steps, and its arguments."""
+    workdir = tmp_path_factory.mktemp("trained")
+    arguments = [
+        QUICKSTART,
+        f"--config.data.dir={digits_dir}",
+        "--config.model.conv_width=0.08",
+        "--config.model.fc_width=0.01",
+        "--config.num_epochs=0.18",
+        "--config.checkpoint.every_epochs=0.09",
+    ]
+    result = run("main", *arguments, f"--workdir={workdir}")
+    assert result.returncode == 0, result.stderr
+    return workdir, arguments
+
+
+@pytest.fixture
+def workdir(trained: tuple[Path, list[str]], tmp_path: Path) -> Path:
+    """A copy of it, to damage."""
+    return Path(shutil.copytree(trained[0], tmp_path / "copy"))
+
+
+def test_another_config_in_the_same_workdir_names_the_fields(trained, workdir: Path) -> None:
+    changes = ["--config.seed=5", "--config.optimizer.momentum=0.8"]
+    result = run("main", *trained[1], *changes, f"--workdir={workdir}")
+    assert_refused(result, r"another config: config.seed=5 \(there: 0\), config.optimizer.momentum=0.8 \(there: 0.9\)")
+
+
+def test_a_damaged_config_file_is_named(trained, workdir: Path) -> None:
+    (workdir / "config.json").write_text('{"seed": ')
+    for command, arguments in (("main", trained[1]), ("evaluate", [])):
+        assert_refused(run(command, *arguments, f"--workdir={workdir}"), r"config.json is damaged")
+
+
+def test_a_foreign_config_file_is_named(workdir: Path) -> None:
+    (workdir / "config.json").write_text(json.dumps({"learning_rate": 0.1}))
+    assert_refused(run("evaluate", f"--workdir={workdir}"), r"config.json: the config has no field 'learning_rate'")
+
+
+def test_evaluate_refuses_a_folder_without_a_run(tmp_path: Path) -> None:
+    assert_refused(run("evaluate", f"--workdir={tmp_path}"), r"holds no run: .*config.json is missing")
+
+
+def test_evaluate_refuses_a_step_without_a_checkpoint(workdir: Path) -> None:
+    assert_refused(run("evaluate", f"--workdir={workdir}", "--step=77"), r"no checkpoint of step 77; it has 1, 2")
+
+
+def test_evaluate_refuses_views_that_do_not_exist(workdir: Path) -> None:
+    assert_refused(run("evaluate", f"--workdir={workdir}", "--views=5"), r"views")
+
+
+def test_evaluate_refuses_a_moved_data_set(workdir: Path, tmp_path: Path) -> None:
+    (tmp_path / "nothing").mkdir()
+    config = json.loads((workdir / "config.json").read_text())
+    config["data"]["name"] = "imagenet2012"
+    (workdir / "config.json").write_text(json.dumps(config))
+    result = run("evaluate", f"--workdir={workdir}", f"--data_dir={tmp_path}/nothing")
+    assert_refused(result, r"no data set")
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_said(workdir: Path) -> None:
+    newest = max((path for path in (workdir / "checkpoints").iterdir()), key=lambda path: int(path.name))
+    for path in newest.rglob("*"):
+        if path.is_file() and path.name != "manifest.json":
+            path.write_bytes(b"")
+    result = run("evaluate", f"--workdir={workdir}", "--json")
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["step"] == 1
+    assert re.search(r"2 is damaged .*trying the one before", result.stderr)
+
+
+def test_a_workdir_in_use_is_refused(trained, workdir: Path) -> None:
+    from alexnet_jax.workdir import lock
+
+    with lock(workdir):
+        result = run("main", *trained[1], f"--workdir={workdir}")
+    assert_refused(result, rf"is in use by process {os.getpid()}")
+
+
+def test_jax_platforms_that_are_not_there(trained, tmp_path: Path) -> None:
+    environment = {**os.environ, "JAX_PLATFORMS": "cuda"}
+    result = subprocess.run(
+        [sys.executable, "-m", "alexnet_jax.main", *trained[1], f"--workdir={tmp_path / 'w'}"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert_refused(result, r"JAX finds no device of the platform that JAX_PLATFORMS=cuda asks for")
