@@ -20,13 +20,16 @@ done
 
 cat <<END
 
-What you can do next:
-  cat $workdir/metrics.jsonl                       the run's records, one JSON object a line
-  .venv/bin/python -m alexnet_jax.evaluate --workdir=$workdir --views=10
-                                                        evaluate on ten views of each image, as the paper does
-  .venv/bin/python -m alexnet_jax.main --config=configs/quickstart.py --workdir=runs/two_towers \\
-      --config.mesh.tower=2                             one tower on each of two devices (JAX_NUM_CPU_DEVICES=2
-                                                        in front of it simulates them)
-  bash launch/test.sh                                   the whole test suite
-  configs/imagenet.py                                   the recipe for ImageNet
+What you can do next (the records of this run are in $workdir/metrics.jsonl):
+
+  evaluate on ten views of each image, as the paper does
+    .venv/bin/python -m alexnet_jax.evaluate --workdir=$workdir --views=10
+
+  train with one tower on each of two devices, here simulated ones
+    JAX_NUM_CPU_DEVICES=2 bash launch/quickstart.sh --config.mesh.tower=2 --workdir=runs/two_towers
+
+  run the tests
+    bash launch/test.sh
+
+  train on ImageNet: configs/imagenet.py is the recipe
 END
