@@ -65,13 +65,14 @@ class AlexNet(nn.Module):
           dropout_keys: [B] random keys for training; None means test time.
 
         Returns:
-          [B, num_classes] scores before the softmax, float32. Every layer's output is sown into the collection
-          "intermediates" under the layer's name.
+          [B, num_classes] scores before the softmax, float32. With mutable="intermediates" the outputs of all layers
+          are returned as well, by name: `intermediates["outputs"][0]["relu7"]`.
         """
         x = images.astype(self.dtype)
+        outputs = {}
         for number, layer in enumerate(self.net.layers):
-            x = self._apply_layer(layer, number, x, dropout_keys)
-            self.sow("intermediates", layer.name, x)
+            x = outputs[layer.name] = self._apply_layer(layer, number, x, dropout_keys)
+        self.sow("intermediates", "outputs", outputs)  # not a name for each: those are the submodules'
         return x
 
     @property
