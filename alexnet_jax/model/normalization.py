@@ -146,7 +146,7 @@ def _pad(x: jax.Array, before: int, after: int, axis: int = -1) -> jax.Array:
 def _add_shifted(x: jax.Array, window: int, axis: int = -1) -> jax.Array:
     """Sums over `window` consecutive elements of `axis`, as a sum of shifted slices; `axis` shrinks by window - 1.
 
-    This is what compilers make element-wise loops of: on the CPU (see benchmarks/lrn.py) it is faster than
+    This is what compilers make element-wise loops of: on the CPU it is faster than
     `lax.reduce_window`, a product with a band matrix, and differences of `cumsum`.
     """
     length = x.shape[axis] - window + 1
