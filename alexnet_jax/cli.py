@@ -1,5 +1,6 @@
 """What all commands share: reading flags, and ending a user's mistake with one sentence and an exit status."""
 
+import ast
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -102,9 +103,11 @@ def _check_config_file(argv: Sequence[str]) -> None:
             hint = f"there are {', '.join(there)}" if there else "run from the project's folder, or give a full path"
             raise UserError(f"--config={name}: there is no such file; {hint}.")
         try:
-            compile(path.read_text(), str(path), "exec")
+            code = ast.parse(path.read_text(), str(path))
         except (SyntaxError, ValueError, OSError) as error:
             raise UserError(f"--config={name} is not a Python file that can be read: {error}.") from error
+        if not any(isinstance(line, ast.FunctionDef) and line.name == "get_config" for line in code.body):
+            raise UserError(f"--config={name} defines no function get_config(); see configs/quickstart.py.")
 
 
 def _check_overrides(argv: Sequence[str]) -> None:

@@ -4,12 +4,24 @@ A config file under `configs/` returns a `Config`; `--config.section.field=value
 """
 
 import dataclasses
+import difflib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from alexnet_jax.errors import UserError
+
+
+class Section:
+    """A group of settings; a misspelled one is refused when it is set, not ignored."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in {field.name for field in dataclasses.fields(self)}:  # type: ignore[arg-type]
+            raise UserError(unknown_field(f"{type(self).__name__.removesuffix('Config').lower()}.{name}".lstrip(".")))
+        super().__setattr__(name, value)
+
 
 @dataclasses.dataclass
-class ModelConfig:
+class ModelConfig(Section):
     """Which net. Options that the variant does not have are refused (see `docs/variants.md`)."""
 
     variant: str = "paper"
@@ -27,7 +39,7 @@ class ModelConfig:
 
 
 @dataclasses.dataclass
-class MeshConfig:
+class MeshConfig(Section):
     """How the run is laid out over devices: a grid of `data` x `tower`."""
 
     data: int = -1  # how many parts a batch is split into; -1 uses all devices that the towers leave
@@ -35,7 +47,7 @@ class MeshConfig:
 
 
 @dataclasses.dataclass
-class DataConfig:
+class DataConfig(Section):
     """Where images come from and what is done to them on the device."""
 
     name: str = "imagenet2012"  # "digits" is built in; any other name is a prepared or TFDS data set
@@ -51,7 +63,7 @@ class DataConfig:
 
 
 @dataclasses.dataclass
-class OptimizerConfig:
+class OptimizerConfig(Section):
     """The paper's update (section 5) and the author's. Times are fractions of the whole training."""
 
     learning_rate: float = 0.01
@@ -68,7 +80,7 @@ class OptimizerConfig:
 
 
 @dataclasses.dataclass
-class EvalConfig:
+class EvalConfig(Section):
     """Evaluation on the whole of `data.eval_split`."""
 
     views: int = 1  # 1: the center; 10: four corners, center and their mirror images, probabilities averaged
@@ -77,7 +89,7 @@ class EvalConfig:
 
 
 @dataclasses.dataclass
-class CheckpointConfig:
+class CheckpointConfig(Section):
     """Which checkpoints are written and kept."""
 
     every_epochs: float = 1.0
@@ -86,7 +98,7 @@ class CheckpointConfig:
 
 
 @dataclasses.dataclass
-class LogConfig:
+class LogConfig(Section):
     """What a run says of itself, and how often."""
 
     every_steps: int = 20
@@ -94,7 +106,7 @@ class LogConfig:
 
 
 @dataclasses.dataclass
-class Config:
+class Config(Section):
     """One run. See `configs/imagenet.py` for the recipe with every choice spelled out."""
 
     seed: int = 0
@@ -159,3 +171,13 @@ def flatten(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield from flatten(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value
+
+
+def unknown_field(name: str) -> str:
+    """The sentence for a field that does not exist, with the nearest name that does."""
+    known = [known for known, _ in fields(Config())]
+    last_parts = {field.rsplit(".", 1)[-1]: field for field in known}
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
+    near += [last_parts[part] for part in difflib.get_close_matches(name.rsplit(".", 1)[-1], last_parts, n=1)]
+    hint = f"did you mean {near[0]!r}?" if near else f"the fields are {', '.join(known)}."
+    return f"the config has no field {name!r}; {hint}"

@@ -30,7 +30,7 @@ def use_compilation_cache() -> None:
     """Keeps compiled programs between runs in the user's cache folder, unless JAX_COMPILATION_CACHE_DIR says where."""
     import jax  # not before use_huge_pages
 
-    if TUNING and not jax.config.read("jax_compilation_cache_dir"):
+    if TUNING and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         jax.config.update("jax_compilation_cache_dir", str(Path(base) / "alexnet_jax" / "xla"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

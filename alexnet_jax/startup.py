@@ -1,5 +1,6 @@
 """Before the first step: does the data fit the config, are there devices, and the lines that say what will run."""
 
+import os
 import platform
 
 import flax
@@ -35,7 +36,7 @@ def devices() -> list[jax.Device]:
         return jax.devices()
     except (RuntimeError, AssertionError) as error:  # an AssertionError is what JAX_PLATFORMS=cuda without one ends in
         reason = str(error).split("\n", 1)[0] or "nothing answers"
-        asked = jax.config.read("jax_platforms")
+        asked = os.environ.get("JAX_PLATFORMS", "")
         raise UserError(
             f"JAX finds no device of the platform that JAX_PLATFORMS={asked} asks for ({reason}); "
             "install the build of JAX for it (see README), or unset JAX_PLATFORMS."

@@ -47,25 +47,26 @@ def state_specs(config: Config, mesh: Mesh) -> TrainState:
 
 def create_train_state(config: Config, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
     """A fresh state, initialized from the seed, made where it will live. The mesh does not change its values."""
-    return jax.jit(_initializer(config, optimizer), out_shardings=_shardings(config, mesh))()
+    create = jax.jit(_initializer(config, optimizer), out_shardings=_shardings(config, mesh))
+    return create(key_for(config.seed, Purpose.INITIALIZATION))
 
 
 def abstract_train_state(config: Config, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
     """The shapes, types and shardings of the state, to restore a checkpoint into."""
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        jax.eval_shape(_initializer(config, optimizer)),
+        jax.eval_shape(_initializer(config, optimizer), key_for(config.seed, Purpose.INITIALIZATION)),
         _shardings(config, mesh),
     )
 
 
 def _initializer(config: Config, optimizer: optax.GradientTransformation):
-    """The function () -> TrainState that makes a fresh state."""
+    """The function key -> TrainState that makes a fresh state."""
     model = create_model(config)
     image = jnp.zeros((1, config.model.image_size, config.model.image_size, 3))
 
-    def create() -> TrainState:
-        params = model.init(key_for(config.seed, Purpose.INITIALIZATION), image)["params"]
+    def create(key: jax.Array) -> TrainState:
+        params = model.init(key, image)["params"]
         return TrainState(step=jnp.zeros((), jnp.int32), params=params, opt_state=optimizer.init(params))
 
     return create

@@ -3,13 +3,12 @@
 `faults` lists what is wrong, each fault a sentence that names the field, its value and what is allowed.
 """
 
-import difflib
 import math
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from alexnet_jax.config import Config, field_types, fields, flatten, set_field
+from alexnet_jax.config import Config, field_types, fields, flatten, set_field, unknown_field
 from alexnet_jax.errors import UserError
 from alexnet_jax.model.ablations import ContradictionError, build_net
 from alexnet_jax.model.architecture import ImpossibleShapeError, layer_shapes
@@ -84,16 +83,6 @@ CHECKS: dict[str, Check] = {
     "log.every_steps": _at_least(1),
     "log.plateau_steps": _at_least(1),
 }
-
-
-def unknown_field(name: str) -> str:
-    """The sentence for a field that does not exist, with the nearest name that does."""
-    known = [known for known, _ in fields(Config())]
-    last_parts = {field.rsplit(".", 1)[-1]: field for field in known}
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
-    near += [last_parts[part] for part in difflib.get_close_matches(name.rsplit(".", 1)[-1], last_parts, n=1)]
-    hint = f"did you mean {near[0]!r}?" if near else f"the fields are {', '.join(known)}."
-    return f"the config has no field {name!r}; {hint}"
 
 
 def from_dict(data: Mapping[str, Any], where: str) -> Config:

@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
 # Programs that tests start compile the same things: they share what was compiled, for one session.
 _CACHE = tempfile.TemporaryDirectory(prefix="alexnet_jax_xla_")
 os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
@@ -15,7 +16,7 @@ import pytest
 from alexnet_jax.config import Config
 from configs import quickstart
 
-jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 SHARED_DATA = Path(
     os.environ.get("ALEXNET_JAX_TEST_DATA", Path(__file__).resolve().parents[1] / ".." / "shared" / "data")

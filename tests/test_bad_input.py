@@ -23,7 +23,7 @@ MISTAKES = {
         ["--config=configs/quikstart.py"],
         r"no such file; there are .*configs/quickstart.py",
     ),
-    "config is no Python": (["--config=README.md"], r"--config=README.md is not a Python file"),
+    "config is no Python": (["--config=requirements.txt"], r"--config=requirements.txt is not a Python file"),
     "unknown flag": ([QUICKSTART, "--wrkdir=x"], r"Unknown command line flag 'wrkdir'. Did you mean: workdir"),
     "stray argument": ([QUICKSTART, "--workdir={tmp}/w", "digits"], r"unexpected argument 'digits'"),
     "unknown field": ([QUICKSTART, "--config.batch_sise=64"], r"no field 'batch_sise'; did you mean 'batch_size'\?"),
@@ -89,6 +89,7 @@ MISTAKES = {
         r"config.batch_size=100 is not divisible by config.mesh.data=8; take a multiple, for example 104",
     ),
     "three views": ([QUICKSTART, "--config.eval.views=3"], r"config.eval.views=3 is not allowed; .* 1, 10"),
+    "config without get_config": (["--config=tests/conftest.py"], r"conftest.py defines no function get_config\(\)"),
     # From here on the data set is opened, or JAX started.
     "missing data set": (
         ["--config=configs/imagenet.py", "--config.data.dir={tmp}", "--workdir={tmp}/w"],
@@ -154,6 +155,19 @@ def test_a_mistake_ends_in_one_sentence(mistake: str, tmp_path: Path, digits_dir
     result = run("main", *(argument.format(**places) for argument in arguments))
     assert_refused(result, sentence.replace("{tmp}", re.escape(str(tmp_path))))
     assert not (tmp_path / "w").exists()
+
+
+def test_a_misspelled_field_in_a_config_file_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "misspelled.py"
+    file.write_text(
+        "from configs import quickstart\n"
+        "def get_config():\n"
+        "    config = quickstart.get_config()\n"
+        "    config.model.varient = 'original'\n"
+        "    return config\n"
+    )
+    result = run("main", f"--config={file}", f"--workdir={tmp_path / 'w'}")
+    assert_refused(result, r"no field 'model.varient'; did you mean 'model.variant'\?")
 
 
 def test_every_fault_of_a_config_is_listed_at_once() -> None:
