@@ -1,9 +1,11 @@
-"""Small data sets in the layouts of the official archives, for the tests of the preparation."""
+"""Small data sets in the layouts of the official archives, and their preparation, for its tests."""
 
 import gzip
 import io
 import pickle
 import struct
+import subprocess
+import sys
 import tarfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -11,6 +13,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from scipy.io import savemat
+
+from alexnet_jax.data.preparation.archives import open_raw
+from alexnet_jax.data.preparation.run import prepare
+from alexnet_jax.data.preparation.units import Recipe
+
+REPOSITORY = Path(__file__).resolve().parents[1]
 
 Files = Iterable[tuple[str, bytes]]
 
@@ -146,3 +154,40 @@ def cifar10(folder: Path, images: np.ndarray, labels: list[int], **replaced: byt
     members = [(f"cifar-10-batches-py/{name}", replaced.get(name, data)) for name, data in files.items()]
     (folder / "cifar-10-python.tar.gz").write_bytes(tar(members, "w:gz"))
     return folder
+
+
+# Image folders
+
+
+def folder(
+    root: Path, classes: tuple[str, ...] = ("cat", "dog"), splits: tuple[str, ...] = ("train", "val"), images: int = 4
+) -> Path:
+    for split in splits:
+        for label, name in enumerate(classes):
+            (root / split / name).mkdir(parents=True, exist_ok=True)
+            for number in range(images):
+                (root / split / name / f"{number}.jpg").write_bytes(jpeg(100 * label + number))
+    return root
+
+
+# The preparation itself
+
+
+def prepare_here(dataset: str, root: Path, **settings) -> Path:
+    """What the command does, in this process."""
+    raw = open_raw(dataset, root / "source", None, 0.1)
+    quality = None if raw.size else 95
+    recipe = Recipe(raw.size or 32, quality, seed=0, keep_originals=False, name_feature=raw.name_feature)
+    return prepare(raw, recipe, root / "data", **{"max_broken": 10, "num_workers": 2, **settings})
+
+
+def command(dataset: str, root: Path, *flags: str, **options) -> subprocess.CompletedProcess:
+    paths = (f"--dataset={dataset}", f"--source={root / 'source'}", f"--data_dir={root / 'data'}")
+    return subprocess.run(
+        [sys.executable, "-m", "alexnet_jax.prepare", *paths, "--size=32", "--workers=2", *flags],
+        cwd=REPOSITORY, capture_output=True, text=True, timeout=300, check=False, **options,
+    )  # fmt: skip
+
+
+def looks_whole(root: Path) -> list[Path]:
+    return [path for path in (root / "data").glob("*/*") if not path.name.startswith(".")]

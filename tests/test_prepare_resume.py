@@ -1,0 +1,172 @@
+"""A preparation that is killed, meets a full disk or finds something there: it goes on, or says so, and never lies."""
+
+import fcntl
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import prepare_sources as sources
+import pytest
+import tensorflow_datasets as tfds
+
+from alexnet_jax.config import DataConfig
+from alexnet_jax.data.datasets import open_dataset
+from alexnet_jax.data.preparation.archives import open_raw
+from alexnet_jax.data.preparation.run import prepare
+from alexnet_jax.data.preparation.units import Recipe
+from alexnet_jax.errors import UserError
+
+# Prepares with small units and shards; is killed in the middle of the `count`-th call of a function, with its work
+# done but not its result handed on. Prints how many images it decoded.
+PROGRAM = """
+import os, signal, sys
+from pathlib import Path
+import prepare_sources as sources
+from alexnet_jax.data.preparation import run, shards, units
+
+units.UNIT, units.TASK, shards.SHARD_BYTES, calls = 16, 4, 20_000, {"decode": 0}
+
+def counted(module, name, kill_at):
+    original = getattr(module, name)
+    def function(*arguments, **options):
+        result = original(*arguments, **options)
+        calls[name] = calls.get(name, 0) + 1
+        if calls[name] == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+    setattr(module, name, function)
+
+counted(units, "decode", 0)
+if len(sys.argv) > 2:
+    counted({"run": run, "shards": shards, "units": units}[sys.argv[2]], sys.argv[3], int(sys.argv[4]))
+sources.prepare_here("folder", Path(sys.argv[1]))
+print(calls["decode"])
+"""
+
+
+def run_program(root: Path, *kill: object) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(root), *map(str, kill)],
+        cwd=sources.REPOSITORY, env={**os.environ, "PYTHONPATH": f".:{sources.REPOSITORY / 'tests'}"},
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    """Every record of the set in order, and its other files."""
+    directory = root / "data" / "source" / "1.0.0"
+    raw = tfds.decode.DeserializeMethod.RAW_BYTES
+    builder = tfds.builder_from_directory(directory)
+    records = {
+        split: b"".join(builder.as_data_source(split, deserialize_method=raw)) for split in ("train", "validation")
+    }
+    others = {path.name: path.read_bytes() for path in directory.iterdir() if "array_record" not in path.name}
+    return records | others
+
+
+def test_killed_at_any_time_it_goes_on_to_the_same_records(tmp_path):
+    """SIGKILL in a unit, between a unit's two files, in the second pass and before the end; then it is let go on."""
+    folder = tmp_path / "interrupted" / "source"
+    sources.folder(folder, ("ant", "bee", "cat", "dog", "eel"), images=10)
+    shutil.copytree(folder, tmp_path / "whole" / "source")
+    kills = [
+        ("units", "serialize", 37),
+        ("units", "_save", 1),
+        ("shards", "write_records", 2),
+        ("run", "write_info", 1),
+    ]
+    for kill in kills:
+        killed = run_program(tmp_path / "interrupted", *kill)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        assert not sources.looks_whole(tmp_path / "interrupted")
+    resumed = run_program(tmp_path / "interrupted")
+    assert (resumed.returncode, resumed.stdout) == (0, "0\n"), resumed.stderr  # every unit was finished before
+    uninterrupted = run_program(tmp_path / "whole")
+    assert (uninterrupted.returncode, uninterrupted.stdout) == (0, "100\n"), uninterrupted.stderr
+    assert contents(tmp_path / "interrupted") == contents(tmp_path / "whole")
+    assert len(list((tmp_path / "whole").rglob("*train.array_record*"))) > 1  # several shards
+    assert not list((tmp_path / "interrupted" / "data").rglob("*unfinished*"))
+
+
+def test_finished_units_are_not_made_again(tmp_path):
+    sources.folder(tmp_path / "source", ("ant", "bee", "cat", "dog", "eel"), images=10)
+    assert run_program(tmp_path, "units", "_save", 3).returncode == -signal.SIGKILL
+    resumed = run_program(tmp_path)
+    assert resumed.stdout == f"{100 - 3 * 16}\n", resumed.stderr
+
+
+def test_other_settings_or_files_do_not_go_on_with_what_was_begun(tmp_path):
+    sources.folder(tmp_path / "source", images=10)
+    assert run_program(tmp_path, "units", "_save", 1).returncode == -signal.SIGKILL
+    (tmp_path / "source" / "train" / "cat" / "new.jpg").write_bytes(sources.jpeg(1))
+    with pytest.raises(UserError, match=r"\.preparing-1\.0\.0 was prepared differently \(source was .* and is now"):
+        sources.prepare_here("folder", tmp_path)
+
+
+# The disk
+
+
+def test_full_disk_is_said_and_the_same_command_goes_on(tmp_path):
+    """No file may grow beyond 40 kB: the records of the only unit can't be written."""
+    sources.folder(tmp_path / "source")
+    limit = lambda: (  # noqa: E731
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN),
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000)),
+    )
+    failed = sources.command("folder", tmp_path, "--name=pets", preexec_fn=limit)
+    assert failed.returncode == 2
+    assert re.fullmatch(r"error: .*\.preparing-1\.0\.0 can't be written to \(File too large\).*", failed.stderr.strip())
+    assert not sources.looks_whole(tmp_path)
+    assert sources.command("folder", tmp_path, "--name=pets").returncode == 0
+    assert len(open_dataset(DataConfig(name="pets", dir=str(tmp_path / "data"))).train) == 8
+
+
+def test_disk_that_is_too_small_is_refused_at_once(tmp_path, monkeypatch):
+    sources.folder(tmp_path / "source")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1000, 999, 1))
+    with pytest.raises(UserError, match=r"has 0\.0 GB free, and about 0\.0 GB are needed"):
+        sources.prepare_here("folder", tmp_path)
+
+
+def test_folder_that_cannot_be_written_to(tmp_path):
+    sources.folder(tmp_path / "source")
+    (tmp_path / "data").write_text("a file")
+    with pytest.raises(UserError, match=r"can't be written to \(Not a directory\)"):
+        sources.prepare_here("folder", tmp_path)
+
+
+# What is there already
+
+
+def test_finished_set_is_left_alone_and_other_settings_are_refused(tmp_path):
+    sources.folder(tmp_path / "source")
+    target = sources.prepare_here("folder", tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in target.rglob("*")}
+    assert sources.prepare_here("folder", tmp_path) == target
+    assert {path: path.stat().st_mtime_ns for path in target.rglob("*")} == before
+    raw = open_raw("folder", tmp_path / "source", None, 0.1)
+    other = Recipe(40, 95, seed=0, keep_originals=False, name_feature="file_name")
+    with pytest.raises(UserError, match=r"was prepared differently \(size was 32 and is now 40\); delete it"):
+        prepare(raw, other, tmp_path / "data", max_broken=0, num_workers=1)
+
+
+def test_folder_of_another_maker_is_left_alone(tmp_path):
+    sources.folder(tmp_path / "source")
+    (tmp_path / "data" / "source" / "1.0.0").mkdir(parents=True)
+    with pytest.raises(UserError, match="is there, but not made by this command"):
+        sources.prepare_here("folder", tmp_path)
+
+
+def test_second_preparation_at_the_same_time_is_refused(tmp_path):
+    sources.folder(tmp_path / "source")
+    scratch = tmp_path / "data" / "source" / ".preparing-1.0.0"
+    scratch.mkdir(parents=True)
+    with (scratch / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="another process is preparing source"):
+            sources.prepare_here("folder", tmp_path)
