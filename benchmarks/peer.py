@@ -1,0 +1,206 @@
+"""The work of the other side: the same nets in PyTorch, as its users write them.
+
+The network is put together from the layer data of `alexnet_jax.model.architecture`, but of PyTorch's own modules
+alone. Two liberties, both in its favor: response normalization runs over the channels of both towers, since PyTorch
+would have to copy them apart in channels_last, and dropout is the inverted one.
+"""
+
+import importlib
+import math
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from alexnet_jax.config import Config
+from alexnet_jax.model.ablations import build_net
+from alexnet_jax.model.architecture import (
+    Activation,
+    Classifier,
+    Convolution,
+    Dense,
+    Dropout,
+    LayerShape,
+    MapNorm,
+    MaxPool,
+    Net,
+    ResponseNorm,
+    layer_shapes,
+)
+from benchmarks.worker import Piece, Work
+
+LAYOUTS = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last}
+MODES = ("eager", "compiled", "max-autotune", "frozen")
+
+
+class MapNormalization(nn.Module):
+    """Response normalization over a neighborhood within each map (layer `cnorm2` of the released net)."""
+
+    def __init__(self, layer: MapNorm):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[B, C, H, W] -> the same; avg_pool2d counts the padding, so it divides by size^2 everywhere."""
+        mean = F.avg_pool2d(x * x, self.layer.size, stride=1, padding=self.layer.size // 2)
+        return x * (self.layer.k + self.layer.alpha * mean).pow(-self.layer.beta)
+
+
+def network(net: Net, image_size: int, num_classes: int) -> nn.Sequential:
+    """The net for [B, 3, S, S]; modules carry the layers' names. ValueError for fully connected layers in groups."""
+    model = nn.Sequential()
+    for shape in layer_shapes(net, image_size, num_classes):
+        for name, module in _modules(shape, net.towers):
+            model.add_module(name, module)
+    return model
+
+
+def _modules(shape: LayerShape, towers: int) -> list[tuple[str, nn.Module]]:
+    layer = shape.layer
+    match layer:
+        case Convolution():
+            before, after = layer.padding
+            convolution = nn.Conv2d(
+                shape.input_shape[-1],
+                layer.features,
+                layer.kernel,
+                layer.stride,
+                padding=before if before == after else 0,
+                groups=towers if layer.sees == "own" else 1,
+            )
+            pad = [] if before == after else [(f"{layer.name}_pad", nn.ZeroPad2d((before, after, before, after)))]
+            return [*pad, (layer.name, convolution)]
+        case Dense(sees="own"):
+            raise ValueError(f"{layer.name}: PyTorch has no fully connected layer in groups")
+        case Dense() | Classifier():
+            flatten = [(f"{layer.name}_flatten", nn.Flatten())] if len(shape.input_shape) > 1 else []
+            return [*flatten, (layer.name, nn.Linear(math.prod(shape.input_shape), shape.output_shape[0]))]
+        case Activation():
+            return [(layer.name, nn.ReLU(inplace=True) if layer.function == "relu" else nn.Tanh())]
+        case ResponseNorm():
+            alpha = layer.coefficient * layer.size  # PyTorch divides by the size
+            return [(layer.name, nn.LocalResponseNorm(layer.size, alpha, layer.beta, layer.k))]
+        case MapNorm():
+            return [(layer.name, MapNormalization(layer))]
+        case MaxPool():
+            return [(layer.name, nn.MaxPool2d(layer.window, layer.stride, ceil_mode=layer.ceil))]
+        case Dropout():
+            return [(layer.name, nn.Dropout(1 - layer.keep))]
+    raise ValueError(f"{layer.name}: no counterpart in PyTorch")
+
+
+def train_step(variant: str, batch: int, precision: str, width: float, device: str, layout: str, mode: str) -> Work:
+    """Forward, loss, backward and the update with momentum and weight decay, in PyTorch's fused form."""
+    config = _config(variant, width)
+    model, images, labels = _model_and_batch(config, batch, device, layout)
+    kernels = [parameter for parameter in model.parameters() if parameter.ndim > 1]
+    biases = [parameter for parameter in model.parameters() if parameter.ndim == 1]
+    rates = config.optimizer
+    optimizer = torch.optim.SGD(
+        [
+            {"params": kernels, "weight_decay": rates.weight_decay},
+            {"params": biases, "lr": rates.bias_rate * rates.learning_rate},
+        ],
+        lr=rates.learning_rate,
+        momentum=rates.momentum,
+        fused=True,
+    )
+
+    def loss_of(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16"):
+            scores = model(images)
+        return F.cross_entropy(scores.float(), labels)
+
+    loss_in_mode = in_mode(loss_of, mode)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        loss_in_mode(images, labels).backward()
+        optimizer.step()
+
+    return Work({"training": repeated(step, device)}, facts(device))
+
+
+def predict_step(variant: str, batch: int, precision: str, width: float, device: str, layout: str, mode: str) -> Work:
+    """Log-probabilities in evaluation mode; in bfloat16 the weights are, too."""
+    model, images, _ = _model_and_batch(_config(variant, width), batch, device, layout)
+    if precision == "bfloat16":
+        model, images = model.to(torch.bfloat16), images.to(torch.bfloat16)
+    model.eval()
+    log_probabilities = in_mode(lambda images: F.log_softmax(model(images).float(), dim=-1), mode)
+
+    def step() -> None:
+        with torch.inference_mode() if mode != "frozen" else torch.no_grad():
+            log_probabilities(images)
+
+    return Work({"inference": repeated(step, device)}, facts(device))
+
+
+def matmul(size: int, precision: str, device: str) -> Work:
+    """The product of two square matrices."""
+    prepare(device)
+    left, right = torch.randn(2, size, size, device=device, dtype=getattr(torch, precision))
+    return Work({"matmul": repeated(lambda: torch.mm(left, right), device)}, facts(device))
+
+
+def prepare(device: str) -> None:
+    """What PyTorch's users set on a GPU: cuDNN chooses by measuring, and float32 products may use TF32, as in JAX."""
+    torch.manual_seed(0)
+    if device == "cuda":
+        torch.backends.cudnn.benchmark = True
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.allow_tf32 = True
+
+
+def in_mode(function: Any, mode: str) -> Any:
+    """`function` as it is, or compiled."""
+    match mode:
+        case "eager":
+            return function
+        case "compiled" | "frozen":
+            return torch.compile(function)
+        case "max-autotune":
+            return torch.compile(function, mode="max-autotune")
+    raise ValueError(f"no mode {mode!r}; there are {', '.join(MODES)}")
+
+
+def repeated(function: Any, device: str) -> Piece:
+    """The piece of work that calls the function so many times and waits until the device is done."""
+
+    def run(calls: int) -> None:
+        for _ in range(calls):
+            function()
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    return run
+
+
+def facts(device: str) -> dict[str, Any]:
+    """The device, and the settings that decide about PyTorch's speed."""
+    return {
+        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
+        "threads": torch.get_num_threads(),
+        "cudnn.benchmark": torch.backends.cudnn.benchmark,
+        "float32_matmul_precision": torch.get_float32_matmul_precision(),
+    }
+
+
+def _config(variant: str, width: float) -> Config:
+    config: Config = importlib.import_module(f"configs.{variant}").get_config()
+    config.model.conv_width = config.model.fc_width = width
+    return config
+
+
+def _model_and_batch(
+    config: Config, batch: int, device: str, layout: str
+) -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
+    prepare(device)
+    net = build_net(config.model)
+    model = network(net, config.model.image_size, config.model.num_classes)
+    images = 60 * torch.randn(batch, 3, config.model.image_size, config.model.image_size)
+    labels = torch.randint(config.model.num_classes, (batch,), device=device)
+    model.to(device)
+    model.to(memory_format=LAYOUTS[layout])  # type: ignore[call-overload]
+    return model, images.to(device, memory_format=LAYOUTS[layout]), labels

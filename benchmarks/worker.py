@@ -1,0 +1,63 @@
+"""One contender in a process of its own: builds its work, warms up, then does one timed repeat whenever it is asked to.
+
+    python -m benchmarks.worker '{"task": "benchmarks.ours:train_step", "arguments": {...}, "tuned": true, ...}'
+
+Every line on the standard input names a piece of work; the answer is a line of JSON. Settings such as the allocator's
+hold for a whole process, so contenders that differ in them, or in their framework, can only take turns this way.
+"""
+
+import importlib
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+# Does a piece of work so many times over and returns when the device is done with all of it.
+Piece = Callable[[int], object]
+
+
+class Work(NamedTuple):
+    """What a task builds: its pieces by name, and what is worth writing down of its settings."""
+
+    pieces: dict[str, Piece]
+    facts: dict[str, Any]
+
+
+def main() -> None:
+    """Answers {"calls", "facts"} once warm, then {"seconds"} of one call to each line that names a piece."""
+    request = json.loads(sys.argv[1])
+    if request["tuned"]:
+        from alexnet_jax import runtime
+
+        runtime.use_huge_pages()  # starts this process anew, as it does for `python -m alexnet_jax.main`
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever libraries print is not an answer
+
+    module, _, function = request["task"].partition(":")
+    work: Work = getattr(importlib.import_module(module), function)(**request["arguments"])
+    calls = {name: _warm_up(piece, request["seconds"]) for name, piece in work.pieces.items()}
+    print(json.dumps({"calls": calls, "facts": work.facts}), file=answers, flush=True)
+    for line in sys.stdin:
+        name = line.strip()
+        print(json.dumps({"seconds": _seconds(work.pieces[name], calls[name])}), file=answers, flush=True)
+
+
+def _warm_up(piece: Piece, seconds: float) -> int:
+    """Runs `piece` until it is compiled and steady; how many calls make a repeat of at least this duration."""
+    piece(1)
+    piece(1)
+    calls = max(1, math.ceil(seconds / _seconds(piece, 1)))
+    return max(1, math.ceil(seconds / _seconds(piece, calls)))
+
+
+def _seconds(piece: Piece, calls: int) -> float:
+    start = time.perf_counter()
+    piece(calls)
+    return (time.perf_counter() - start) / calls
+
+
+if __name__ == "__main__":
+    main()
