@@ -1,0 +1,121 @@
+"""Two devices with a tower each compute what one device with both computes, in every net that has two towers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
+from random_nets import QUICK_TO_COMPILE, random_images, random_params, relative_errors
+
+from alexnet_jax.config import ModelConfig
+from alexnet_jax.model.ablations import build_net
+from alexnet_jax.model.alexnet import AlexNet
+from alexnet_jax.model.architecture import Net
+from alexnet_jax.model.variants import VARIANTS
+from alexnet_jax.parallel.towers import parameter_specs
+from alexnet_jax.randomness import Purpose, example_keys
+
+CLASSES, BATCH, IMAGE_SIZE = 7, 4, 67
+TWO_TOWERS = [variant for variant, net in VARIANTS.items() if net.towers == 2]
+# Four channels a tower in conv1; in CaffeNet one, fewer than its normalization reaches into the neighbor.
+CONV_WIDTH = dict.fromkeys(TWO_TOWERS, 1 / 12) | {"caffenet": 1 / 70}
+KEYS = example_keys(0, Purpose.DROPOUT, jnp.arange(BATCH))
+LABELS = np.arange(BATCH) % CLASSES
+IMAGES = random_images(BATCH, IMAGE_SIZE).astype(np.float32)
+
+
+def narrow(variant: str) -> tuple[Net, dict]:
+    """A net with few kernels and units, and parameters for it."""
+    net = build_net(ModelConfig(variant=variant, conv_width=CONV_WIDTH[variant], fc_width=1 / 64))
+    return net, jax.tree.map(np.float32, random_params(net, IMAGE_SIZE, CLASSES))
+
+
+def loss_and_scores(net: Net, tower_devices: int):
+    """The function params -> (loss, scores) of a training step, for this many tower devices."""
+    model = AlexNet(net, CLASSES, tower_devices)
+
+    def function(params):
+        scores = model.apply({"params": params}, IMAGES, KEYS)
+        return optax.softmax_cross_entropy_with_integer_labels(scores, LABELS).mean(), scores
+
+    return function
+
+
+def value_and_gradients(net: Net, tower_devices: int):
+    return jax.value_and_grad(loss_and_scores(net, tower_devices), has_aux=True)
+
+
+def compiled(function):
+    return jax.jit(function, compiler_options=QUICK_TO_COMPILE)
+
+
+def halves(leaf: np.ndarray, spec: P) -> np.ndarray:
+    """[2, ...]: what each tower holds of a parameter."""
+    return np.stack(np.split(leaf, 2, axis=spec.index("tower")) if "tower" in spec else [leaf, leaf])
+
+
+def whole(leaf: np.ndarray, spec: P) -> np.ndarray:
+    """A parameter from what each tower holds."""
+    return np.concatenate(list(leaf), axis=spec.index("tower")) if "tower" in spec else leaf[0]
+
+
+def assert_agree(actual, expected) -> None:
+    errors = relative_errors(actual, expected)
+    assert max(errors.values()) < 1e-5, errors
+
+
+@pytest.mark.parametrize("variant", TWO_TOWERS)
+def test_a_tower_a_device(variant):
+    net, params = narrow(variant)
+    expected = jax.device_get(compiled(value_and_gradients(net, 1))(params))
+    specs = parameter_specs(net, devices=2)
+    mesh = jax.make_mesh((1, 2), ("data", "tower"), axis_types=(AxisType.Auto,) * 2, devices=jax.devices()[:2])
+    on_towers = jax.shard_map(
+        value_and_gradients(net, 2), mesh=mesh, in_specs=(specs,), out_specs=((P(), P()), specs), check_vma=True
+    )
+    assert_agree(jax.device_get(compiled(on_towers)(params)), expected)
+
+
+@pytest.mark.parametrize("variant", ["original", "no_communication"])
+def test_a_tower_a_row_of_vmap(variant):
+    """`jax.vmap` names the same axis without any device: an oracle for how the towers are put together.
+
+    It takes no exchange between neighbors that leaves the ends without one, so Caffe's nets can't be tested so.
+    """
+    net, params = narrow(variant)
+    expected = jax.device_get(compiled(value_and_gradients(net, 1))(params))
+    specs = parameter_specs(net, devices=2)
+
+    def mean_loss(stacked):
+        loss, scores = jax.vmap(loss_and_scores(net, 2), axis_name="tower")(stacked)
+        return loss.mean(), scores
+
+    stacked = jax.tree.map(halves, params, specs)
+    (loss, scores), gradients = jax.device_get(compiled(jax.value_and_grad(mean_loss, has_aux=True))(stacked))
+    np.testing.assert_array_equal(scores[0], scores[1])
+    gradients["fc8"]["bias"] = np.stack([gradients["fc8"]["bias"].sum(0)] * 2)  # the one parameter that both hold
+    assert_agree(((loss, scores[0]), jax.tree.map(whole, gradients, specs)), expected)
+
+
+def test_towers_of_the_paper_meet_in_conv3_and_the_fully_connected_layers():
+    """Section 3.5. What a tower computes before conv3 does not depend on the other tower's kernels."""
+    net, params = narrow("paper")
+
+    def outputs(params):
+        _, state = AlexNet(net, CLASSES).apply({"params": params}, IMAGES, mutable="intermediates")
+        return state["intermediates"]["outputs"][0]
+
+    run = compiled(outputs)
+    before = run(params)
+    other = jax.tree.map(np.copy, params)
+    other["conv1"]["kernel"][..., 4:] *= 2  # the second tower's kernels
+    after = run(other)
+    for name in ("conv1", "pool1", "conv2", "norm2", "pool2"):
+        first, second = np.split(np.asarray(before[name] != after[name]), 2, axis=-1)
+        assert not first.any(), name
+        assert second.any(), name
+    for name in ("conv3", "conv4", "conv5", "fc6"):
+        for half in np.split(np.asarray(before[name] != after[name]), 2, axis=-1):
+            assert half.any(), name
