@@ -7,6 +7,10 @@ Expected: no published number; the paper's are those of `configs/original.py`, f
 Source: [PAPER] sections 3 to 5; every choice stands in `configs/imagenet.py`.
 """
 
-from configs.imagenet import get_config
+from alexnet_jax.config import Config
+from configs import imagenet
 
-__all__ = ["get_config"]
+
+def get_config() -> Config:
+    """The recipe as it is."""
+    return imagenet.get_config()
