@@ -17,7 +17,8 @@ from absl import flags
 from alexnet_jax import cli
 from alexnet_jax.errors import UserError
 
-_DATASETS = ("imagenet2012", "imagenet2010", "cifar10", "imagenette", "folder")
+_FOLDER = "folder"
+_DATASETS = ("imagenet2012", "imagenet2010", "cifar10", "imagenette", _FOLDER)
 _DATASET = flags.DEFINE_enum("dataset", None, _DATASETS, "what is prepared")
 _SOURCE = flags.DEFINE_string("source", None, "the folder with the official archives, the archive, or the image folder")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "the folder that data sets are written to (config.data.dir)")
@@ -38,19 +39,28 @@ flags.adopt_module_key_flags(cli)
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Checks what is there, prepares it, says where it lies."""
+    """Checks what is there, prepares it, says where it lies; or only draws what was prepared before."""
     cli.no_arguments(arguments)
     if _DATASET.value is None:
         raise UserError(f"--dataset is missing: give one of {', '.join(_DATASETS)}.")
-    if _NAME.value is not None and _DATASET.value != "folder":
+    if _NAME.value is not None and _DATASET.value != _FOLDER:
         raise UserError(f"--name={_NAME.value} is for --dataset=folder; {_DATASET.value} has its name already.")
     data_dir = Path(cli.required(_DATA_DIR)).expanduser()
+    if _INSPECT.value and not _SOURCE.value:
+        name = cli.required(_NAME) if _DATASET.value == _FOLDER else _DATASET.value
+    else:
+        name = _prepare(Path(cli.required(_SOURCE)).expanduser(), data_dir)
+    if _INSPECT.value:
+        print(_inspect(name, data_dir))
+
+
+def _prepare(source: Path, data_dir: Path) -> str:
+    """Prepares the data set and returns its name."""
     from alexnet_jax.data.preparation.archives import open_raw
     from alexnet_jax.data.preparation.run import REPORT, prepare
     from alexnet_jax.data.preparation.units import Recipe
 
-    source = Path(cli.required(_SOURCE)).expanduser()
-    raw = open_raw(_DATASET.value, source, _NAME.value, _VALIDATION.value)
+    raw = open_raw(cli.required(_DATASET), source, _NAME.value, _VALIDATION.value)
     if raw.size and _SIZE.value not in (None, raw.size):
         raise UserError(f"--size={_SIZE.value}: {raw.name} is stored as it is, {raw.size} pixels a side, without loss.")
     recipe = Recipe(
@@ -65,6 +75,24 @@ def main(arguments: Sequence[str]) -> None:
     for split, counts in json.loads((target / REPORT).read_text())["splits"].items():
         print(f"{split}: {counts['images']:,} images, {counts['broken']:,} broken; published: {counts['published']:,}")
     print(f"{target} is ready: config.data.name={raw.name}, config.data.dir={data_dir}")
+    return raw.name
+
+
+def _inspect(name: str, data_dir: Path) -> Path:
+    """Draws the contact sheet of a prepared data set and returns its path."""
+    import tensorflow_datasets as tfds
+
+    from alexnet_jax.config import DataConfig
+    from alexnet_jax.data.datasets import find_directory, open_dataset
+    from alexnet_jax.data.preparation.inspection import FILE_NAME, draw_contact_sheet
+
+    directory = find_directory(data_dir, name)
+    info = tfds.builder_from_directory(directory).info
+    splits = [split for split in info.splits if split not in ("train", "all")]
+    dataset = open_dataset(DataConfig(name=name, dir=str(data_dir), eval_split=splits[0] if splits else "train"))
+    class_names = tuple((info.metadata or {}).get("class_names", dataset.label_names))
+    draw_contact_sheet(dataset, class_names, directory / FILE_NAME)
+    return directory / FILE_NAME
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 import tarfile
+import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -77,13 +78,18 @@ def odd_files() -> dict[str, bytes]:
 
 def broken_files() -> dict[str, bytes]:
     """What can't be decoded, by what it is."""
-    bomb = bytearray(encode(pixels(1), "PNG"))
-    bomb[16:24] = struct.pack(">II", 60_000, 60_000)
+    png_bomb = bytearray(encode(pixels(1), "PNG"))
+    png_bomb[16:24] = struct.pack(">II", 60_000, 60_000)
+    png_bomb[29:33] = struct.pack(">I", zlib.crc32(png_bomb[12:29]))
+    jpeg_bomb = bytearray(jpeg(1))
+    start = jpeg_bomb.index(b"\xff\xc0") + 5  # height and width in the frame's header
+    jpeg_bomb[start : start + 4] = struct.pack(">HH", 60_000, 60_000)
     return {
         "truncated": jpeg(1)[:-400],
         "empty": b"",
         "a web page": b"<html>not found</html>",
-        "a bomb": bytes(bomb),
+        "a PNG bomb": bytes(png_bomb),
+        "a JPEG bomb": bytes(jpeg_bomb),
         "half a PNG": encode(pixels(1), "PNG")[:-2000],
         "gzipped and cut": gzip.compress(jpeg(1))[:-300],
     }

@@ -109,7 +109,7 @@ IMAGENET = {
         rf"{KIT} holds no meta.mat; it must be the development kit of ILSVRC-2012",
     ),
     "too many broken": (
-        lambda s: imagenet(s, train={IDS[3]: [("0.JPEG", sources.jpeg(1)), *((f"{i}.JPEG", b"x") for i in range(1, 12))]}),
+        lambda s: imagenet(s, train={IDS[3]: [(f"{i}.JPEG", b"x" if i else sources.jpeg(1)) for i in range(12)]}),
         r"11 images can't be decoded, and --max_broken allows 10 \(1.JPEG: .*prepare_report.json lists them",
     ),
 }  # fmt: skip

@@ -12,6 +12,8 @@ from alexnet_jax.data.sources import ImageSource, JpegSource
 from alexnet_jax.data.statistics import Statistics, load_statistics
 from alexnet_jax.errors import UserError
 
+PUBLISHED = ("imagenet2012", "imagenet2010", "cifar10", "imagenette")  # what `alexnet_jax.prepare` knows by name
+
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
@@ -69,9 +71,10 @@ def find_directory(root: Path, name: str) -> Path:
                 return found[-1]
             choices = ", ".join(sorted(f"{name}/{path.name}" for path in parents))
             raise UserError(f"data.name={name!r}: {base} holds several configs; choose one of {choices}.")
+    dataset = name if name in PUBLISHED else f"folder --name={name}"
     raise UserError(
         f"data.name={name!r}: there is no data set in {base}; make it with `python -m alexnet_jax.prepare "
-        f"--dataset={name} --source=PATH --data_dir={root}`, or set data.dir to the folder that holds it."
+        f"--dataset={dataset} --source=PATH --data_dir={root}`, or set data.dir to the folder that holds it."
     )
 
 

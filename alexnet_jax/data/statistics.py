@@ -1,7 +1,7 @@
 """What the augmentation knows of a training set: its mean image and the principal components of its colors."""
 
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -56,14 +56,20 @@ class Sums(NamedTuple):
     products: np.ndarray
 
     @classmethod
-    def of(cls, images: Sequence[np.ndarray]) -> "Sums":
-        """Of at least one and at most 2^24 images, each uint8 [S, S, 3]."""
-        pixels = np.zeros(images[0].shape, np.uint32)
+    def of(cls, images: Iterable[np.ndarray]) -> "Sums":
+        """Of at most 2^24 images, each uint8 [S, S, 3]; ValueError if there is none."""
+        num_images = 0
+        pixels: np.ndarray = np.zeros((), np.uint32)
         products = np.zeros((3, 3), np.int64)
         for image in images:
+            num_images += 1
+            if num_images == 1:
+                pixels = np.zeros(image.shape, np.uint32)
             pixels += image
             products += color_products(image)
-        return cls(len(images), pixels.astype(np.int64), products)
+        if num_images == 0:
+            raise ValueError("there are no images to compute statistics of")
+        return cls(num_images, pixels.astype(np.int64), products)
 
     def __add__(self, other: "Sums") -> "Sums":  # type: ignore[override]
         """The sums over the images of both."""
@@ -97,13 +103,7 @@ def compute_statistics(images: Iterable[np.ndarray]) -> Statistics:
 
     The result depends neither on the order of the images nor on rounding.
     """
-    sums: Sums | None = None
-    for image in images:
-        part = Sums.of([image])
-        sums = part if sums is None else sums + part
-    if sums is None:
-        raise ValueError("there are no images to compute statistics of")
-    return sums.statistics()
+    return Sums.of(images).statistics()
 
 
 def _principal_components(count: int, sums: np.ndarray, products: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -31,6 +31,7 @@ from alexnet_jax.data.statistics import Sums
 
 UNIT = 4096  # images; their records are held in memory: 120 MB of 256 x 256
 TASK = 32  # images that a thread works on at a time
+_BUFFER = 16 << 20  # bytes that a task decodes into, enough for 5 million pixels
 TRAIN = "train"  # the split whose statistics are taken
 
 
@@ -163,11 +164,12 @@ def _make(
 
 def _work(images: Sequence[tuple[RawImage, Any]], recipe: Recipe) -> _Part:
     """Prepares some images; runs in a thread. OpenCV and libjpeg-turbo let go of the interpreter lock."""
-    records, stored, broken = [], [], []
+    records, training, broken = [], [], []
     oddities, labels = collections.Counter[str](), collections.Counter[str]()
+    buffer = np.empty(_BUFFER, np.uint8)
     for image, data in images:
         try:
-            decoded = Decoded(data, ()) if isinstance(data, np.ndarray) else decode(data)
+            decoded = Decoded(data, ()) if isinstance(data, np.ndarray) else decode(data, buffer)
         except BrokenImageError as error:
             broken.append({"split": image.split, "file": image.name, "reason": str(error)})
             continue
@@ -179,10 +181,18 @@ def _work(images: Sequence[tuple[RawImage, Any]], recipe: Recipe) -> _Part:
         records.append((shuffle_key(recipe.seed, image.split, image.name), serialize(features)))
         oddities.update(decoded.oddities)
         labels.update([str(image.label)])
-        if image.split == TRAIN:  # the statistics are those of the images as training will read them
-            stored.append(np.empty_like(pixels))
-            decode_image(encoded, stored[-1])
-    return _Part(len(images), records, Sums.of(stored) if stored else None, broken, oddities, labels)
+        if image.split == TRAIN:
+            training.append(encoded)
+    sums = Sums.of(_stored(training, recipe.size)) if training else None
+    return _Part(len(images), records, sums, broken, oddities, labels)
+
+
+def _stored(images: Sequence[bytes], size: int) -> Iterator[np.ndarray]:
+    """The images as training will read them, uint8 [size, size, 3], each in the memory of the one before."""
+    pixels = np.empty((size, size, 3), np.uint8)
+    for data in images:
+        decode_image(data, pixels)
+        yield pixels
 
 
 # A unit on disk

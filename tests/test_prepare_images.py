@@ -1,0 +1,136 @@
+"""Single images: every odd and broken file, and the resizing against what the author's code did."""
+
+import cv2
+import numpy as np
+import prepare_sources as sources
+import pytest
+import simplejpeg
+from conftest import SHARED_DATA
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from alexnet_jax.data.preparation.images import (
+    BrokenImageError,
+    decode,
+    encode_jpeg,
+    encode_png,
+    resize_and_crop,
+)
+from alexnet_jax.data.sources import decode_image
+
+# What is in the odd files of prepare_sources, in their order.
+ORIGINALS = {"gray": 1, "CMYK": 2, "PNG": 3, "animated": 4, "EXIF orientation ignored": 6, "gzipped": 7}
+ORIGINALS |= {"JPEG with errors": 8, "16 bits": 1}
+
+
+@pytest.mark.parametrize("kind", sources.odd_files())
+def test_odd_files_are_decoded_and_named(kind):
+    """The pixels are those of the picture, upright as stored, to the error of JPEG (and of a GIF's 256 colors)."""
+    decoded = decode(sources.odd_files()[kind])
+    assert kind in decoded.oddities
+    expected = sources.pixels(ORIGINALS[kind])
+    if kind in ("gray", "16 bits"):
+        expected = np.repeat(np.asarray(Image.fromarray(expected).convert("L"))[..., None], 3, axis=-1)
+    assert decoded.pixels.dtype == np.uint8
+    assert decoded.pixels.shape == expected.shape
+    assert np.abs(decoded.pixels.astype(int) - expected).mean() < (8 if kind == "animated" else 4)
+
+
+@pytest.mark.parametrize("kind", sources.broken_files())
+def test_broken_files_are_refused_with_a_reason(kind):
+    with pytest.raises(BrokenImageError, match=r"\w+"):
+        decode(sources.broken_files()[kind])
+
+
+@pytest.mark.parametrize("kind", ["a PNG bomb", "a JPEG bomb"])
+def test_bombs_are_refused_before_they_are_decoded(kind):
+    """60,000 x 60,000 pixels would need 11 GB."""
+    with pytest.raises(BrokenImageError, match=r"60000 x 60000 pixels are more|3600000000 pixels\) exceeds limit"):
+        decode(sources.broken_files()[kind])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_any_damage_is_either_decoded_or_refused(data):
+    """No bytes end the preparation with anything but a BrokenImageError."""
+    kinds = [*sources.odd_files().values(), sources.jpeg(1)]
+    content = bytearray(data.draw(st.sampled_from(kinds)))
+    for _ in range(data.draw(st.integers(1, 8))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    del content[data.draw(st.integers(1, len(content))) :]
+    try:
+        pixels = decode(bytes(content)).pixels
+    except BrokenImageError:
+        return
+    assert pixels.ndim == 3
+    assert pixels.dtype == np.uint8
+
+
+def test_buffer_does_not_change_the_pixels():
+    buffer = np.full(40 * 48 * 3, 7, np.uint8)
+    for too_small_by in (0, 1):
+        for seed in range(3):
+            found = decode(sources.jpeg(seed), buffer[too_small_by:]).pixels
+            np.testing.assert_array_equal(found, decode(sources.jpeg(seed)).pixels)
+
+
+# Resizing
+
+
+@pytest.mark.parametrize(
+    ("height", "width"), [(300, 400), (400, 300), (31, 47), (47, 31), (64, 64), (65, 64), (512, 7)]
+)
+def test_shorter_side_and_central_crop(height, width):
+    """Against the steps of make-data/pyext/src/pyext.cpp, in its words: scale, round, resize, crop."""
+    image = sources.pixels(0, height, width)
+    scale = 64 / min(height, width)
+    new_width, new_height = int(np.floor(scale * width + 0.5)), int(np.floor(scale * height + 0.5))
+    kind = cv2.INTER_LINEAR if scale == 1 else cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA
+    resized = cv2.resize(image, (new_width, new_height), interpolation=kind)
+    left, top = (new_width - 64) // 2, (new_height - 64) // 2
+    found = resize_and_crop(image, 64)
+    if max(height, width) <= 32 * min(height, width):
+        np.testing.assert_array_equal(found, resized[top : top + 64, left : left + 64])
+    else:  # only the middle of a very long image is resized
+        assert np.abs(found.astype(int) - resized[top : top + 64, left : left + 64]).mean() < 2
+    assert found.flags.c_contiguous
+
+
+def test_shrinking_by_a_whole_factor_is_the_mean_of_the_pixels():
+    image = sources.pixels(3, 96, 96)
+    mean = image.reshape(32, 3, 32, 3, 3).mean(axis=(1, 3))
+    assert np.abs(resize_and_crop(image, 32) - mean).max() <= 0.5 + 1e-6
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 500), (500, 1), (1, 1), (2, 30_000)])
+def test_thin_images_become_squares(height, width):
+    image = np.broadcast_to(np.uint8([200, 100, 50]), (height, width, 3))
+    assert (resize_and_crop(image, 256) == [200, 100, 50]).all()
+
+
+def test_png_is_exact_and_jpeg_is_near():
+    image = sources.pixels(5, 32, 32)
+    found = np.empty_like(image)
+    decode_image(encode_png(image), found)
+    np.testing.assert_array_equal(found, image)
+    decode_image(encode_jpeg(image, 95), found)
+    assert np.abs(found.astype(int) - image).mean() < 3
+    _, _, colors, subsampling = simplejpeg.decode_jpeg_header(encode_jpeg(image, 95))
+    assert (colors, subsampling) == ("YCbCr", "420")
+
+
+def test_real_imagenet_files():
+    """100 of them, some gray, one with an EXIF orientation: all decode to what Pillow sees, none is turned."""
+    files = sorted((SHARED_DATA / "imagenet_originals").glob("*.JPEG"))
+    if not files:
+        pytest.skip(f"{SHARED_DATA / 'imagenet_originals'} is not there")
+    oddities = []
+    for file in files[::4] + [path for path in files if "can_opener" in path.name]:
+        decoded = decode(file.read_bytes())
+        oddities += decoded.oddities
+        with Image.open(file) as image:
+            expected = np.asarray(image.convert("RGB"))
+        np.testing.assert_array_equal(decoded.pixels, expected)
+    assert oddities.count("EXIF orientation ignored") == 1
+    assert "gray" in oddities
