@@ -46,7 +46,7 @@ def state_specs(config: Config, mesh: Mesh) -> TrainState:
 
 
 def create_train_state(config: Config, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
-    """A fresh state, initialized from the seed, made where it will live. The mesh does not change its values."""
+    """A fresh state, initialized from the seed, made where it will live. The mesh changes no more than rounding."""
     create = jax.jit(_initializer(config, optimizer), out_shardings=_shardings(config, mesh))
     return create(key_for(config.seed, Purpose.INITIALIZATION))
 

@@ -13,10 +13,6 @@ from alexnet_jax.model.architecture import (
     Convolution,
     Dense,
     Dropout,
-    FanInUniform,
-    Gaussian,
-    He,
-    Initializer,
     Layer,
     MapNorm,
     MaxPool,
@@ -24,6 +20,7 @@ from alexnet_jax.model.architecture import (
     ResponseNorm,
 )
 from alexnet_jax.model.convolution import grouped_convolution
+from alexnet_jax.model.initialization import bias_initializer, kernel_initializer
 from alexnet_jax.model.normalization import (
     channel_window,
     local_response_normalization,
@@ -212,24 +209,3 @@ def _kernel_and_bias(
     kernel = module.param("kernel", kernel_initializer(layer.kernel_init, fan_in), shape)
     bias = module.param("bias", bias_initializer(layer.bias_init, fan_in), shape[-1:])
     return kernel, bias
-
-
-def kernel_initializer(init: Initializer, fan_in: int) -> nn.initializers.Initializer:
-    """The initializer of a kernel whose units have `fan_in` inputs."""
-    match init:
-        case Gaussian(std):
-            return nn.initializers.normal(std)
-        case He():
-            return nn.initializers.normal((2.0 / fan_in) ** 0.5)
-        case FanInUniform():
-            return _uniform(fan_in**-0.5)
-
-
-def bias_initializer(init: float | FanInUniform, fan_in: int) -> nn.initializers.Initializer:
-    """The initializer of biases: a constant, or PyTorch's uniform distribution."""
-    return _uniform(fan_in**-0.5) if isinstance(init, FanInUniform) else nn.initializers.constant(init)
-
-
-def _uniform(bound: float) -> nn.initializers.Initializer:
-    """Uniform on [-bound, bound)."""
-    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -bound, bound)
