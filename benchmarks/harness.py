@@ -8,7 +8,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,6 +40,23 @@ class Contender:
 def clean_environment() -> dict[str, str]:
     """The environment of this process without settings that make one of the contenders faster or slower."""
     return {name: value for name, value in os.environ.items() if not name.startswith(_TUNING)}
+
+
+def jax_environment(platform: str) -> dict[str, str]:
+    """One platform only; on a GPU memory is taken as needed, since several processes share it."""
+    if platform == "cpu":
+        return {"JAX_PLATFORMS": "cpu"}
+    return {"JAX_PLATFORMS": "cuda", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+
+
+def torch_device(platform: str) -> str:
+    """PyTorch's name of the platform."""
+    return "cuda" if platform == "gpu" else "cpu"
+
+
+def columns(platform: str) -> dict[str, dict[str, str]]:
+    """The columns of a comparison on this platform, and the environment that each gives to PyTorch."""
+    return {"as installed": AS_INSTALLED, "at best": AT_BEST} if platform == "cpu" else {"GPU": {}}
 
 
 class FailedError(RuntimeError):
@@ -111,16 +128,10 @@ class Process:
         raise FailedError(f"{self._name} ended with status {self._process.wait()}:\n{self._log.read()[-2000:]}")
 
 
-@contextlib.contextmanager
-def started(contenders: Sequence[Contender], seconds: float) -> Iterator[tuple[list[Process], list[dict[str, Any]]]]:
-    """Processes of the contenders, warmed up one after the other, and their answers."""
-    with contextlib.ExitStack() as stack:
-        processes, answers = [], []
-        for contender in contenders:
-            print(f"  {contender.name} ...", file=sys.stderr, flush=True)
-            processes.append(stack.enter_context(contextlib.closing(Process(contender, seconds))))
-            answers.append(processes[-1].ready())
-        yield processes, answers
+def once(contender: Contender) -> dict[str, Any]:
+    """What a task answers that measures by itself, once, in a process of its own."""
+    with contextlib.closing(Process(contender, 0.0)) as process:
+        return process.ready()
 
 
 class Race(NamedTuple):
@@ -133,33 +144,51 @@ class Race(NamedTuple):
 def race(contenders: Sequence[Contender], repeats: int, seconds: float = 0.5) -> Race:
     """Every contender does every piece `repeats` times, in turns; each repeat lasts at least so many seconds.
 
-    Who starts a turn moves on by one from turn to turn. All contenders have the same pieces, except for some that have
-    fewer.
+    They warm up one after the other. Who starts a turn moves on by one from turn to turn. A contender may lack some of
+    the pieces that others have; one that fails is left out, and the reason printed.
     """
-    with started(contenders, seconds) as (processes, answers):
-        pieces = list(dict.fromkeys(piece for answer in answers for piece in answer["calls"]))
-        measured: dict[str, dict[str, list[float]]] = {piece: {c.name: [] for c in contenders} for piece in pieces}
-        for piece in pieces:
-            racing = [i for i, answer in enumerate(answers) if piece in answer["calls"]]
-            for turn in range(repeats):
-                shift = turn % len(racing)
-                for i in racing[shift:] + racing[:shift]:
-                    measured[piece][contenders[i].name].append(processes[i].repeat(piece))
-    times = {
-        piece: {name: Times.of(values) for name, values in of_piece.items() if values}
-        for piece, of_piece in measured.items()
-    }
-    return Race(times, {c.name: answer["facts"] for c, answer in zip(contenders, answers, strict=True)})
+    with contextlib.ExitStack() as stack:
+        racing: dict[str, Process] = {}
+        answers: dict[str, dict[str, Any]] = {}
+        for contender in contenders:
+            process = stack.enter_context(contextlib.closing(Process(contender, seconds)))
+            print(f"  {contender.name} ...", end="", file=sys.stderr, flush=True)
+            try:
+                answers[contender.name] = process.ready()
+            except FailedError as error:
+                print(f" left out: {error}", file=sys.stderr)
+            else:
+                racing[contender.name] = process
+                print(" is warm", file=sys.stderr)
+        times = {piece: _turns(racing, answers, piece, repeats) for piece in _pieces(answers)}
+    return Race(times, {name: answer["facts"] for name, answer in answers.items()})
 
 
-def fastest(contenders: Sequence[Contender], piece: str, repeats: int, seconds: float = 0.5) -> Contender | None:
-    """The contender with the lowest median when each runs by itself; who fails is left out, and None if all do."""
-    medians: dict[int, float] = {}
-    for position, contender in enumerate(contenders):
-        try:
-            with started([contender], seconds) as ([process], _):
-                medians[position] = Times.of([process.repeat(piece) for _ in range(repeats)]).median
-            print(f"    {1e3 * medians[position]:.1f} ms", file=sys.stderr)
-        except FailedError as error:
-            print(f"    left out: {error}", file=sys.stderr)
-    return contenders[min(medians, key=medians.__getitem__)] if medians else None
+def _pieces(answers: dict[str, dict[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(piece for answer in answers.values() for piece in answer["calls"]))
+
+
+def _turns(
+    racing: dict[str, Process], answers: dict[str, dict[str, Any]], piece: str, repeats: int
+) -> dict[str, Times]:
+    """One piece by all who have it."""
+    names = [name for name in racing if piece in answers[name]["calls"]]
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for turn in range(repeats):
+        shift = turn % len(names)
+        for name in names[shift:] + names[:shift]:
+            seconds[name].append(racing[name].repeat(piece))
+    return {name: Times.of(values) for name, values in seconds.items()}
+
+
+def fastest(contenders: Sequence[Contender], piece: str, repeats: int, seconds: float = 0.5) -> list[Contender]:
+    """The contender with the lowest median when each runs by itself; none if all fail. One alone needs no heat."""
+    if len(contenders) == 1:
+        return list(contenders)
+    medians: dict[str, float] = {}
+    for contender in contenders:
+        for name, times in race([contender], repeats, seconds).times.get(piece, {}).items():
+            medians[name] = times.median
+            print(f"    {1e3 * times.median:.4g} ms", file=sys.stderr)
+    best = min(medians, key=medians.__getitem__, default=None)
+    return [contender for contender in contenders if contender.name == best]

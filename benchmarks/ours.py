@@ -1,6 +1,7 @@
 """The work of this project's side, through the functions that training and evaluation use themselves."""
 
 import importlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,9 +16,9 @@ from alexnet_jax.data.statistics import Statistics
 from alexnet_jax.evaluation import create_predict_step
 from alexnet_jax.optimizer import create_optimizer
 from alexnet_jax.parallel.mesh import create_mesh, feed
-from alexnet_jax.state import create_train_state
+from alexnet_jax.state import TrainState, create_train_state
 from alexnet_jax.train import create_train_step
-from benchmarks.worker import Work
+from benchmarks.worker import Piece, Work
 
 NUM_STEPS = 1_000_000  # of the training that the steps are taken from: no rate drops while it is timed
 STORED_SIZE = 256  # pixels a side of the images that training reads
@@ -54,14 +55,22 @@ def random_batch(config: Config, mesh: Mesh, size: int) -> tuple[dict[str, jax.A
     return feed(mesh, {"image": images, "label": labels}), jax.device_put(statistics, NamedSharding(mesh, P()))
 
 
-def train_step(variant: str, batch: int, precision: str, width: float, augmentation: bool) -> Work:
-    """The whole step: augmentation, forward, backward, update; one batch over and over."""
+def training(
+    variant: str, batch: int, precision: str, width: float, augmentation: bool
+) -> tuple[Any, TrainState, dict[str, jax.Array], Statistics]:
+    """The step as training compiles it, and its three arguments: state, batch and statistics."""
     config = config_of(variant, batch, precision, width, augmentation)
     mesh = create_mesh(config)
     optimizer = create_optimizer(config.optimizer, NUM_STEPS)
     state = create_train_state(config, optimizer, mesh)
     step = create_train_step(config, optimizer, mesh, NUM_STEPS)
     examples, statistics = random_batch(config, mesh, STORED_SIZE if augmentation else config.model.image_size)
+    return step, state, examples, statistics
+
+
+def train_step(variant: str, batch: int, precision: str, width: float, augmentation: bool) -> Work:
+    """The whole step: augmentation, forward, backward, update; one batch over and over."""
+    step, state, examples, statistics = training(variant, batch, precision, width, augmentation)
 
     def run(calls: int) -> None:
         nonlocal state
@@ -85,9 +94,38 @@ def predict_step(variant: str, batch: int, precision: str, width: float) -> Work
 
 def matmul(size: int, precision: str) -> Work:
     """The product of two square matrices: what the hardware can do, to compare with."""
-    left, right = jax.random.normal(jax.random.key(0), (2, size, size), jnp.dtype(precision))
-    product = jax.jit(jnp.dot, compiler_options=runtime.compiler_options())
+    left, right = noise((size, size), precision, seed=0), noise((size, size), precision, seed=1)
+    product = compiled(jnp.dot)
     return Work({"matmul": repeated(lambda: product(left, right))}, facts())
+
+
+def forward_and_backward(
+    name: str, function: Callable[[jax.Array], jax.Array], shape: tuple[int, ...], precision: str
+) -> dict[str, Piece]:
+    """Two pieces: the function of an array of noise, and the function with its gradient for a cotangent of noise."""
+
+    def with_gradient(x: jax.Array, cotangent: jax.Array) -> tuple[jax.Array, jax.Array]:
+        y, backward = jax.vjp(function, x)
+        return y, backward(cotangent)[0]
+
+    x = noise(shape, precision, seed=0)
+    cotangent = noise(jax.eval_shape(function, x).shape, precision, seed=1)
+    forward = compiled(function)
+    both = compiled(with_gradient)
+    return {
+        f"{name}, forward": repeated(lambda: forward(x)),
+        f"{name}, forward and backward": repeated(lambda: both(x, cotangent)),
+    }
+
+
+def noise(shape: tuple[int, ...], precision: str, seed: int) -> jax.Array:
+    """Normally distributed numbers."""
+    return jax.random.normal(jax.random.key(seed), shape, jnp.dtype(precision))
+
+
+def compiled(function: Callable) -> Callable:
+    """Compiled with the options that the training step has."""
+    return jax.jit(function, compiler_options=runtime.compiler_options())
 
 
 def repeated(function: Any) -> Any:

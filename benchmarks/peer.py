@@ -144,6 +144,34 @@ def matmul(size: int, precision: str, device: str) -> Work:
     return Work({"matmul": repeated(lambda: torch.mm(left, right), device)}, facts(device))
 
 
+def forward_and_backward(
+    name: str, function: Any, shape: tuple[int, ...], precision: str, device: str, layout: str
+) -> dict[str, Piece]:
+    """Two pieces: the function of a tensor of noise, and the function with its gradient for a cotangent of noise."""
+    prepare(device)
+    x = noise(shape, precision, device, layout)
+    with torch.no_grad():
+        cotangent = torch.randn_like(function(x))
+    watched = x.clone().requires_grad_()
+
+    def forward() -> None:
+        with torch.no_grad():
+            function(x)
+
+    return {
+        f"{name}, forward": repeated(forward, device),
+        f"{name}, forward and backward": repeated(
+            lambda: torch.autograd.grad(function(watched), watched, cotangent), device
+        ),
+    }
+
+
+def noise(shape: tuple[int, ...], precision: str, device: str, layout: str) -> torch.Tensor:
+    """Normally distributed numbers."""
+    values = torch.randn(shape, device=device).to(getattr(torch, precision))
+    return values.to(memory_format=LAYOUTS[layout]) if values.ndim == 4 else values
+
+
 def prepare(device: str) -> None:
     """What PyTorch's users set on a GPU: cuDNN chooses by measuring, and float32 products may use TF32, as in JAX."""
     torch.manual_seed(0)

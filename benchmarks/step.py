@@ -19,7 +19,7 @@ from alexnet_jax.config import Config
 from alexnet_jax.model.ablations import build_net
 from alexnet_jax.model.architecture import LayerShape, layer_shapes
 from benchmarks import records
-from benchmarks.harness import AS_INSTALLED, AT_BEST, Contender, Race, fastest, race
+from benchmarks.harness import AT_BEST, Contender, Race, columns, fastest, jax_environment, race, torch_device
 
 OURS = "ours"
 WITH_AUGMENTATION = "ours, with augmentation"
@@ -30,11 +30,10 @@ FROZEN = {"TORCHINDUCTOR_FREEZING": "1"}
 def main() -> None:
     """Runs the columns that the platform has and writes one row."""
     flags = parse()
-    columns = {"as installed": AS_INSTALLED, "at best": AT_BEST} if flags.platform == "cpu" else {"GPU": {}}
     lines, facts = [], {}
-    for column, environment in columns.items():
+    for column, environment in columns(flags.platform).items():
         print(f"{column}:", file=sys.stderr)
-        peers = [best for mode in flags.modes if (best := fastest_layout(flags, mode, environment))]
+        peers = [best for mode in flags.modes for best in fastest_layout(flags, mode, environment)]
         result = race([*ours(flags), *peers, *matmuls(flags)], flags.repeats, flags.seconds)
         lines += table(flags, column, result)
         facts[column] = result.facts
@@ -73,18 +72,11 @@ def ours(flags: argparse.Namespace) -> list[Contender]:
     ]
 
 
-def jax_environment(platform: str) -> dict[str, str]:
-    """One platform only; on a GPU memory is taken as needed, since several processes share it."""
-    if platform == "cpu":
-        return {"JAX_PLATFORMS": "cpu"}
-    return {"JAX_PLATFORMS": "cuda", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-
-
-def fastest_layout(flags: argparse.Namespace, mode: str, environment: dict[str, str]) -> Contender | None:
-    """PyTorch in this mode, in the layout that serves it best."""
+def fastest_layout(flags: argparse.Namespace, mode: str, environment: dict[str, str]) -> list[Contender]:
+    """PyTorch in this mode, in the layout that serves it best; nothing if it fails in all of them."""
     task = "benchmarks.peer:" + ("train_step" if flags.what == "training" else "predict_step")
     arguments = {name: getattr(flags, name) for name in ("variant", "batch", "precision", "width")}
-    arguments |= {"device": device(flags.platform), "mode": mode}
+    arguments |= {"device": torch_device(flags.platform), "mode": mode}
     candidates = [
         Contender(
             f"PyTorch {mode}, {layout}",
@@ -97,17 +89,12 @@ def fastest_layout(flags: argparse.Namespace, mode: str, environment: dict[str, 
     return fastest(candidates, flags.what, min(3, flags.repeats), flags.seconds)
 
 
-def device(platform: str) -> str:
-    """PyTorch's name of the platform."""
-    return "cuda" if platform == "gpu" else "cpu"
-
-
 def matmuls(flags: argparse.Namespace) -> list[Contender]:
     """Products of large square matrices in both frameworks."""
     arguments = {"size": matmul_size(flags.platform), "precision": flags.precision}
     return [
         Contender("JAX", "benchmarks.ours:matmul", arguments, jax_environment(flags.platform), tuned=True),
-        Contender("PyTorch", "benchmarks.peer:matmul", {**arguments, "device": device(flags.platform)}, AT_BEST),
+        Contender("PyTorch", "benchmarks.peer:matmul", {**arguments, "device": torch_device(flags.platform)}, AT_BEST),
     ]
 
 

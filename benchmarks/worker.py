@@ -2,7 +2,8 @@
 
     python -m benchmarks.worker '{"task": "benchmarks.ours:train_step", "arguments": {...}, "tuned": true, ...}'
 
-Every line on the standard input names a piece of work; the answer is a line of JSON. Settings such as the allocator's
+A task builds `Work`; from then on every line on the standard input names a piece of it, and the answer is a line of
+JSON. Settings such as the allocator's
 hold for a whole process, so contenders that differ in them, or in their framework, can only take turns this way.
 """
 
@@ -33,11 +34,15 @@ def main() -> None:
         from alexnet_jax import runtime
 
         runtime.use_huge_pages()  # starts this process anew, as it does for `python -m alexnet_jax.main`
+        runtime.use_compilation_cache()
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever libraries print is not an answer
 
     module, _, function = request["task"].partition(":")
-    work: Work = getattr(importlib.import_module(module), function)(**request["arguments"])
+    work: Work | dict = getattr(importlib.import_module(module), function)(**request["arguments"])
+    if not isinstance(work, Work):  # something that is measured once in a process: the task did it by itself
+        print(json.dumps(work), file=answers, flush=True)
+        return
     calls = {name: _warm_up(piece, request["seconds"]) for name, piece in work.pieces.items()}
     print(json.dumps({"calls": calls, "facts": work.facts}), file=answers, flush=True)
     for line in sys.stdin:
