@@ -268,3 +268,17 @@ def test_jax_platforms_that_are_not_there(trained, tmp_path: Path) -> None:
         timeout=120,
     )
     assert_refused(result, r"JAX finds no device of the platform that JAX_PLATFORMS=cuda asks for")
+
+
+def test_a_full_disk_ends_in_one_sentence(trained, tmp_path: Path) -> None:
+    """A limit on the size of files stands in for the full disk: writing fails in the same place."""
+    command = [sys.executable, "-m", "alexnet_jax.main", *trained[1], f"--workdir={tmp_path / 'w'}"]
+    result = subprocess.run(
+        ["bash", "-c", 'ulimit -f 64; exec "$@"', "limited", *command],
+        cwd=ROOT,
+        env={**os.environ, "JAX_NUM_CPU_DEVICES": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert_refused(result, r"The checkpoint of step 1 can't be written to .*checkpoints \(File too large\)")
