@@ -19,7 +19,7 @@ from alexnet_jax.checkpoint import Checkpoints
 from alexnet_jax.config import Config
 from alexnet_jax.data.augmentation import augment
 from alexnet_jax.data.datasets import Dataset, open_dataset
-from alexnet_jax.data.pipeline import train_batches
+from alexnet_jax.data.feeding import open_feed
 from alexnet_jax.data.statistics import Statistics
 from alexnet_jax.errors import PreemptedError, UserError
 from alexnet_jax.evaluation import create_predict_step, evaluate
@@ -34,7 +34,7 @@ from alexnet_jax.metrics import (
 )
 from alexnet_jax.objective import cross_entropy, top_k_error
 from alexnet_jax.optimizer import create_optimizer, first_step, learning_rate_schedule
-from alexnet_jax.parallel.mesh import create_mesh, feed, local_rows
+from alexnet_jax.parallel.mesh import create_mesh
 from alexnet_jax.parallel.towers import DATA_AXIS
 from alexnet_jax.preemption import StopSignals
 from alexnet_jax.randomness import Purpose, example_keys
@@ -154,15 +154,7 @@ def _train(config: Config, folder: Path, dataset: Dataset, mesh: Mesh, stop: Sto
     train_step = create_train_step(config, optimizer, mesh, plan.num_steps)
     predict_step = create_predict_step(config, mesh, config.eval.views)
     statistics = jax.device_put(dataset.statistics, NamedSharding(mesh, P()))
-    batches = train_batches(
-        dataset.train,
-        seed=config.seed,
-        batch_size=config.batch_size,
-        rows=local_rows(mesh, config.batch_size),
-        start_step=start,
-        read_threads=config.data.read_threads,
-        prefetch_batches=config.data.prefetch_batches,
-    )
+    batches = open_feed(dataset.train, config, mesh, start)
 
     def evaluate_now() -> dict[str, float] | None:
         predictor = functools.partial(predict_step, state.params, statistics)
@@ -179,8 +171,10 @@ def _train(config: Config, folder: Path, dataset: Dataset, mesh: Mesh, stop: Sto
 
         step, ahead = start, None  # ahead: the latest step and its metrics, not yet fetched
         while step < plan.num_steps and not stop:
+            if ahead and not batches.ready():
+                jax.block_until_ready(ahead[1])  # as long as a step runs, nobody waits for input
             with reporter.throughput.waiting():
-                batch = feed(mesh, next(batches))
+                batch = next(batches)
             state, metrics = train_step(state, batch, statistics)
             reporter.throughput.step_done()
             if ahead:
