@@ -2,7 +2,7 @@
 
 import importlib
 import math
-from pathlib import Path
+import re
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +14,9 @@ from alexnet_jax.model.architecture import LayerShape, ResponseNorm, layer_shape
 from alexnet_jax.model.variants import VARIANTS
 from alexnet_jax.optimizer import bias_schedule, conv1_schedule, learning_rate_schedule
 from alexnet_jax.validation import faults
+from docs.generate_variants import DOCUMENT, with_new_tables
 
-CONFIGS = sorted(path.stem for path in (Path(__file__).parents[1] / "configs").glob("*.py"))
+CONFIGS = ("imagenet", *VARIANTS, "original_145")
 IMAGE_SIZE = dict.fromkeys(VARIANTS, 224) | {"caffe": 227, "caffenet": 227}
 
 FC = {"fc6": 37_752_832, "fc7": 16_781_312, "fc8": 4_097_000}
@@ -201,7 +202,7 @@ def test_caffe_trains_450_000_iterations_and_drops_every_100_000():
             assert rate_at(min(100_000 * (drop + 1), steps) - 1) == pytest.approx(base / 10**drop)
 
 
-@pytest.mark.parametrize("name", [name for name in CONFIGS if name != "quickstart"])
+@pytest.mark.parametrize("name", CONFIGS)
 def test_decay_and_noise_are_the_sources(name):
     config = get_config(name)
     torchvision, caffe = name == "torchvision", name in ("caffe", "caffenet")
@@ -212,3 +213,12 @@ def test_decay_and_noise_are_the_sources(name):
     assert config.data.color_noise == ("none" if torchvision or caffe else "paper" if prose else "original")
     manual, deterministic = name in ("original_145", "no_communication"), name in ("original", "one_tower", "six_conv")
     assert config.data.color_noise_until == (67 / 91 if manual else 68 / 95 if deterministic else 1.0)
+
+
+def test_the_document_says_what_the_data_say():
+    """Otherwise run `python -m docs.generate_variants`."""
+    text = DOCUMENT.read_text()
+    assert with_new_tables(text) == text
+    assert re.search(r"^\| parameters \|.* 60,965,224 \|.* 62,378,344 \|", text, re.MULTILINE)
+    for name in (*VARIANTS, "original_145"):
+        assert f"| `{name}` |" in text
