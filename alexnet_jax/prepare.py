@@ -7,6 +7,7 @@ Images of shorter side 256, center 256 x 256 (paper section 2), as a TFDS data s
 it. Killed, the same command goes on where it stopped. With --inspect it draws what was prepared. See docs/prepare.md.
 """
 
+import dataclasses
 import json
 import os
 from collections.abc import Sequence
@@ -61,8 +62,8 @@ def _prepare(source: Path, data_dir: Path) -> str:
     from alexnet_jax.data.preparation.units import Recipe
 
     raw = open_raw(cli.required(_DATASET), source, _NAME.value, _VALIDATION.value)
-    if raw.size and _SIZE.value not in (None, raw.size):
-        raise UserError(f"--size={_SIZE.value}: {raw.name} is stored as it is, {raw.size} pixels a side, without loss.")
+    if raw.size and _SIZE.value not in (None, raw.size):  # enlarged, beside the exact one
+        raw = dataclasses.replace(raw, name=f"{raw.name}_{_SIZE.value}", size=None)
     recipe = Recipe(
         size=raw.size or _SIZE.value or 256,
         quality=None if raw.size else _QUALITY.value,

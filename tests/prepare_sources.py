@@ -41,6 +41,12 @@ def jpeg(seed: int, **options) -> bytes:
     return encode(pixels(seed), quality=95, **options)
 
 
+def decoded(data: bytes) -> np.ndarray:
+    """RGB, as Pillow sees it."""
+    with Image.open(io.BytesIO(data)) as image:
+        return np.asarray(image.convert("RGB"))
+
+
 def tar(files: Files, mode: str = "w") -> bytes:
     """A tar of these files."""
     buffer = io.BytesIO()
@@ -190,7 +196,7 @@ def prepare_here(dataset: str, root: Path, **settings) -> Path:
 def command(dataset: str, root: Path, *flags: str, **options) -> subprocess.CompletedProcess:
     paths = (f"--dataset={dataset}", f"--source={root / 'source'}", f"--data_dir={root / 'data'}")
     return subprocess.run(
-        [sys.executable, "-m", "alexnet_jax.prepare", *paths, "--size=32", "--workers=2", *flags],
+        [sys.executable, "-m", "alexnet_jax.prepare", *paths, "--workers=2", *flags],
         cwd=REPOSITORY, capture_output=True, text=True, timeout=300, check=False, **options,
     )  # fmt: skip
 

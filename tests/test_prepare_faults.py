@@ -220,7 +220,6 @@ FLAGS = {
     "no source": (["--source="], "--source is missing"),
     "no data_dir": (["--data_dir="], "--data_dir is missing"),
     "name of a published set": (["--dataset=cifar10", "--name=x"], "--name=x is for --dataset=folder"),
-    "size of a small set": (["--dataset=cifar10"], "cifar10 is stored as it is, 32 pixels a side"),
     "quality": (["--quality=101"], "quality"),
     "stray argument": (["imagenet2012"], "unexpected argument 'imagenet2012'"),
 }

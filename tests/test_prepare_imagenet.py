@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import gzip
 import json
 from pathlib import Path
 
@@ -21,8 +22,10 @@ from alexnet_jax.data.preparation.run import prepare
 from alexnet_jax.data.preparation.units import Recipe
 from alexnet_jax.data.sources import decode_image
 from alexnet_jax.data.statistics import compute_statistics
+from alexnet_jax.train import train_and_evaluate
+from configs import paper
 
-SIZE = 48
+SIZE = 72
 IDS = list(devkit.without_kit().wordnet_ids)
 RECIPE = Recipe(size=SIZE, quality=95, seed=0, keep_originals=False, name_feature="file_name")
 
@@ -157,3 +160,60 @@ def test_order_depends_on_the_seed_and_not_on_the_workers(prepared, tmp_path):
     assert one == records(folder)
     assert one != other
     assert collections.Counter(one) == collections.Counter(other)
+
+
+def test_it_trains_and_is_evaluated(prepared, tmp_path):
+    """From the official layout to a number: a net as narrow as it goes, a thousand classes, eight steps."""
+    folder, _, validation = prepared
+    config = paper.get_config()
+    config.data.dir = str(folder.parents[1])
+    config.model.image_size, config.model.conv_width, config.model.fc_width = 64, 0.0833, 0.0079
+    config.batch_size, config.num_epochs = 128, 1.0
+    config.mesh.data = 1
+    train_and_evaluate(config, tmp_path)
+    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert records[-1]["split"] == "validation"
+    assert records[-1]["num_examples"] == len(validation)
+    assert abs(records[-1]["loss"] - np.log(1000)) < 0.1  # it knows nothing yet
+
+
+# ILSVRC-2010
+
+
+def test_imagenet2010(tmp_path):
+    """Its layout: images in folders, a test set with labels of its own, a gzipped image, and replaced images."""
+    ids = [f"n{number:08d}" for number in range(1000)]
+    order = np.random.default_rng(5).permutation(1000)
+    numbers = {int(label): number for number, label in enumerate(order, 1)}
+    validation, test = [3, 999, 0], [500, 7]
+    source = tmp_path / "source"
+    source.mkdir()
+    classes = {wordnet_id: [(f"{wordnet_id}_1.JPEG", sources.jpeg(i))] for i, wordnet_id in enumerate(ids)}
+    classes[ids[1]].append((f"{ids[1]}_2.JPEG", gzip.compress(sources.jpeg(77))))
+    train_tar = sources.tar((f"{wordnet_id}.tar", sources.tar(files)) for wordnet_id, files in classes.items())
+    (source / "ILSVRC2010_images_train.tar").write_bytes(train_tar)
+    for split, labels in (("val", validation), ("test", test)):
+        files = [(f"{split}/ILSVRC2010_{split}_{i:08d}.JPEG", sources.jpeg(i)) for i in range(1, len(labels) + 1)]
+        (source / f"ILSVRC2010_images_{split}.tar").write_bytes(sources.tar(files))
+    (source / "ILSVRC2010_devkit-1.0.tar.gz").write_bytes(sources.kit(2010, ids, validation, order))
+    (source / "ILSVRC2010_test_ground_truth.txt").write_text("".join(f"{numbers[label]}\n" for label in test))
+    white = sources.encode(np.full((40, 48, 3), 255, np.uint8))
+    patches = [("patch_images/val/ILSVRC2010_val_00000002.JPEG", white), (f"patch_images/train/{ids[4]}_1.JPEG", white)]
+    (source / "patch_images.tar").write_bytes(sources.tar(patches))
+
+    builder = tfds.builder_from_directory(sources.prepare_here("imagenet2010", tmp_path))
+    assert builder.info.features["label"].names == ids
+    assert {split: info.num_examples for split, info in builder.info.splits.items() if split != "all"} == {
+        "train": 1001, "validation": 3, "test": 2
+    }  # fmt: skip
+    for split, labels in (("validation", validation), ("test", test)):
+        found = {record["file_name"].decode()[-13:-5]: record for record in builder.as_data_source(split)}
+        assert [found[f"{number:08d}"]["label"] for number in range(1, len(labels) + 1)] == labels
+    train = {record["file_name"].decode(): record for record in builder.as_data_source("train")}
+    assert all(ids[record["label"]] == name[:9] for name, record in train.items())
+    whites = [name for name, record in train.items() if record["image"].min() > 250]
+    assert whites == [f"{ids[4]}_1.JPEG"]
+    validation_images = {
+        record["file_name"].decode(): record["image"] for record in builder.as_data_source("validation")
+    }
+    assert validation_images["ILSVRC2010_val_00000002.JPEG"].min() > 250
