@@ -54,11 +54,12 @@ class DataConfig(Section):
     dir: str = "~/tensorflow_datasets"
     train_split: str = "train"
     eval_split: str = "validation"
+    feed: str = "jpeg"  # or "raw" (decoded once, to disk), "device" (all in device memory); see `docs/data.md`
     flip: bool = True
     color_noise: str = "original"  # or "paper" (as the prose says), "none"
     color_noise_until: float = 1.0  # fraction of the training after which colour noise is off
     mean: str = "image"  # or "channel": what is subtracted
-    read_threads: int = 2
+    read_threads: int = -1  # -1: one a core, at most 16
     prefetch_batches: int = 2
 
 

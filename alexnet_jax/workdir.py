@@ -11,7 +11,10 @@ from alexnet_jax.config import Config, differences, to_dict
 from alexnet_jax.errors import UserError
 
 # What may change between two starts of the same run: nothing here alters the parameters that come out.
-MAY_CHANGE = ("mesh.", "eval.", "checkpoint.", "log.", "data.dir", "data.read_threads", "data.prefetch_batches")
+MAY_CHANGE = (
+    *("mesh.", "eval.", "checkpoint.", "log."),
+    *("data.dir", "data.feed", "data.read_threads", "data.prefetch_batches"),
+)
 
 
 def checkpoints_in(workdir: Path) -> Path:

@@ -8,7 +8,7 @@ from google.protobuf import json_format
 
 from alexnet_jax.config import DataConfig
 from alexnet_jax.data import digits
-from alexnet_jax.data.sources import ImageSource, JpegSource
+from alexnet_jax.data.sources import JpegSource
 from alexnet_jax.data.statistics import Statistics, load_statistics
 from alexnet_jax.errors import UserError
 
@@ -20,8 +20,8 @@ class Dataset:
     """An opened data set: a split to train on, one to evaluate on, and what is known of both."""
 
     name: str
-    train: ImageSource
-    evaluation: ImageSource
+    train: JpegSource
+    evaluation: JpegSource
     label_names: tuple[str, ...]
     statistics: Statistics
 
