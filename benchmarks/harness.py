@@ -145,7 +145,7 @@ def race(contenders: Sequence[Contender], repeats: int, seconds: float = 0.5) ->
     """Every contender does every piece `repeats` times, in turns; each repeat lasts at least so many seconds.
 
     They warm up one after the other. Who starts a turn moves on by one from turn to turn. A contender may lack some of
-    the pieces that others have; one that fails is left out, and the reason printed.
+    the pieces that others have; one that fails is left out, and the reason printed. FailedError if all do.
     """
     with contextlib.ExitStack() as stack:
         racing: dict[str, Process] = {}
@@ -160,6 +160,8 @@ def race(contenders: Sequence[Contender], repeats: int, seconds: float = 0.5) ->
             else:
                 racing[contender.name] = process
                 print(" is warm", file=sys.stderr)
+        if not racing:
+            raise FailedError("none of the contenders could be measured; see above")
         times = {piece: _turns(racing, answers, piece, repeats) for piece in _pieces(answers)}
     return Race(times, {name: answer["facts"] for name, answer in answers.items()})
 
@@ -187,8 +189,11 @@ def fastest(contenders: Sequence[Contender], piece: str, repeats: int, seconds: 
         return list(contenders)
     medians: dict[str, float] = {}
     for contender in contenders:
-        for name, times in race([contender], repeats, seconds).times.get(piece, {}).items():
-            medians[name] = times.median
-            print(f"    {1e3 * times.median:.4g} ms", file=sys.stderr)
+        try:
+            times = race([contender], repeats, seconds).times[piece][contender.name]
+        except FailedError:
+            continue
+        medians[contender.name] = times.median
+        print(f"    {1e3 * times.median:.4g} ms", file=sys.stderr)
     best = min(medians, key=medians.__getitem__, default=None)
     return [contender for contender in contenders if contender.name == best]

@@ -14,7 +14,7 @@ from alexnet_jax.config import Config
 from alexnet_jax.model.ablations import build_net
 from alexnet_jax.model.architecture import Convolution, Dense, LayerShape, layer_shapes
 from benchmarks import operations
-from benchmarks.worker import Piece, Work
+from benchmarks.work import Piece, Work
 
 MATMUL = 2048
 

@@ -4,7 +4,7 @@ python -m benchmarks.lrn --batch=64
 """
 
 from benchmarks import operations
-from benchmarks.worker import Work
+from benchmarks.work import Piece, Work
 
 SHAPES = ((55, 96), (27, 256))  # pixels a side and channels, of norm1 and norm2
 SIZE, ALPHA, BETA, K = 5, 1e-4, 0.75, 2.0  # paper section 3.3
@@ -22,7 +22,7 @@ def ours(batch: int, precision: str) -> Work:
     def normalize(x: jax.Array) -> jax.Array:
         return local_response_normalization(x, before=before, after=after, coefficient=ALPHA, beta=BETA, k=K, groups=2)
 
-    pieces = {}
+    pieces: dict[str, Piece] = {}
     for side, channels in SHAPES:
         pieces |= forward_and_backward(
             f"{side} x {side} x {channels}", normalize, (batch, side, side, channels), precision
@@ -40,7 +40,7 @@ def peer(batch: int, precision: str, device: str, layout: str, mode: str) -> Wor
     def normalize(x: Tensor) -> Tensor:
         return F.local_response_norm(x, SIZE, ALPHA * SIZE, BETA, K)
 
-    pieces = {}
+    pieces: dict[str, Piece] = {}
     for side, channels in SHAPES:
         name, shape = f"{side} x {side} x {channels}", (batch, channels, side, side)
         pieces |= forward_and_backward(name, in_mode(normalize, mode), shape, precision, device, layout)

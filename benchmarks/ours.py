@@ -18,7 +18,7 @@ from alexnet_jax.optimizer import create_optimizer
 from alexnet_jax.parallel.mesh import create_mesh, feed
 from alexnet_jax.state import TrainState, create_train_state
 from alexnet_jax.train import create_train_step
-from benchmarks.worker import Piece, Work
+from benchmarks.work import Piece, Work
 
 NUM_STEPS = 1_000_000  # of the training that the steps are taken from: no rate drops while it is timed
 STORED_SIZE = 256  # pixels a side of the images that training reads

@@ -28,7 +28,7 @@ from alexnet_jax.model.architecture import (
     ResponseNorm,
     layer_shapes,
 )
-from benchmarks.worker import Piece, Work
+from benchmarks.work import Piece, Work
 
 LAYOUTS = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last}
 MODES = ("eager", "compiled", "max-autotune", "frozen")

@@ -4,7 +4,7 @@ python -m benchmarks.pooling --batch=64
 """
 
 from benchmarks import operations
-from benchmarks.worker import Work
+from benchmarks.work import Piece, Work
 
 SHAPES = ((55, 96), (27, 256), (13, 256))  # pixels a side and channels, of pool1, pool2 and pool5
 WINDOW, STRIDE = 3, 2  # paper section 3.4
@@ -20,7 +20,7 @@ def ours(batch: int, precision: str) -> Work:
     def pool(x: jax.Array) -> jax.Array:
         return max_pool(x, WINDOW, STRIDE)
 
-    pieces = {}
+    pieces: dict[str, Piece] = {}
     for side, channels in SHAPES:
         pieces |= forward_and_backward(f"{side} x {side} x {channels}", pool, (batch, side, side, channels), precision)
     return Work(pieces, facts())
@@ -36,7 +36,7 @@ def peer(batch: int, precision: str, device: str, layout: str, mode: str) -> Wor
     def pool(x: Tensor) -> Tensor:
         return F.max_pool2d(x, WINDOW, STRIDE)
 
-    pieces = {}
+    pieces: dict[str, Piece] = {}
     for side, channels in SHAPES:
         name, shape = f"{side} x {side} x {channels}", (batch, channels, side, side)
         pieces |= forward_and_backward(name, in_mode(pool, mode), shape, precision, device, layout)

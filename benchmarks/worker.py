@@ -3,8 +3,8 @@
     python -m benchmarks.worker '{"task": "benchmarks.ours:train_step", "arguments": {...}, "tuned": true, ...}'
 
 A task builds `Work`; from then on every line on the standard input names a piece of it, and the answer is a line of
-JSON. Settings such as the allocator's
-hold for a whole process, so contenders that differ in them, or in their framework, can only take turns this way.
+JSON. Settings such as the allocator's hold for a whole process, so contenders that differ in them, or in their
+framework, can only take turns this way.
 """
 
 import importlib
@@ -13,18 +13,8 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable
-from typing import Any, NamedTuple
 
-# Does a piece of work so many times over and returns when the device is done with all of it.
-Piece = Callable[[int], object]
-
-
-class Work(NamedTuple):
-    """What a task builds: its pieces by name, and what is worth writing down of its settings."""
-
-    pieces: dict[str, Piece]
-    facts: dict[str, Any]
+from benchmarks.work import Piece, Work
 
 
 def main() -> None:
