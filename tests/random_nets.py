@@ -6,7 +6,7 @@ import numpy as np
 from alexnet_jax.model.architecture import Net, layer_shapes
 
 # Compiling takes longer than running such nets; XLA's optimizations are left out.
-QUICK_TO_COMPILE = {"xla_backend_optimization_level": 0}
+QUICK_TO_COMPILE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
 def random_params(net: Net, image_size: int, num_classes: int, seed: int = 0) -> dict:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from random_nets import QUICK_TO_COMPILE
 
 from alexnet_jax.config import ModelConfig
 from alexnet_jax.model.ablations import build_net
@@ -42,7 +43,7 @@ def initializer(variant: str, initialization: str) -> Callable:
     init = AlexNet(net, num_classes=100).init
     return jax.jit(
         lambda key: init(key, jnp.zeros((1, 99, 99, 3)))["params"],
-        compiler_options={"xla_backend_optimization_level": 0},
+        compiler_options=QUICK_TO_COMPILE,
     )
 
 
