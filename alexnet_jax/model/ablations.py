@@ -69,22 +69,22 @@ def without_convolution(net: Net, name: str) -> Net:
 
 
 def keep_normalization(net: Net, kept: str) -> Net:
-    """Keeps the response normalisation of the "first" or the "second" layer, or "none".
+    """Keeps the response normalization of the "first" or the "second" layer, or "none".
 
     [CODE] #148 removes all of it (the paper's -1.4 / -1.2 %), #167 both norms of the second layer.
     """
     if "norm1" not in net.names:
-        raise ContradictionError(f"model.normalization={kept!r}: this variant has no response normalisation")
+        raise ContradictionError(f"model.normalization={kept!r}: this variant has no response normalization")
     dropped = {"none": ("norm1", "norm2", "mapnorm2"), "first": ("norm2", "mapnorm2"), "second": ("norm1",)}[kept]
     return dataclasses.replace(net, layers=tuple(layer for layer in net.layers if layer.name not in dropped))
 
 
 def second_normalization_before_relu(net: Net) -> Net:
-    """The second layer's normalisation before its nonlinearity ([CODE] #166: 41.10 / 18.67 %)."""
+    """The second layer's normalization before its nonlinearity ([CODE] #166: 41.10 / 18.67 %)."""
     names = net.names
     if "norm2" not in names or names.index("norm2") != names.index("relu2") + 1:
         raise ContradictionError(
-            "model.second_normalization='before_relu': it needs a second normalisation that follows relu2"
+            "model.second_normalization='before_relu': it needs a second normalization that follows relu2"
         )
     layers = list(net.layers)
     position = names.index("relu2")

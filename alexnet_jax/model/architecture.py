@@ -77,7 +77,7 @@ class Activation:
 
 @dataclasses.dataclass(frozen=True)
 class ResponseNorm:
-    """Local response normalisation across channels (paper section 3.3).
+    """Local response normalization across channels (paper section 3.3).
 
     b_i = a_i / (k + coefficient * sum_j a_j^2)^beta over the channels j in [i - before, i + after].
     `alpha` is the published number; `divided` says that the implementation divides it by the window's size.
@@ -100,7 +100,7 @@ class ResponseNorm:
 
 @dataclasses.dataclass(frozen=True)
 class MapNorm:
-    """Response normalisation over a size x size neighbourhood within each map.
+    """Response normalization over a size x size neighborhood within each map.
 
     Not in the paper; layer `cnorm2` of the released net #145. The window is cut off at the borders, the sum is
     over the pixels that exist, and `alpha` is divided by size^2.

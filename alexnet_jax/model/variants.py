@@ -2,7 +2,8 @@
 
 Sources: [PAPER] Krizhevsky, Sutskever, Hinton, NIPS 2012, section 3. [CODE] the released 2012 code,
 github.com/computerhistory/AlexNet-Source-Code, `layers/layers-*.cfg`. [CC2] github.com/akrizhevsky/cuda-convnet2,
-`layers/layers-imagenet-1gpu.cfg`. [CAFFE] github.com/BVLC/caffe, `models/`. [TV] github.com/pytorch/vision, `alexnet.py`.
+`layers/layers-imagenet-1gpu.cfg`. [CAFFE] github.com/BVLC/caffe, `models/`. [TV] github.com/pytorch/vision,
+`torchvision/models/alexnet.py`.
 """
 
 import dataclasses
@@ -105,7 +106,7 @@ MERGED = _changed(
 
 ONE_TOWER = _changed(
     ORIGINAL,
-    "[CODE] layers-145-half.cfg: half the kernels, but not of conv5 and the fully connected layers ([PAPER] footnote 2)",
+    "[CODE] layers-145-half.cfg: half the kernels, but for conv5 and the fully connected layers ([PAPER] footnote 2)",
     towers=1,
     conv1={"features": 48},
     conv2={"features": 128},
@@ -134,13 +135,13 @@ NO_COMMUNICATION = _changed(
 
 
 def _caffe_norm(name: str) -> ResponseNorm:
-    """Caffe's normalisation: alpha divided by the size, k = 1 (caffe.proto), over the channels of both groups."""
+    """Caffe's normalization: alpha divided by the size, k = 1 (caffe.proto), over the channels of both groups."""
     return ResponseNorm(name, k=1.0, divided=True, across="all")
 
 
 CAFFE = Net(
     towers=2,
-    source="[CAFFE] models/bvlc_alexnet: 227 pixels, biases 0.1, normalisation across the groups",
+    source="[CAFFE] models/bvlc_alexnet: 227 pixels, biases 0.1, normalization across the groups",
     layers=(
         Convolution("conv1", 96, kernel=11, stride=4, sees="image"),
         Activation("relu1"),
@@ -169,7 +170,7 @@ CAFFE = Net(
 
 
 def _pool_before_norm(net: Net) -> tuple[Layer, ...]:
-    """The layers of `net` with each normalisation moved behind the pooling that follows it."""
+    """The layers of `net` with each normalization moved behind the pooling that follows it."""
     layers = list(net.layers)
     for i in range(len(layers) - 1):
         if isinstance(layers[i], ResponseNorm) and isinstance(layers[i + 1], MaxPool):
@@ -179,7 +180,7 @@ def _pool_before_norm(net: Net) -> tuple[Layer, ...]:
 
 CAFFENET = _changed(
     Net(2, _pool_before_norm(CAFFE)),
-    "[CAFFE] models/bvlc_reference_caffenet: pooling before normalisation, biases 1",
+    "[CAFFE] models/bvlc_reference_caffenet: pooling before normalization, biases 1",
     conv2={"bias_init": 1.0},
     conv4={"bias_init": 1.0},
     conv5={"bias_init": 1.0},
@@ -189,7 +190,7 @@ CAFFENET = _changed(
 
 ONE_WEIRD_TRICK = _changed(
     Net(1, tuple(layer for layer in ORIGINAL.layers if layer.name != "mapnorm2")),
-    "[CC2] layers-imagenet-1gpu.cfg: the single-tower net of 'One weird trick' (arXiv 1404.5997), with both normalisations",
+    "[CC2] layers-imagenet-1gpu.cfg: the net of 'One weird trick' (arXiv 1404.5997), with both normalizations",
     conv1={"features": 64},
     conv2={"features": 192},
     conv4={"features": 256},
@@ -200,7 +201,7 @@ _TORCH: dict = {"kernel_init": FanInUniform(), "bias_init": FanInUniform()}
 
 TORCHVISION = Net(
     towers=1,
-    source="[TV] the widths of 'One weird trick' without normalisation, dropout before fc6 and fc7, PyTorch's initialisation",
+    source="[TV] the widths of 'One weird trick', no normalization, dropout before fc6 and fc7, PyTorch's initialization",
     layers=(
         Convolution("conv1", 64, kernel=11, stride=4, padding=(2, 2), sees="image", **_TORCH),
         Activation("relu1"),
