@@ -201,7 +201,7 @@ _TORCH: dict = {"kernel_init": FanInUniform(), "bias_init": FanInUniform()}
 
 TORCHVISION = Net(
     towers=1,
-    source="[TV] the widths of 'One weird trick', no normalization, dropout before fc6 and fc7, PyTorch's initialization",
+    source="[TV] 'One weird trick' without normalization, dropout before fc6 and fc7, PyTorch's starting values",
     layers=(
         Convolution("conv1", 64, kernel=11, stride=4, padding=(2, 2), sees="image", **_TORCH),
         Activation("relu1"),
