@@ -11,7 +11,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from alexnet_jax.parallel.mesh import feed
+from alexnet_jax.parallel.mesh import batch_sharding
 from alexnet_jax.parallel.towers import DATA_AXIS
 
 Rows = dict[str, jax.Array]
@@ -84,15 +84,16 @@ def create_gather(mesh: Mesh, *, split: bool) -> Callable[[Rows, np.ndarray, np.
 
     `indices`: int [B], those of the global batch. `local`: which of them this process feeds (`mesh.local_rows`).
     """
-    if not split:
-        gather = jax.jit(
-            jax.shard_map(_pick, mesh=mesh, in_specs=(P(), P(DATA_AXIS)), out_specs=P(DATA_AXIS)),
-        )
-        return lambda rows, indices, local: gather(rows, feed(mesh, {"index": indices[local]})["index"])
+    pick, rows_spec, indices_spec = (_pick_from_all, P(DATA_AXIS), P()) if split else (_pick, P(), P(DATA_AXIS))
+    picked = jax.shard_map(pick, mesh=mesh, in_specs=(rows_spec, indices_spec), out_specs=P(DATA_AXIS))
+    gather = jax.jit(picked, out_shardings=batch_sharding(mesh))  # exactly as a fed batch: the step is compiled once
+    indices_sharding = NamedSharding(mesh, indices_spec)
 
-    gather = jax.jit(jax.shard_map(_pick_from_all, mesh=mesh, in_specs=(P(DATA_AXIS), P()), out_specs=P(DATA_AXIS)))
-    everywhere = NamedSharding(mesh, P())
-    return lambda rows, indices, local: gather(rows, jax.make_array_from_process_local_data(everywhere, indices))
+    def gather_batch(rows: Rows, indices: np.ndarray, local: np.ndarray) -> Rows:
+        here = indices if split else indices[local]
+        return gather(rows, jax.make_array_from_process_local_data(indices_sharding, here))
+
+    return gather_batch
 
 
 def _pick(rows: Rows, indices: jax.Array) -> Rows:
