@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec as P
 
 from alexnet_jax import runtime
 from alexnet_jax.config import Config
-from alexnet_jax.data.statistics import Statistics
+from alexnet_jax.data.statistics import IMAGENET_COLOR_AXES, IMAGENET_COLOR_STD, Statistics
 from alexnet_jax.evaluation import create_predict_step
 from alexnet_jax.optimizer import create_optimizer
 from alexnet_jax.parallel.mesh import create_mesh, feed
@@ -47,12 +47,17 @@ def random_batch(config: Config, mesh: Mesh, size: int) -> tuple[dict[str, jax.A
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (config.batch_size, size, size, 3), dtype=np.uint8)
     labels = random.integers(0, config.model.num_classes, config.batch_size, dtype=np.int32)
-    statistics = Statistics(
+    examples = feed(mesh, {"image": images, "label": labels})
+    return examples, jax.device_put(statistics(size), NamedSharding(mesh, P()))
+
+
+def statistics(size: int) -> Statistics:
+    """Statistics like ImageNet's, for images of this size."""
+    return Statistics(
         mean_image=np.full((size, size, 3), 120.0, np.float32),
-        color_std=np.array([20.0, 37.0, 122.0], np.float32),
-        color_axes=np.eye(3, dtype=np.float32),
+        color_std=np.array(IMAGENET_COLOR_STD, np.float32),
+        color_axes=np.array(IMAGENET_COLOR_AXES, np.float32),
     )
-    return feed(mesh, {"image": images, "label": labels}), jax.device_put(statistics, NamedSharding(mesh, P()))
 
 
 def training(
@@ -64,18 +69,18 @@ def training(
     optimizer = create_optimizer(config.optimizer, NUM_STEPS)
     state = create_train_state(config, optimizer, mesh)
     step = create_train_step(config, optimizer, mesh, NUM_STEPS)
-    examples, statistics = random_batch(config, mesh, STORED_SIZE if augmentation else config.model.image_size)
-    return step, state, examples, statistics
+    examples, measured = random_batch(config, mesh, STORED_SIZE if augmentation else config.model.image_size)
+    return step, state, examples, measured
 
 
 def train_step(variant: str, batch: int, precision: str, width: float, augmentation: bool) -> Work:
     """The whole step: augmentation, forward, backward, update; one batch over and over."""
-    step, state, examples, statistics = training(variant, batch, precision, width, augmentation)
+    step, state, examples, measured = training(variant, batch, precision, width, augmentation)
 
     def run(calls: int) -> None:
         nonlocal state
         for _ in range(calls):
-            state, metrics = step(state, examples, statistics)
+            state, metrics = step(state, examples, measured)
         jax.block_until_ready((state, metrics))
 
     return Work({"training": run}, facts())
@@ -87,9 +92,9 @@ def predict_step(variant: str, batch: int, precision: str, width: float) -> Work
     mesh = create_mesh(config)
     state = create_train_state(config, create_optimizer(config.optimizer, NUM_STEPS), mesh)
     step = create_predict_step(config, mesh, views=1)
-    examples, statistics = random_batch(config, mesh, config.model.image_size)
+    examples, measured = random_batch(config, mesh, config.model.image_size)
     params = state.params
-    return Work({"inference": repeated(lambda: step(params, statistics, examples["image"]))}, facts())
+    return Work({"inference": repeated(lambda: step(params, measured, examples["image"]))}, facts())
 
 
 def matmul(size: int, precision: str) -> Work:

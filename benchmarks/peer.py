@@ -7,6 +7,7 @@ would have to copy them apart in channels_last, and dropout is the inverted one.
 
 import importlib
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -91,7 +92,15 @@ def _modules(shape: LayerShape, towers: int) -> list[tuple[str, nn.Module]]:
 
 
 def train_step(variant: str, batch: int, precision: str, width: float, device: str, layout: str, mode: str) -> Work:
-    """Forward, loss, backward and the update with momentum and weight decay, in PyTorch's fused form."""
+    """The whole step; one batch over and over."""
+    _, _, step = training(variant, batch, precision, width, device, layout, mode)
+    return Work({"training": repeated(step, device)}, facts(device))
+
+
+def training(
+    variant: str, batch: int, precision: str, width: float, device: str, layout: str, mode: str
+) -> tuple[nn.Module, torch.optim.Optimizer, Callable[[], None]]:
+    """The net, its optimizer, and the step: forward, loss, backward and the update in PyTorch's fused form."""
     config = _config(variant, width)
     model, images, labels = _model_and_batch(config, batch, device, layout)
     kernels = [parameter for parameter in model.parameters() if parameter.ndim > 1]
@@ -119,7 +128,7 @@ def train_step(variant: str, batch: int, precision: str, width: float, device: s
         loss_in_mode(images, labels).backward()
         optimizer.step()
 
-    return Work({"training": repeated(step, device)}, facts(device))
+    return model, optimizer, step
 
 
 def predict_step(variant: str, batch: int, precision: str, width: float, device: str, layout: str, mode: str) -> Work:
