@@ -1,6 +1,7 @@
 """A preparation that is killed, meets a full disk or finds something there: it goes on, or says so, and never lies."""
 
 import fcntl
+import io
 import os
 import shutil
 import signal
@@ -15,8 +16,10 @@ import tensorflow_datasets as tfds
 from alexnet_jax.config import DataConfig
 from alexnet_jax.data.datasets import open_dataset
 from alexnet_jax.data.preparation.archives import open_raw
+from alexnet_jax.data.preparation.progress import Progress
+from alexnet_jax.data.preparation.raw import RawImage
 from alexnet_jax.data.preparation.run import prepare
-from alexnet_jax.data.preparation.units import Recipe
+from alexnet_jax.data.preparation.units import TASK, Recipe, process
 from alexnet_jax.errors import UserError
 
 FULL = Path("/dev/full")  # Linux: whatever is written to it meets a full disk
@@ -173,3 +176,45 @@ def test_second_preparation_at_the_same_time_is_refused(tmp_path):
         fcntl.flock(file, fcntl.LOCK_EX)
         with pytest.raises(UserError, match="another process is preparing source"):
             sources.prepare_here("folder", tmp_path)
+
+
+# Memory and progress
+
+
+def test_only_a_bounded_number_of_images_is_loaded_ahead(tmp_path):
+    """However many images there are: they are loaded as fast as they are worked on, and no faster."""
+    loaded, finished, most_ahead = 0, 0, 0
+
+    def load() -> bytes:
+        nonlocal loaded, most_ahead
+        loaded += 1
+        most_ahead = max(most_ahead, loaded - finished)
+        return data
+
+    def done(num_images: int, position: int, skipped: bool) -> None:
+        nonlocal finished
+        finished += num_images
+
+    data = sources.jpeg(1)
+    images = (RawImage("train", f"{number}", 0, load, number) for number in range(2000))
+    recipe = Recipe(8, 95, seed=0, keep_originals=False, name_feature="file_name")
+    ((_, unit),) = process(images, recipe, tmp_path, 2, done)
+    assert loaded == finished == len(unit.keys) == 2000
+    assert most_ahead <= (2 * 2 + 4) * TASK
+
+
+def test_progress_says_how_far_it_is_and_how_long_it_will_take(monkeypatch):
+    """A quarter of the bytes were done before a kill, another quarter took a minute: two are left."""
+    now = 1000.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    stream = io.StringIO()
+    progress = Progress(4_000_000, stream)
+    progress.images(100, 1_000_000, skipped=True)
+    now += 60
+    progress.images(120, 2_000_000, skipped=False)
+    now += 1
+    progress.images(1, 2_000_001, skipped=False)  # too soon for another line in a log
+    assert stream.getvalue() == "220 images, 50.0% of 4.0 MB, 2 images/s, 2 min 0 s left\n"
+    progress.shards("train", 1, 1)
+    progress.close()
+    assert stream.getvalue().endswith("left\nshuffling train: 1 of 1 files\n")

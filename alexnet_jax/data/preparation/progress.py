@@ -16,6 +16,7 @@ class Progress:
         self._num_images = 0
         self._start: tuple[float, int, int] | None = None  # time, images and bytes where the work (re)started
         self._next = 0.0
+        self._open = False  # whether the cursor stands at the end of a line
 
     def images(self, num_images: int, position: int, skipped: bool) -> None:
         """`num_images` more are done, the source is read up to `position`; `skipped`: they were done before a kill."""
@@ -38,14 +39,18 @@ class Progress:
         """File `number` of a split is written."""
         self._say(f"shuffling {split}: {number:,} of {num_shards:,} files", last=number == num_shards)
 
+    def close(self) -> None:
+        """Ends the line."""
+        if self._open:
+            self._stream.write("\n")
+
     def _say(self, text: str, last: bool = False) -> None:
         now = time.monotonic()
         if now < self._next and not last:
             return
         self._next = now + self._interval
-        on_terminal = self._stream.isatty()
-        end = "\n" if last or not on_terminal else ""
-        self._stream.write((f"\r\x1b[K{text}" if on_terminal else text) + end)
+        self._open = self._stream.isatty() and not last
+        self._stream.write((f"\r\x1b[K{text}" if self._stream.isatty() else text) + ("" if self._open else "\n"))
         self._stream.flush()
 
 

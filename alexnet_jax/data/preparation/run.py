@@ -48,7 +48,8 @@ def prepare(raw: RawData, recipe: Recipe, data_dir: Path, *, max_broken: int, nu
         with _locked(scratch):
             _resume_or_begin(plan, scratch)
             _check_disk(raw, recipe, scratch)
-            finished = _prepare(raw, recipe, plan, scratch, max_broken, num_workers)
+            with contextlib.closing(Progress(raw.num_bytes)) as progress:
+                finished = _prepare(raw, recipe, plan, scratch, max_broken, num_workers, progress)
             finished.rename(target)
             shutil.rmtree(scratch)
     except OSError as error:
@@ -103,6 +104,8 @@ def _locked(scratch: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(f"another process is preparing {scratch.parent.name} in {scratch}; wait for it.") from None
+        except OSError:
+            pass  # a file system without locks, as some clusters have: then it is the user who takes care
         yield
 
 
@@ -121,10 +124,15 @@ def _check_disk(raw: RawData, recipe: Recipe, scratch: Path) -> None:
 
 
 def _prepare(
-    raw: RawData, recipe: Recipe, plan: Mapping[str, Any], scratch: Path, max_broken: int, num_workers: int
+    raw: RawData,
+    recipe: Recipe,
+    plan: Mapping[str, Any],
+    scratch: Path,
+    max_broken: int,
+    num_workers: int,
+    progress: Progress,
 ) -> Path:
     """Makes everything in the hidden folder; returns the finished part of it."""
-    progress = Progress(raw.num_bytes)
     units: dict[str, list[Unit]] = {split: [] for split in raw.splits}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # images.py has a limit of its own
