@@ -1,7 +1,9 @@
 """What all commands share: reading flags, and ending a user's mistake with one sentence and an exit status."""
 
 import ast
+import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -59,8 +61,12 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
     def guarded(argv: Sequence[str]) -> None:
         try:
             main(argv[1:])
+            sys.stdout.flush()
         except UserError as error:
             _fail(error)
+        except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(128 + signal.SIGPIPE)
 
     logging.set_verbosity(logging.WARNING)
     app.run(guarded, flags_parser=_parse_flags)

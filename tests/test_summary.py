@@ -129,3 +129,9 @@ def test_mistakes_end_in_one_sentence(arguments, words):
     (line,) = result.stderr.splitlines()
     assert line.startswith("error: ")
     assert words in line
+
+
+def test_a_reader_that_stops_reading_is_no_error() -> None:
+    command = f"{sys.executable} -m alexnet_jax.summary --config=configs/paper.py | head -n 1"
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
+    assert result.stderr == ""
