@@ -8,13 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import simplejpeg
 import tensorflow_datasets as tfds
 
 from alexnet_jax.config import DataConfig
-from alexnet_jax.data import digits
+from alexnet_jax.data import datasets, digits
 from alexnet_jax.data.builder import write_tfds
 from alexnet_jax.data.datasets import open_dataset
 from alexnet_jax.data.pipeline import evaluation_batches, train_batches
@@ -123,7 +124,7 @@ def test_killed_preparation_leaves_nothing_that_looks_whole(tmp_path):
     program = f"""
 import os
 from pathlib import Path
-from alexnet_jax.data import digits
+from alexnet_jax.data import datasets, digits
 digits.save_statistics = lambda *_: os._exit(9)
 digits.prepare(Path({str(tmp_path)!r}))
 """
@@ -143,6 +144,7 @@ def test_no_tensorflow(digits_root):
     """Preparing, reading and iterating import no TensorFlow, and the process ends by itself with batches left over."""
     program = f"""
 import sys
+import cv2
 import numpy as np
 from alexnet_jax.config import DataConfig
 from alexnet_jax.data import augmentation, digits
@@ -259,8 +261,7 @@ def test_damaged_records(tmp_path):
     (shard,) = write_small(tmp_path).glob("*train*")
     content = bytearray(shard.read_bytes())
     first = content.index(b"\xff\xd8\xff")
-    for start in range(first, len(content) - 100, 1000):
-        content[start + 100 : start + 110] = bytes(10)
+    content[first + 100 : first + 110] = bytes(10)
     shard.write_bytes(content)
     with pytest.raises(UserError, match=r"record \d of split 'train' of .*small.* can't be read"):
         read_all(open_dataset(config(tmp_path)).train)
@@ -285,3 +286,100 @@ def test_broken_image_names_its_record(tmp_path, image):
     with pytest.raises(UserError, match=r"record \d of split 'train'"):
         list(zip(batches, range(2), strict=False))
     batches.close()
+
+
+# Sets that others prepared, or that TFDS knows
+
+
+class PhotosForTests(tfds.core.GeneratorBasedBuilder):
+    """What a data set of TFDS looks like; defining it makes its name known to TFDS."""
+
+    VERSION = tfds.core.Version("1.2.0")
+    pkg_dir_path = None
+    failure: Exception | None = None
+
+    def _info(self):
+        features = {
+            "image": tfds.features.Image(shape=(8, 8, 3), encoding_format="jpeg"),
+            "label": tfds.features.ClassLabel(names=["a", "b"]),
+        }
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+    def _split_generators(self, dl_manager):
+        if self.failure:
+            raise self.failure
+        return {"train": self._generate_examples(30), "validation": self._generate_examples(4)}
+
+    def _generate_examples(self, count):
+        for i in range(count):
+            yield i, {"image": jpeg(5 * i), "label": i % 2}
+
+
+def test_set_of_tfds_is_downloaded_once_and_its_statistics_are_computed(tmp_path, capsys):
+    opened = open_dataset(config(tmp_path, "photos_for_tests"))
+    assert "Downloading photos_for_tests to" in capsys.readouterr().out
+    assert (len(opened.train), len(opened.evaluation), opened.label_names) == (30, 4, ("a", "b"))
+    images, labels = read_all(opened.train)
+    numbers = images[:, 0, 0, 0] // 5
+    assert sorted(numbers) == list(range(30))
+    assert (labels == numbers % 2).all()
+    np.testing.assert_allclose(opened.statistics.mean_image, images.mean(axis=0), rtol=1e-6)
+    again = open_dataset(config(tmp_path, "photos_for_tests"))
+    np.testing.assert_array_equal(again.statistics.mean_image, opened.statistics.mean_image)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("failure", "message"),
+    [
+        (
+            ConnectionError("Failed to resolve 'example.org'\n..."),
+            r"can't be downloaded to .* resolve 'example.org'\); c",
+        ),
+        (tfds.download.DownloadError("status 404"), r"can't be downloaded to .*\(status 404\); connect to the network"),
+        (
+            ModuleNotFoundError("No module", name="tensorflow"),
+            "needs the package tensorflow .* `tfds build photos_for_",
+        ),
+    ],
+)
+def test_set_of_tfds_that_cannot_be_downloaded(tmp_path, monkeypatch, failure, message):
+    monkeypatch.setattr(PhotosForTests, "failure", failure)
+    with pytest.raises(UserError, match=message):
+        open_dataset(config(tmp_path, "photos_for_tests"))
+    monkeypatch.undo()
+    assert len(open_dataset(config(tmp_path, "photos_for_tests")).train) == 30
+
+
+def test_set_that_nobody_knows_is_an_image_folder_to_be_prepared(tmp_path):
+    with pytest.raises(UserError, match=r"prepare --dataset=folder --name=my_photos --source=PATH"):
+        open_dataset(config(tmp_path, "my_photos"))
+
+
+def test_set_that_must_be_downloaded_by_hand(tmp_path, monkeypatch):
+    monkeypatch.setattr(PhotosForTests, "MANUAL_DOWNLOAD_INSTRUCTIONS", "Sign up and download.")
+    with pytest.raises(UserError, match=r"no data set in .*--dataset=folder --name=photos_for_tests"):
+        open_dataset(config(tmp_path, "photos_for_tests"))
+
+
+def test_statistics_of_gray_images_stored_as_png(tmp_path):
+    """As MNIST's: one channel, without loss."""
+    directory = write_small(
+        tmp_path, image=lambda value: cv2.imencode(".png", np.full((8, 8), value, np.uint8))[1].tobytes()
+    )
+    (directory / "statistics.npz").unlink()
+    opened = open_dataset(config(tmp_path))
+    np.testing.assert_allclose(opened.statistics.mean_image, np.full((8, 8, 3), 45), rtol=1e-6)
+    np.testing.assert_allclose(opened.statistics.color_std, [0, 0, np.sqrt(3) * np.std(10 * np.arange(10))], rtol=1e-5)
+
+
+def test_statistics_that_cannot_be_written(tmp_path, monkeypatch):
+    write_small(tmp_path, statistics=False)
+
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(datasets, "save_statistics", refuse)
+    with pytest.raises(UserError, match=r"data\.dir: the statistics .* can't be written to .*small.*Permission denied"):
+        open_dataset(config(tmp_path))
+    assert not list(tmp_path.rglob(".statistics-*"))

@@ -1,6 +1,7 @@
 """From the name of a data set to its examples, label names and statistics."""
 
 import dataclasses
+import tempfile
 from pathlib import Path
 
 import tensorflow_datasets as tfds
@@ -8,11 +9,13 @@ from google.protobuf import json_format
 
 from alexnet_jax.config import DataConfig
 from alexnet_jax.data import digits
+from alexnet_jax.data.downloads import download
+from alexnet_jax.data.pipeline import consecutive_batches
+from alexnet_jax.data.preparation.archives import PUBLISHED
 from alexnet_jax.data.sources import JpegSource
-from alexnet_jax.data.statistics import Statistics, load_statistics
+from alexnet_jax.data.statistics import FILE_NAME as STATISTICS
+from alexnet_jax.data.statistics import Statistics, compute_statistics, load_statistics, save_statistics
 from alexnet_jax.errors import UserError
-
-PUBLISHED = ("imagenet2012", "imagenet2010", "cifar10", "imagenette")  # what `alexnet_jax.prepare` knows by name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,13 +40,13 @@ class Dataset:
 
 
 def open_dataset(config: DataConfig) -> Dataset:
-    """Opens `config.name` in `config.dir`; "digits" is made there on first use.
+    """Opens `config.name` in `config.dir`; "digits" is made there on first use, sets of TFDS are downloaded to it.
 
     A name is the set's folder in `config.dir`; `name/version` or `name/config/version` picks one of several. UserError
     if the set or a split is missing, one of its files is missing or damaged, or it was not prepared for training.
     """
     root = Path(config.dir).expanduser()
-    directory = digits.prepare(root) if config.name == digits.NAME else find_directory(root, config.name)
+    directory = find_directory(root, config.name)
     try:
         builder = tfds.builder_from_directory(directory)
     except (OSError, ValueError, KeyError, json_format.ParseError) as error:
@@ -51,6 +54,8 @@ def open_dataset(config: DataConfig) -> Dataset:
             f"{directory} can't be read as a TFDS data set ({error}); delete it and prepare the data set again."
         ) from error
     _check_features(directory, builder.info)
+    if not (directory / STATISTICS).exists():
+        _write_statistics(directory, builder, config)
     statistics = load_statistics(directory)
     return Dataset(
         name=config.name,
@@ -62,7 +67,26 @@ def open_dataset(config: DataConfig) -> Dataset:
 
 
 def find_directory(root: Path, name: str) -> Path:
-    """The folder of the data set `name` under `root`: its newest version; UserError if there is none or a choice."""
+    """The folder of the data set `name` under `root`, after making or downloading it if it is one of those.
+
+    It is the one of the newest version. UserError if there is none, or there are several configs.
+    """
+    if name == digits.NAME:
+        return digits.prepare(root)
+    found = _newest(root, name)
+    if found is None and name not in PUBLISHED and download(name, root):
+        found = _newest(root, name)
+    if found is None:
+        dataset = name if name in PUBLISHED else f"folder --name={name}"
+        raise UserError(
+            f"data.name={name!r}: there is no data set in {root / name}; make it with `python -m alexnet_jax.prepare "
+            f"--dataset={dataset} --source=PATH --data_dir={root}`, or set data.dir to the folder that holds it."
+        )
+    return found
+
+
+def _newest(root: Path, name: str) -> Path | None:
+    """The folder of the newest version, None if there is none; UserError if there are several configs."""
     base = root / name
     for depth in ("", "*/", "*/*/"):  # name/config/version, name/version, name
         found = sorted((path.parent for path in base.glob(f"{depth}dataset_info.json")), key=_version)
@@ -71,11 +95,27 @@ def find_directory(root: Path, name: str) -> Path:
                 return found[-1]
             choices = ", ".join(sorted(f"{name}/{path.name}" for path in parents))
             raise UserError(f"data.name={name!r}: {base} holds several configs; choose one of {choices}.")
-    dataset = name if name in PUBLISHED else f"folder --name={name}"
-    raise UserError(
-        f"data.name={name!r}: there is no data set in {base}; make it with `python -m alexnet_jax.prepare "
-        f"--dataset={dataset} --source=PATH --data_dir={root}`, or set data.dir to the folder that holds it."
-    )
+    return None
+
+
+def _write_statistics(directory: Path, builder: tfds.core.DatasetBuilder, config: DataConfig) -> None:
+    """Computes and writes the statistics of a set that others prepared, if all its images are squares of one size."""
+    height, width, _ = builder.info.features["image"].shape
+    if height is None or height != width:
+        return
+    source = JpegSource(builder, config.train_split, height)
+    print(f"Computing the mean image and the colors of {len(source):,} images in {directory}, once.", flush=True)
+    batches = consecutive_batches(source, 0, len(source), batch_size=64, read_threads=config.read_threads)
+    statistics = compute_statistics(image for batch in batches for image in batch["image"])
+    try:
+        with tempfile.TemporaryDirectory(prefix=".statistics-", dir=directory) as scratch:
+            save_statistics(statistics, Path(scratch))
+            (Path(scratch) / STATISTICS).replace(directory / STATISTICS)
+    except OSError as error:
+        raise UserError(
+            f"data.dir: the statistics of the images can't be written to {directory} ({error.strerror or error}); make "
+            "that folder writable, or copy the data set to one that is."
+        ) from error
 
 
 def _version(directory: Path) -> tuple[int, ...]:

@@ -4,16 +4,15 @@ They lie beside the records that they were made from, in `raw/SPLIT/` of the dat
 [N, S, S, 3]) and `labels.npy` (int32 [N]), which NumPy opens, and the description of what they were made from.
 """
 
-import contextlib
-import fcntl
 import json
 import math
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from alexnet_jax.data.exclusive import exclusive
 from alexnet_jax.data.pipeline import consecutive_batches
 from alexnet_jax.data.sources import JpegSource
 from alexnet_jax.errors import UserError
@@ -52,7 +51,7 @@ def open_raw(source: JpegSource, read_threads: int) -> RawSource:
     try:
         if _made_from(target) != source.identity:
             target.parent.mkdir(exist_ok=True)
-            with _only_one(target.parent / f".{source.split}.lock"):
+            with exclusive(target.parent / f".{source.split}.lock"):
                 if _made_from(target) != source.identity:  # nobody else did it meanwhile
                     _decode(source, target, read_threads)
     except OSError as error:
@@ -104,14 +103,6 @@ def _check_free_space(directory: Path, needed: int) -> None:
             f"data.feed='raw' needs {needed / 2**30:,.1f} GiB in {directory}, and {free / 2**30:,.1f} GiB are free; "
             "free some space or take data.feed='jpeg'."
         )
-
-
-@contextlib.contextmanager
-def _only_one(path: Path) -> Iterator[None]:
-    """Waits until no other process is in here; a process that ends, however it does, lets the next one in."""
-    with open(path, "a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _open(path: Path, dtype: type, shape: tuple[int, ...]) -> np.ndarray:

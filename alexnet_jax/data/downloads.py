@@ -1,0 +1,44 @@
+"""Data sets of TensorFlow Datasets that download by themselves, where there is a network."""
+
+from pathlib import Path
+
+import tensorflow_datasets as tfds
+
+from alexnet_jax.data.exclusive import exclusive
+from alexnet_jax.errors import UserError
+
+_FAILURES = (OSError, tfds.download.DownloadError, tfds.download.download_manager.NonMatchingChecksumError)
+
+
+def download(name: str, root: Path) -> bool:
+    """Prepares the TFDS data set `name` (or `name/config`) in `root`, as ArrayRecord; False if it is not one of those.
+
+    Those that must be downloaded by hand are not: for ImageNet there is `python -m alexnet_jax.prepare`. UserError if
+    there is no network, or the set's own code needs a package that is not here, TensorFlow for example.
+    """
+    try:
+        builder = tfds.builder(name, data_dir=root, file_format="array_record")
+    except ValueError:  # TFDS knows no set, or no config, of this name
+        return False
+    if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
+        return False
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with exclusive(root / ".download.lock"):
+            print(f"Downloading {name} to {builder.data_dir}, once.", flush=True)
+            builder.download_and_prepare()  # does nothing if another process did it meanwhile
+    except ImportError as error:
+        raise UserError(
+            f"data.name={name!r} can't be prepared here: TFDS needs the package {error.name} for it; run `tfds build "
+            f"{name} --file_format=array_record --data_dir={root}` in another environment that has it."
+        ) from error
+    except _FAILURES as error:
+        raise UserError(
+            f"data.name={name!r} can't be downloaded to {root} ({_first_line(error)}); connect to the network, or copy "
+            f"the data set from a machine on which `tfds build {name} --file_format=array_record` ran."
+        ) from error
+    return True
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).split("\n", 1)[0][:200]
