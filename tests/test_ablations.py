@@ -4,7 +4,7 @@ import pytest
 
 from alexnet_jax.config import Config, ModelConfig
 from alexnet_jax.model.ablations import ContradictionError, build_net
-from alexnet_jax.model.architecture import Activation, Dropout, He, Net, layer_shapes
+from alexnet_jax.model.architecture import Activation, Dropout, Gaussian, He, Net, layer_shapes
 from alexnet_jax.model.variants import VARIANTS
 from alexnet_jax.validation import faults
 
@@ -91,12 +91,12 @@ def test_any_width_splits_into_the_towers(variant, width):
             assert features % net.towers == 0
 
 
-def test_he_initialization_keeps_the_biases():
+def test_he_initialization_keeps_the_biases_and_the_kernels_on_the_image():
     net = build_net(ModelConfig(variant="original", initialization="he"))
     published = {layer.name: layer for layer in VARIANTS["original"].layers}
     for layer in net.layers:
         if hasattr(layer, "kernel_init"):
-            assert layer.kernel_init == He()
+            assert layer.kernel_init == (Gaussian(0.01) if layer.name == "conv1" else He())
             assert layer.bias_init == published[layer.name].bias_init
 
 

@@ -136,11 +136,18 @@ def scaled(net: Net, conv_width: float, fc_width: float) -> Net:
 
 
 def he_initialized(net: Net) -> Net:
-    """Kernels of standard deviation sqrt(2 / fan-in): what the published constants are close to at full width."""
+    """Kernels of standard deviation sqrt(2 / fan-in): what the published constants are close to at full width.
+
+    The kernels on the image stay as published: it has three channels however narrow the net is, and pixels of 0 to 255
+    through kernels six times as large are more than the learning rate stands.
+    """
 
     def change(layer: Layer) -> Layer:
-        if isinstance(layer, Convolution | Dense | Classifier):
-            return dataclasses.replace(layer, kernel_init=He())
+        match layer:
+            case Convolution(sees="image"):
+                return layer
+            case Convolution() | Dense() | Classifier():
+                return dataclasses.replace(layer, kernel_init=He())
         return layer
 
     return dataclasses.replace(net, layers=tuple(map(change, net.layers)))
