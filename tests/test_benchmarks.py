@@ -59,11 +59,9 @@ def in_torch_s_order(kernel: np.ndarray, shape: LayerShape) -> np.ndarray:
     """A kernel of ours as PyTorch keeps it; fully connected ones see channels before rows and columns."""
     if kernel.ndim == 2 and len(shape.input_shape) == 1:
         return kernel.T
-    units = kernel.shape[-1]
-    of_map = kernel.reshape(*(shape.input_shape if kernel.ndim == 2 else kernel.shape[:-1]), units).transpose(
-        3, 2, 0, 1
-    )
-    return of_map if kernel.ndim == 4 else of_map.reshape(units, -1)
+    seen = shape.input_shape if kernel.ndim == 2 else kernel.shape[:-1]
+    of_map = kernel.reshape(*seen, -1).transpose(3, 2, 0, 1)
+    return of_map if kernel.ndim == 4 else of_map.reshape(len(of_map), -1)
 
 
 @pytest.mark.parametrize("variant", ["paper", "original", "one_weird_trick"])
