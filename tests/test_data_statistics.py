@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from alexnet_jax.data import statistics as statistics_module
-from alexnet_jax.data.statistics import Statistics, compute_statistics, load_statistics, save_statistics
+from alexnet_jax.data.statistics import (
+    Statistics,
+    Sums,
+    color_products,
+    compute_statistics,
+    load_statistics,
+    save_statistics,
+)
 from alexnet_jax.errors import UserError
 
 
@@ -41,6 +48,30 @@ def test_sums_are_exact_where_float64_sums_are_not():
     statistics = compute_statistics(images)
     np.testing.assert_allclose(statistics.color_std, [0, 0, np.sqrt(share * (1 - share))], rtol=1e-6)
     np.testing.assert_allclose(statistics.color_axes[:, 2], [1, 0, 0], atol=1e-7)
+
+
+@pytest.mark.parametrize("count", [1, 256, 257, 258, 515])
+def test_sums_of_white_images_do_not_overflow(count):
+    sums = Sums.of([np.full((2, 2, 3), 255, np.uint8)] * count)
+    assert sums.num_images == count
+    assert (sums.pixels == 255 * count).all()
+    assert (sums.products == 4 * 255**2 * count).all()
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 24, 256])
+def test_color_products_are_exact(size):
+    random = np.random.default_rng(size).integers(0, 256, (size, size, 3), dtype=np.uint8)
+    extreme = np.where(random > 127, 255, 0).astype(np.uint8)
+    for image in (random, extreme, np.full_like(random, 255)):
+        pixels = image.reshape(-1, 3).astype(np.int64)
+        np.testing.assert_array_equal(color_products(image), pixels.T @ pixels)
+
+
+def test_parts_add_up_in_any_order():
+    images = colored_images(9)
+    parts = [Sums.of(images[:2]), Sums.of(images[2:3]), Sums.of(images[3:])]
+    for one, other in zip(parts[2] + parts[0] + parts[1], Sums.of(images), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_gray_images_have_one_axis():

@@ -1,6 +1,7 @@
 """ImageNet from its official archives: synthetic ones, a thousand classes and every odd file, exact to the label."""
 
 import collections
+import contextlib
 import dataclasses
 import gzip
 import json
@@ -17,7 +18,7 @@ from alexnet_jax.data.datasets import open_dataset
 from alexnet_jax.data.pipeline import evaluation_batches
 from alexnet_jax.data.preparation import devkit
 from alexnet_jax.data.preparation.archives import open_raw
-from alexnet_jax.data.preparation.images import decode, encode_jpeg, resize_and_crop
+from alexnet_jax.data.preparation.images import BrokenImageError, decode, encode_jpeg, resize_and_crop
 from alexnet_jax.data.preparation.run import prepare
 from alexnet_jax.data.preparation.units import Recipe
 from alexnet_jax.data.sources import decode_image
@@ -100,12 +101,21 @@ def test_stock_tfds_reads_it_as_its_own_imagenet(prepared):
     assert data[0]["image"].shape == (SIZE, SIZE, 3)
 
 
-def test_statistics_are_those_of_the_stored_images(prepared):
-    folder, _, _ = prepared
+def test_statistics_are_those_of_the_resized_images(prepared):
+    """To the bit those before compression, and within half a gray level those that training reads."""
+    folder, train, _ = prepared
     dataset = open_dataset(DataConfig(name="imagenet2012", dir=str(folder.parents[1])))
-    (batch,) = evaluation_batches(dataset.train, batch_size=len(dataset.train), rows=np.arange(len(dataset.train)))
-    for found, expected in zip(dataset.statistics, compute_statistics(batch["image"]), strict=True):
+    resized = []
+    for _, data in train.values():
+        with contextlib.suppress(BrokenImageError):
+            resized.append(resize_and_crop(decode(data).pixels, SIZE))
+    for found, expected in zip(dataset.statistics, compute_statistics(resized), strict=True):
         np.testing.assert_array_equal(found, expected)
+    (batch,) = evaluation_batches(dataset.train, batch_size=len(dataset.train), rows=np.arange(len(dataset.train)))
+    stored = compute_statistics(batch["image"])
+    means = (statistics.mean_image.mean(axis=(0, 1)) for statistics in (dataset.statistics, stored))
+    np.testing.assert_allclose(*means, atol=0.5)
+    np.testing.assert_allclose(dataset.statistics.color_std, stored.color_std, atol=0.5)
 
 
 def test_metadata_names_the_classes_and_the_recipe(prepared):

@@ -95,6 +95,7 @@ def test_shorter_side_and_central_crop(height, width):
     else:  # only the middle of a very long image is resized
         assert np.abs(found.astype(int) - resized[top : top + 64, left : left + 64]).mean() < 2
     assert found.flags.c_contiguous
+    assert not np.shares_memory(found, image)  # which is the next image's soon
 
 
 def test_shrinking_by_a_whole_factor_is_the_mean_of_the_pixels():

@@ -13,6 +13,7 @@ from PIL import Image
 from alexnet_jax.config import Config, DataConfig
 from alexnet_jax.data.datasets import open_dataset
 from alexnet_jax.data.preparation.imagenette import CLASSES
+from alexnet_jax.data.statistics import compute_statistics, load_statistics
 from alexnet_jax.train import train_and_evaluate
 from configs import cifar10 as cifar10_config
 from configs import folder as folder_config
@@ -167,3 +168,15 @@ def test_folder_without_splits_holds_out_a_part_of_each_class(tmp_path):
         f"{name}/{number}.jpg".encode() for name in ("ant", "bee") for number in range(20)
     )
     assert [sum(name.startswith(kind) for name in files["validation"]) for kind in (b"ant", b"bee")] == [2, 2]
+
+
+def test_statistics_of_images_that_have_the_size_already(tmp_path):
+    """Nothing is resized then: what is measured is still each image, not the next one in its memory."""
+    sources.folder(tmp_path / "source", ("ant", "bee"), ("train", "val"), images=40)
+    images = []
+    for number, path in enumerate(sorted((tmp_path / "source" / "train").rglob("*.jpg"))):
+        path.write_bytes(sources.encode(sources.pixels(number, 32, 32)))
+        images.append(sources.decoded(path.read_bytes()))
+    statistics = load_statistics(sources.prepare_here("folder", tmp_path))
+    for found, expected in zip(statistics, compute_statistics(images), strict=True):
+        np.testing.assert_array_equal(found, expected)

@@ -90,7 +90,8 @@ def write_records(path: Path, records: Iterable[bytes]) -> None:
     """Writes an ArrayRecord file; OSError if it can't be written. What has the name is whole."""
     unfinished = path.with_name(f".{path.name}.unfinished")
     try:
-        writer = array_record_module.ArrayRecordWriter(str(unfinished), "group_size:1")  # for random access, as TFDS
+        # One record a group, as TFDS, for random access; encoded images can't be compressed further.
+        writer = array_record_module.ArrayRecordWriter(str(unfinished), "group_size:1,uncompressed")
         for record in records:
             writer.write(record)
         writer.close()

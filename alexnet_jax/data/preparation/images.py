@@ -5,7 +5,6 @@ area averaging when shrinking, cubic interpolation when enlarging, sizes rounded
 """
 
 import io
-import struct
 import zlib
 from typing import NamedTuple
 
@@ -73,17 +72,12 @@ def _decode_with_pillow(data: bytes) -> Decoded:
                 gray = (np.asarray(image) >> 8).astype(np.uint8)
                 return Decoded(np.repeat(gray[..., None], 3, axis=-1), (*oddities, "16 bits"))
             return Decoded(np.asarray(image.convert("RGB")), tuple(oddities) or ("JPEG with errors",))
-    # What Pillow's decoders are known to raise on the bytes of strangers.
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        EOFError,
-        struct.error,
-        zlib.error,
-        Image.DecompressionBombError,
-    ) as error:
-        raise BrokenImageError(str(error).split(" <_io")[0]) from error
+    except BrokenImageError:
+        raise
+    # On the bytes of strangers Pillow's decoders raise whatever their code runs into, an IndexError for example; none
+    # of it may end a preparation of hours, and all of it is listed.
+    except Exception as error:
+        raise BrokenImageError(f"{type(error).__name__}: {error}".split(" <_io")[0]) from error
 
 
 def _check_size(width: int, height: int) -> None:
@@ -110,24 +104,27 @@ def _is_turned(data: bytes) -> bool:
     try:
         exif.load(data[start : start + 65536])
         return exif.get(_ORIENTATION, 1) != 1
-    except (OSError, SyntaxError, ValueError, struct.error):  # damaged EXIF does no harm to the image
+    except Exception:  # as above; damaged EXIF does no harm to the image
         return False
 
 
 def resize_and_crop(pixels: np.ndarray, size: int) -> np.ndarray:
-    """uint8 [H, W, 3] -> [size, size, 3]: the shorter side becomes `size`, and of the longer one the middle is kept."""
+    """uint8 [H, W, 3] -> [size, size, 3]: the shorter side becomes `size`, and of the longer one the middle is kept.
+
+    The result lies in memory of its own, whatever size the image had.
+    """
     pixels = _central(pixels, *(min(side, MAX_ASPECT * min(pixels.shape[:2])) for side in pixels.shape[:2]))
     height, width = pixels.shape[:2]
     scale = size / min(height, width)
     if scale != 1:
         new_size = (int(scale * width + 0.5), int(scale * height + 0.5))
         pixels = cv2.resize(pixels, new_size, interpolation=cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA)
-    return _central(pixels, size, size)
+    return _central(pixels, size, size).copy()
 
 
 def _central(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
     top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
-    return np.ascontiguousarray(pixels[top : top + height, left : left + width])
+    return pixels[top : top + height, left : left + width]
 
 
 def encode_jpeg(pixels: np.ndarray, quality: int) -> bytes:

@@ -6,6 +6,7 @@ known of them. After a kill, finished units are skipped; only the one that was a
 
 import collections
 import dataclasses
+import functools
 import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +27,6 @@ from alexnet_jax.data.preparation.images import (
     resize_and_crop,
 )
 from alexnet_jax.data.preparation.raw import RawImage
-from alexnet_jax.data.sources import decode_image
 from alexnet_jax.data.statistics import Sums
 
 UNIT = 4096  # images; their records are held in memory: 120 MB of 256 x 256
@@ -92,24 +92,44 @@ def process(
 ) -> Iterator[tuple[str, Unit]]:
     """Makes the units of all images that are not yet in `directory`, and yields each with the name of its split.
 
-    `done(number of images, position, skipped)` is called after every task. OSError if a unit can't be written.
+    Images are loaded here, one after the other, and worked on by threads, a bounded number ahead; what they hand back
+    is taken in the order of the images. `done(number of images, position, skipped)` is called after every task.
+    OSError if a unit can't be written.
     """
     cv2.setNumThreads(1)  # the threads below are all there should be
+    waiting: collections.deque[Callable[[], tuple[str, Unit] | None]] = collections.deque()
+
+    def take(down_to: int) -> Iterator[tuple[str, Unit]]:
+        while len(waiting) > down_to:
+            if finished := waiting.popleft()():
+                yield finished
+
     with ThreadPoolExecutor(num_workers) as pool:
         try:
-            numbers: collections.Counter[str] = collections.Counter()
-            for split, of_split in itertools.groupby(images, lambda image: image.split):
-                for of_unit in _chunks(of_split, UNIT):
-                    path = directory / f"{split}-{numbers[split]:05d}"
-                    numbers[split] += 1
-                    if (unit := load(path)) is None:
-                        unit = _make(of_unit, recipe, path, pool, 2 * num_workers + 2, done)
-                    else:
-                        *_, last = of_unit  # passes over them; nothing is read
-                        done(unit.num_images, last.position, True)
-                    yield split, unit
+            for split, path, of_unit in _divide(images, directory):
+                if unit := load(path):
+                    *_, last = of_unit  # passes over them; nothing is read
+                    waiting.append(functools.partial(_pass_on, split, unit, last.position, done))
+                    continue
+                work = _UnitAtWork(split, path, done)
+                for task in _chunks(of_unit, TASK):
+                    loaded = [(image, image.load()) for image in task]
+                    future = pool.submit(_work, loaded, recipe)
+                    waiting.append(functools.partial(work.add, loaded[-1][0].position, future))
+                    yield from take(down_to=2 * num_workers + 2)
+                waiting.append(work.finish)  # the threads go on with the next unit meanwhile
+            yield from take(down_to=0)
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _divide(images: Iterator[RawImage], directory: Path) -> Iterator[tuple[str, Path, Iterator[RawImage]]]:
+    """The stream cut into units of one split each: split, where the unit lies without suffix, its images."""
+    numbers: collections.Counter[str] = collections.Counter()
+    for split, of_split in itertools.groupby(images, lambda image: image.split):
+        for of_unit in _chunks(of_split, UNIT):
+            yield split, directory / f"{split}-{numbers[split]:05d}", of_unit
+            numbers[split] += 1
 
 
 def _chunks(images: Iterator[RawImage], size: int) -> Iterator[Iterator[RawImage]]:
@@ -117,49 +137,44 @@ def _chunks(images: Iterator[RawImage], size: int) -> Iterator[Iterator[RawImage
         yield itertools.chain([first], itertools.islice(images, size - 1))
 
 
-def _make(
-    images: Iterator[RawImage],
-    recipe: Recipe,
-    path: Path,
-    pool: ThreadPoolExecutor,
-    max_waiting: int,
-    done: Callable[[int, int, bool], None],
-) -> Unit:
-    """Makes a unit. Images are loaded here, one after the other, and worked on in the pool, a bounded number ahead."""
-    waiting: collections.deque[tuple[int, Future[_Part]]] = collections.deque()
-    parts: list[_Part] = []
-    sums: Sums | None = None
+def _pass_on(split: str, unit: Unit, position: int, done: Callable[[int, int, bool], None]) -> tuple[str, Unit]:
+    done(unit.num_images, position, True)
+    return split, unit
 
-    def take() -> None:
-        nonlocal sums
-        position, future = waiting.popleft()
+
+class _UnitAtWork:
+    """Collects the parts of a unit in the order of its images."""
+
+    def __init__(self, split: str, path: Path, done: Callable[[int, int, bool], None]):
+        self._split = split
+        self._path = path
+        self._done = done
+        self._parts: list[_Part] = []
+        self._sums: Sums | None = None
+
+    def add(self, position: int, future: Future[_Part]) -> None:
+        """Waits for a task and takes what it made."""
         part = future.result()
         if part.sums:
-            sums = sums + part.sums if sums else part.sums
-        parts.append(part._replace(sums=None))
-        done(part.num_images, position, False)
+            self._sums = self._sums + part.sums if self._sums else part.sums
+        self._parts.append(part._replace(sums=None))
+        self._done(part.num_images, position, False)
 
-    for task in _chunks(images, TASK):
-        loaded = [(image, image.load()) for image in task]
-        waiting.append((loaded[-1][0].position, pool.submit(_work, loaded, recipe)))
-        if len(waiting) > max_waiting:
-            take()
-    while waiting:
-        take()
-
-    records = sorted(itertools.chain.from_iterable(part.records for part in parts))
-    unit = Unit(
-        path=_records_path(path),
-        keys=np.array([key for key, _ in records], np.uint64),
-        ends=np.cumsum([len(record) for _, record in records], dtype=np.int64),
-        sums=sums,
-        num_images=sum(part.num_images for part in parts),
-        broken=[entry for part in parts for entry in part.broken],
-        oddities=dict(sum((part.oddities for part in parts), collections.Counter())),
-        labels=dict(sum((part.labels for part in parts), collections.Counter())),
-    )
-    _save(unit, path, [record for _, record in records])
-    return unit
+    def finish(self) -> tuple[str, Unit]:
+        """Sorts and writes the records."""
+        records = sorted(itertools.chain.from_iterable(part.records for part in self._parts))
+        unit = Unit(
+            path=_records_path(self._path),
+            keys=np.array([key for key, _ in records], np.uint64),
+            ends=np.cumsum([len(record) for _, record in records], dtype=np.int64),
+            sums=self._sums,
+            num_images=sum(part.num_images for part in self._parts),
+            broken=[entry for part in self._parts for entry in part.broken],
+            oddities=dict(sum((part.oddities for part in self._parts), collections.Counter())),
+            labels=dict(sum((part.labels for part in self._parts), collections.Counter())),
+        )
+        _save(unit, self._path, [record for _, record in records])
+        return self._split, unit
 
 
 def _work(images: Sequence[tuple[RawImage, Any]], recipe: Recipe) -> _Part:
@@ -182,17 +197,8 @@ def _work(images: Sequence[tuple[RawImage, Any]], recipe: Recipe) -> _Part:
         oddities.update(decoded.oddities)
         labels.update([str(image.label)])
         if image.split == TRAIN:
-            training.append(encoded)
-    sums = Sums.of(_stored(training, recipe.size)) if training else None
-    return _Part(len(images), records, sums, broken, oddities, labels)
-
-
-def _stored(images: Sequence[bytes], size: int) -> Iterator[np.ndarray]:
-    """The images as training will read them, uint8 [size, size, 3], each in the memory of the one before."""
-    pixels = np.empty((size, size, 3), np.uint8)
-    for data in images:
-        decode_image(data, pixels)
-        yield pixels
+            training.append(pixels)
+    return _Part(len(images), records, Sums.of(training) if training else None, broken, oddities, labels)
 
 
 # A unit on disk
