@@ -16,7 +16,7 @@ from configs import imagenet
 def get_config() -> Config:
     """Digits instead of ImageNet; what is not changed here is the paper's."""
     config = imagenet.get_config()
-    config.num_epochs = 60.0
+    config.num_epochs = 90.0
 
     config.model.num_classes = 10
     config.model.image_size = 64
