@@ -6,6 +6,7 @@ import math
 import multiprocessing
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from collections import namedtuple
@@ -305,3 +306,63 @@ def test_rows_of_any_number_are_placed_and_gathered(config: Config, num_rows: in
     for name, column in rows.items():
         np.testing.assert_array_equal(gathered[name], column[indices])
         assert gathered[name].sharding.is_equivalent_to(batch_sharding(mesh), gathered[name].ndim)
+
+
+# Processes
+
+PROGRAM_OF_A_PROCESS = """
+import sys
+
+import jax
+
+jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
+import numpy as np
+
+from alexnet_jax.config import Config
+from alexnet_jax.data import feeding
+from alexnet_jax.data.datasets import open_dataset
+from alexnet_jax.parallel.mesh import create_mesh
+
+config = Config(batch_size=32)
+config.data.name, config.data.dir = "digits", sys.argv[3]
+config.mesh.data, config.mesh.tower = 2, 2
+mesh = create_mesh(config)
+source = open_dataset(config.data).train
+free = feeding.free_memory(mesh)
+assert 2**27 < free < 2**50, free
+expected = np.load(sys.argv[4])
+for feed, memory in (("jpeg", free), ("device", free), ("device", len(source) * 72 * 72 * 3)):
+    config.data.feed = feed
+    feeding.free_memory = lambda mesh: memory
+    fed = feeding.open_feed(source, config, mesh, 5)
+    batch = next(fed)
+    for name in ("image", "label"):
+        for shard in batch[name].addressable_shards:
+            np.testing.assert_array_equal(shard.data, expected[name][shard.index])
+    fed.close()
+"""
+
+
+def test_two_processes_feed_what_one_does(config: Config, tmp_path: Path) -> None:
+    """Two devices each; every part of the batch lies on one device of each tower."""
+    config.batch_size = 32
+    (expected,) = batches(config, "jpeg", devices=1, start=5, count=1)
+    np.savez(tmp_path / "expected.npz", **expected)
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "2"}
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", PROGRAM_OF_A_PROCESS, address, str(i), config.data.dir, tmp_path / "expected.npz"],
+            cwd=REPOSITORY,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for i in range(2)
+    ]
+    for process in running:
+        output, _ = process.communicate(timeout=120)
+        assert process.returncode == 0, output

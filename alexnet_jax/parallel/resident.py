@@ -23,7 +23,8 @@ def free_memory(mesh: Mesh) -> int:
     free = [psutil.virtual_memory().available // len(here)]  # devices of a CPU share its memory
     if all(stats := [device.memory_stats() for device in here]):
         free = [of_device["bytes_limit"] - of_device["bytes_in_use"] for of_device in stats]
-    return int(np.min(multihost_utils.process_allgather(np.int64(min(free)))))
+    mebibytes = np.int32(min(free) >> 20)  # JAX would cut a 64-bit number off
+    return int(np.min(multihost_utils.process_allgather(mebibytes))) << 20
 
 
 def place_rows(
