@@ -8,6 +8,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -141,8 +142,10 @@ class Race(NamedTuple):
     facts: dict[str, dict[str, Any]]
 
 
-def race(contenders: Sequence[Contender], repeats: int, seconds: float = 0.5) -> Race:
+def race(contenders: Sequence[Contender], repeats: int, seconds: float = 0.5, pause: float = 0.0) -> Race:
     """Every contender does every piece `repeats` times, in turns; each repeat lasts at least so many seconds.
+
+    Between two turns all pause for so many seconds: who reads ahead goes on for a while when its turn is over.
 
     They warm up one after the other. Who starts a turn moves on by one from turn to turn. A contender may lack some of
     the pieces that others have; one that fails is left out, and the reason printed. FailedError if all do.
@@ -162,7 +165,7 @@ def race(contenders: Sequence[Contender], repeats: int, seconds: float = 0.5) ->
                 print(" is warm", file=sys.stderr)
         if not racing:
             raise FailedError("none of the contenders could be measured; see above")
-        times = {piece: _turns(racing, answers, piece, repeats) for piece in _pieces(answers)}
+        times = {piece: _turns(racing, answers, piece, repeats, pause) for piece in _pieces(answers)}
     return Race(times, {name: answer["facts"] for name, answer in answers.items()})
 
 
@@ -171,7 +174,7 @@ def _pieces(answers: dict[str, dict[str, Any]]) -> list[str]:
 
 
 def _turns(
-    racing: dict[str, Process], answers: dict[str, dict[str, Any]], piece: str, repeats: int
+    racing: dict[str, Process], answers: dict[str, dict[str, Any]], piece: str, repeats: int, pause: float
 ) -> dict[str, Times]:
     """One piece by all who have it."""
     names = [name for name in racing if piece in answers[name]["calls"]]
@@ -179,6 +182,7 @@ def _turns(
     for turn in range(repeats):
         shift = turn % len(names)
         for name in names[shift:] + names[:shift]:
+            time.sleep(pause)
             seconds[name].append(racing[name].repeat(piece))
     return {name: Times.of(values) for name, values in seconds.items()}
 

@@ -49,7 +49,7 @@ def main() -> None:
     flags = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         jpeg_bytes = make_images(Path(folder), flags.photos and Path(flags.photos), flags.images)
-        reading = race(contenders(folder, flags), flags.repeats, flags.seconds)
+        reading = race(contenders(folder, flags), flags.repeats, flags.seconds, pause=0.7)
     step = race(steps(flags), flags.step_repeats)
     lines = table(reading, "a batch", flags.batch) + table(step, "a step", flags.batch)
     records.write("input", flags, lines, jpeg_bytes=jpeg_bytes, facts={**reading.facts, **step.facts})
