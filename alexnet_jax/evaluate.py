@@ -28,25 +28,31 @@ def main(arguments: Sequence[str]) -> None:
     """Restores, evaluates, prints; the result of a single net is also appended to its `metrics.jsonl`."""
     cli.no_arguments(arguments)
     folders = [Path(name).expanduser() for name in cli.required(_WORKDIR).split(",")]
+    from alexnet_jax import startup
+    from alexnet_jax.data.datasets import open_dataset
     from alexnet_jax.evaluation import create_predict_step, evaluate
     from alexnet_jax.metrics import append_record, evaluation_line
     from alexnet_jax.restored import restore
 
-    nets = [restore(folder, _STEP.value, _DATA_DIR.value, _SPLIT.value) for folder in folders]
+    nets = [restore(folder, _STEP.value) for folder in folders]
     first = nets[0]
-    for net in nets[1:]:
-        if (net.dataset.name, net.dataset.label_names) != (first.dataset.name, first.dataset.label_names):
+    data = first.config.data
+    data.dir, data.eval_split = _DATA_DIR.value or data.dir, _SPLIT.value or data.eval_split
+    dataset = open_dataset(data)
+    startup.check_data_fits(first.config, dataset)
+    for net in nets:
+        if net.facts.label_names != dataset.label_names:
             raise UserError(
-                f"--workdir={net.folder} was trained on {net.dataset.name!r}, {first.folder} on "
-                f"{first.dataset.name!r}; the nets of an ensemble must share their classes."
+                f"--workdir={net.folder} was trained on the classes of {net.facts.name!r}, which are not those of "
+                f"{dataset.name!r} in {data.dir}; a net, and each net of an ensemble, is evaluated on its own classes."
             )
     views = int(_VIEWS.value or first.config.eval.views)
     parts = first.mesh.shape["data"]
     batch_size = -(-(_BATCH_SIZE.value or first.config.eval.batch_size) // parts) * parts
     predictors = [net.predictor(create_predict_step(net.config, net.mesh, views)) for net in nets]
-    result = evaluate(predictors, first.dataset.evaluation, first.mesh, batch_size, first.config.data.read_threads)
+    result = evaluate(predictors, dataset.evaluation, first.mesh, batch_size, data.read_threads)
     assert result is not None
-    record = {"step": first.step, "epoch": first.epoch, "split": first.config.data.eval_split, **result, "views": views}
+    record = {"step": first.step, "epoch": first.epoch, "split": data.eval_split, **result, "views": views}
     if len(nets) == 1:
         append_record(first.folder, record)
     print(json.dumps(record) if _JSON.value else evaluation_line(record))

@@ -91,8 +91,7 @@ def _inspect(name: str, data_dir: Path) -> Path:
     info = tfds.builder_from_directory(directory).info
     splits = [split for split in info.splits if split not in ("train", "all")]
     dataset = open_dataset(DataConfig(name=name, dir=str(data_dir), eval_split=splits[0] if splits else "train"))
-    class_names = tuple((info.metadata or {}).get("class_names", dataset.label_names))
-    draw_contact_sheet(dataset, class_names, directory / FILE_NAME)
+    draw_contact_sheet(dataset, directory / FILE_NAME)
     return directory / FILE_NAME
 
 

@@ -113,7 +113,7 @@ def train_and_evaluate(config: Config, folder: Path) -> None:
     startup.check_data_fits(config, dataset)
     startup.check_devices(config)
     mesh = create_mesh(config)
-    workdir.open_for_training(folder, config)
+    workdir.open_for_training(folder, config, dataset.facts)
     with workdir.lock(folder), StopSignals() as stop:
         try:
             _train(config, folder, dataset, mesh, stop)

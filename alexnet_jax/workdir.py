@@ -1,4 +1,4 @@
-"""The folder of a run: `config.json`, `checkpoints/`, `metrics.jsonl`, event files. One process group trains in it."""
+"""The folder of a run: `config.json`, facts of its data, `checkpoints/`, `metrics.jsonl`, event files."""
 
 import fcntl
 import json
@@ -8,6 +8,7 @@ from typing import IO
 
 from alexnet_jax import validation
 from alexnet_jax.config import Config, differences, to_dict
+from alexnet_jax.data.facts import DataFacts, save_facts
 from alexnet_jax.errors import UserError
 
 # What may change between two starts of the same run: nothing here alters the parameters that come out.
@@ -22,8 +23,8 @@ def checkpoints_in(workdir: Path) -> Path:
     return workdir / "checkpoints"
 
 
-def open_for_training(workdir: Path, config: Config) -> None:
-    """Makes the folder, or checks that what is in it belongs to the same run, and writes `config.json`.
+def open_for_training(workdir: Path, config: Config, facts: DataFacts) -> None:
+    """Makes the folder, or checks that what is in it belongs to the same run, and writes config and facts down.
 
     Raises:
       UserError: the folder can't be written, or holds a run with another config.
@@ -36,6 +37,7 @@ def open_for_training(workdir: Path, config: Config) -> None:
         new = workdir / "config.json.tmp"
         new.write_text(json.dumps(to_dict(config), indent=2) + "\n")
         os.replace(new, path)
+        save_facts(facts, workdir)
     except OSError as error:
         raise UserError(
             f"--workdir={workdir} can't be written ({error.strerror}); choose a folder that can, or free some space."

@@ -105,6 +105,7 @@ def test_statistics_are_those_of_the_resized_images(prepared):
     """To the bit those before compression, and within half a gray level those that training reads."""
     folder, train, _ = prepared
     dataset = open_dataset(DataConfig(name="imagenet2012", dir=str(folder.parents[1])))
+    assert dataset.class_names == tuple(f"word of {wordnet_id}" for wordnet_id in IDS)
     resized = []
     for _, data in train.values():
         with contextlib.suppress(BrokenImageError):

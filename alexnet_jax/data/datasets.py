@@ -1,7 +1,6 @@
 """From the name of a data set to its examples, label names and statistics."""
 
 import dataclasses
-import tempfile
 from pathlib import Path
 
 import tensorflow_datasets as tfds
@@ -10,6 +9,7 @@ from google.protobuf import json_format
 from alexnet_jax.config import DataConfig
 from alexnet_jax.data import digits
 from alexnet_jax.data.downloads import download
+from alexnet_jax.data.facts import DataFacts
 from alexnet_jax.data.pipeline import consecutive_batches
 from alexnet_jax.data.preparation.archives import PUBLISHED
 from alexnet_jax.data.sources import JpegSource
@@ -26,7 +26,13 @@ class Dataset:
     train: JpegSource
     evaluation: JpegSource
     label_names: tuple[str, ...]
+    class_names: tuple[str, ...]
     statistics: Statistics
+
+    @property
+    def facts(self) -> DataFacts:
+        """What a net that is trained on this set must remember of it."""
+        return DataFacts(self.name, len(self.train), self.label_names, self.class_names, self.statistics)
 
     @property
     def num_classes(self) -> int:
@@ -57,11 +63,13 @@ def open_dataset(config: DataConfig) -> Dataset:
     if not (directory / STATISTICS).exists():
         _write_statistics(directory, builder, config)
     statistics = load_statistics(directory)
+    label_names = tuple(builder.info.features["label"].names)
     return Dataset(
         name=config.name,
         train=JpegSource(builder, config.train_split, statistics.image_size),
         evaluation=JpegSource(builder, config.eval_split, statistics.image_size),
-        label_names=tuple(builder.info.features["label"].names),
+        label_names=label_names,
+        class_names=tuple((builder.info.metadata or {}).get("class_names", label_names)),
         statistics=statistics,
     )
 
@@ -108,9 +116,7 @@ def _write_statistics(directory: Path, builder: tfds.core.DatasetBuilder, config
     batches = consecutive_batches(source, 0, len(source), batch_size=64, read_threads=config.read_threads)
     statistics = compute_statistics(image for batch in batches for image in batch["image"])
     try:
-        with tempfile.TemporaryDirectory(prefix=".statistics-", dir=directory) as scratch:
-            save_statistics(statistics, Path(scratch))
-            (Path(scratch) / STATISTICS).replace(directory / STATISTICS)
+        save_statistics(statistics, directory)
     except OSError as error:
         raise UserError(
             f"data.dir: the statistics of the images can't be written to {directory} ({error.strerror or error}); make "

@@ -126,8 +126,10 @@ def _principal_components(count: int, sums: np.ndarray, products: np.ndarray) ->
 
 
 def save_statistics(statistics: Statistics, directory: Path) -> None:
-    """Writes `statistics.npz` into the folder of the data set."""
-    np.savez(directory / FILE_NAME, **statistics._asdict())
+    """Writes `statistics.npz` into a folder, whole or not at all."""
+    new = directory / f"{FILE_NAME}.tmp.npz"
+    np.savez(new, **statistics._asdict())
+    new.replace(directory / FILE_NAME)
 
 
 def load_statistics(directory: Path) -> Statistics:

@@ -16,7 +16,7 @@ _LARGEST = 160  # side of an image on the sheet, in pixels
 _MARGIN, _LINE = 6, 16
 
 
-def draw_contact_sheet(dataset: Dataset, class_names: tuple[str, ...], path: Path, seed: int = 0) -> None:
+def draw_contact_sheet(dataset: Dataset, path: Path, seed: int = 0) -> None:
     """Draws the first training images and three random views each of both ways to shift colors, as a PNG.
 
     The views are those of training, 7/8 of the image as 224 of 256, with the mean put back so that they can be seen.
@@ -47,7 +47,7 @@ def draw_contact_sheet(dataset: Dataset, class_names: tuple[str, ...], path: Pat
             for row, augmented in zip(rows, np.asarray(views), strict=True):
                 row.append((augmented + central_mean).clip(0, 255).astype(np.uint8))
     rows.append([mean.astype(np.uint8), central_mean.astype(np.uint8)])
-    captions = [class_names[label] for label in labels] + ["the mean image; the part of it that is subtracted"]
+    captions = [dataset.class_names[label] for label in labels] + ["the mean image; the part of it that is subtracted"]
     _sheet(rows, captions, dataset.image_size).save(path)
 
 
