@@ -78,6 +78,8 @@ class OptimizerConfig(Section):
     decay_biases: bool = False
     conv1_drops: tuple[float, ...] = ()  # additional drops of conv1's kernels
     conv1_frozen_from: float = 1.0  # from here on conv1's kernels no longer change
+    last_layer_rate: float = 1.0  # multiplies the rates of the classifier, for fine-tuning
+    frozen: tuple[str, ...] = ()  # layers that keep their parameters, for fine-tuning
 
 
 @dataclasses.dataclass

@@ -5,7 +5,8 @@
 
 The rate is part of the velocity, so after a drop of the rate the old velocity still runs out over some ten steps;
 `optax.sgd` multiplies by the rate afterwards and differs there. Kernels, biases and conv1's kernels have rates of
-their own (`weights.cu` and the files `layer-params-*.cfg` of the released code).
+their own (`weights.cu` and the files `layer-params-*.cfg` of the released code). For fine-tuning the classifier may
+learn faster than the rest, and layers may be frozen (Caffe, `models/finetune_flickr_style`).
 """
 
 from collections.abc import Callable
@@ -16,6 +17,8 @@ import jax.numpy as jnp
 import optax
 
 from alexnet_jax.config import OptimizerConfig
+
+LAST_LAYER = "fc8"  # the classifier's name in every net
 
 Schedule = Callable[[jax.Array | int], jax.Array]  # number of updates done so far -> rate of the next one, float32
 
@@ -57,7 +60,7 @@ def create_optimizer(config: OptimizerConfig, num_steps: int) -> optax.GradientT
 
     Parameters are nested dicts whose leaves are named `kernel` or `bias` below the name of their layer. `update`
     needs them beside the gradients, and returns what is to be added to them. A parameter whose rate is 0 is
-    skipped entirely, its velocity and decay included (`weights.cu:148` of the released code).
+    skipped entirely, its velocity and decay included (`weights.cu:148` of the released code); so is a frozen layer.
     """
     schedules = {
         "kernels": learning_rate_schedule(config, num_steps),
@@ -76,13 +79,16 @@ def create_optimizer(config: OptimizerConfig, num_steps: int) -> optax.GradientT
     def update(gradients: Any, state: OptimizerState, params: Any = None) -> tuple[Any, OptimizerState]:
         rates = {group: schedule(state.step) for group, schedule in schedules.items()}
 
+        def rate_of(path: tuple) -> jax.Array:
+            factor = 0.0 if _layer(path) in config.frozen else 1.0
+            return rates[_group(path)] * (factor * config.last_layer_rate if _layer(path) == LAST_LAYER else factor)
+
         def next_velocity(path: tuple, v: jax.Array, gradient: jax.Array, w: jax.Array) -> jax.Array:
-            group = _group(path)
-            rate = rates[group].astype(v.dtype)
-            return jnp.where(rate > 0, config.momentum * v - rate * (gradient + decay[group] * w), v)
+            rate = rate_of(path).astype(v.dtype)
+            return jnp.where(rate > 0, config.momentum * v - rate * (gradient + decay[_group(path)] * w), v)
 
         def change(path: tuple, v: jax.Array) -> jax.Array:
-            return jnp.where(rates[_group(path)] > 0, v, jnp.zeros_like(v))
+            return jnp.where(rate_of(path) > 0, v, jnp.zeros_like(v))
 
         velocity = jax.tree.map_with_path(next_velocity, state.velocity, gradients, params)
         return jax.tree.map_with_path(change, velocity), OptimizerState(state.step + 1, velocity)
@@ -100,9 +106,13 @@ def _stepwise(rate: float, drops: list[tuple[float, float]], num_steps: int) -> 
     return lambda step: jnp.asarray(schedule(step), jnp.float32)
 
 
+def _layer(path: tuple) -> str:
+    """The layer of the parameter at this path of the tree."""
+    return path[-2].key
+
+
 def _group(path: tuple) -> str:
     """Which rate and decay hold for the parameter at this path of the tree."""
-    layer, name = (key.key for key in path[-2:])
-    if name == "bias":
+    if path[-1].key == "bias":
         return "biases"
-    return "conv1" if layer == "conv1" else "kernels"
+    return "conv1" if _layer(path) == "conv1" else "kernels"

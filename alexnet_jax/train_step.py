@@ -48,12 +48,17 @@ def create_train_step(config: Config, optimizer: optax.GradientTransformation, m
         )
         dropout_keys = example_keys(config.seed, Purpose.DROPOUT, positions)
 
-        def loss_and_scores(params: Any) -> tuple[jax.Array, jax.Array]:
-            scores: Any = model.apply({"params": params}, views, dropout_keys)
+        frozen = {name: state.params[name] for name in config.optimizer.frozen}
+        trained = {name: state.params[name] for name in state.params if name not in frozen}
+
+        def loss_and_scores(trained: Any) -> tuple[jax.Array, jax.Array]:
+            scores: Any = model.apply({"params": frozen | trained}, views, dropout_keys)
             # The mean over the whole batch, so that its gradients are those of the global loss on every device.
             return lax.pmean(cross_entropy(jax.nn.log_softmax(scores), labels).mean(), DATA_AXIS), scores
 
-        (loss, scores), gradients = jax.value_and_grad(loss_and_scores, has_aux=True)(state.params)
+        # Backpropagation ends at the lowest layer that is trained.
+        (loss, scores), gradients = jax.value_and_grad(loss_and_scores, has_aux=True)(trained)
+        gradients |= jax.tree.map(jnp.zeros_like, frozen)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         errors = {f"top{k}_error": 100.0 * lax.pmean(top_k_error(scores, labels, k).mean(), DATA_AXIS) for k in (1, 5)}

@@ -75,6 +75,7 @@ CHECKS: dict[str, Check] = {
     "optimizer.bias_drop_factor": _POSITIVE,
     "optimizer.conv1_drops": _fractions(),
     "optimizer.conv1_frozen_from": _FRACTION,
+    "optimizer.last_layer_rate": _at_least(0),
     "eval.views": _one_of(1, 10),
     "eval.batch_size": _at_least(1),
     "eval.every_epochs": _POSITIVE,
@@ -121,11 +122,23 @@ def faults(config: Config) -> list[str]:
         return found
     try:
         net = build_net(config.model)
-        list(layer_shapes(net, config.model.image_size, config.model.num_classes))
+        shapes = list(layer_shapes(net, config.model.image_size, config.model.num_classes))
     except ContradictionError as error:
         return [f"config.{error}"]
     except ImpossibleShapeError as error:
         return [f"config.model.image_size={config.model.image_size} is too small: {error}; take larger images."]
+    trainable = [shape.layer.name for shape in shapes if shape.kernel_shape]
+    if unknown := [name for name in config.optimizer.frozen if name not in trainable]:
+        found.append(
+            f"config.optimizer.frozen={config.optimizer.frozen!r} names {unknown[0]!r}, which is no layer with "
+            f"parameters; those of model.variant={config.model.variant!r} are {', '.join(trainable)}. Write several as "
+            '--config.optimizer.frozen=\'("conv1","conv2")\'.'
+        )
+    elif set(config.optimizer.frozen) == set(trainable):
+        found.append(
+            f"config.optimizer.frozen={config.optimizer.frozen!r} names every layer, so that nothing would be trained; "
+            "leave out at least one."
+        )
     if net.towers % config.mesh.tower:
         found.append(
             f"config.mesh.tower={config.mesh.tower} needs a net with two towers, but model.variant="
@@ -161,5 +174,7 @@ def _has_type(value: Any, declared: Any) -> bool:
 def type_in_words(declared: Any) -> str:
     """What a value of this type is called in a message."""
     if typing.get_origin(declared) is tuple:
+        if typing.get_args(declared)[0] is str:
+            return 'a tuple of names, for example \'("conv1","conv2")\''
         return "a tuple of numbers, for example (0.3,0.6)"
     return {int: "a whole number", float: "a number", bool: "True or False", str: "a text"}[declared]

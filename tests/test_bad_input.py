@@ -66,6 +66,15 @@ MISTAKES = {
         [QUICKSTART, "--config.optimizer.drops=(0.6,0.3)"],
         r"config.optimizer.drops=\(0.6, 0.3\) is not allowed; .* in rising order",
     ),
+    "frozen layer that is none": (
+        [QUICKSTART, '--config.optimizer.frozen=("conv1","relu2")'],
+        r"frozen=\('conv1', 'relu2'\) names 'relu2', which is no layer with parameters; those of .* are conv1, .*, fc8",
+    ),
+    "number for a layer": ([QUICKSTART, "--config.optimizer.frozen=(1,)"], r"frozen=\(1,\) must be a tuple of names"),
+    "nothing left to train": (
+        [QUICKSTART, f"--config.optimizer.frozen={('conv1', 'conv2', 'conv3', 'conv4', 'conv5', 'fc6', 'fc7', 'fc8')}"],
+        r"names every layer, so that nothing would be trained; leave out at least one",
+    ),
     "unknown precision": ([QUICKSTART, "--config.precision=fp16"], r"'fp16' is not allowed; .* float32, bfloat16"),
     "unknown variant": (
         [QUICKSTART, "--config.model.variant=cafe"],

@@ -170,6 +170,25 @@ def test_skips_parameters_of_rate_zero_with_their_velocity(config, frozen, movin
         assert not np.array_equal(history[-1][layer][name], history[5][layer][name])
 
 
+def test_fine_tuning_speeds_the_classifier_up_and_freezes_what_is_named():
+    config = dataclasses.replace(MANUAL_145, last_layer_rate=10.0, frozen=("conv2",))
+    params, gradients = random_tree(0), [random_tree(1 + step) for step in range(91)]
+    history, states = apply(optimizer.create_optimizer(config, 91), params, gradients)
+    _, _, kernel_rates, bias_rates, conv1_rates = RUNS["manual #145"]
+    for layer, factor in {"conv1": 1.0, "fc8": 10.0}.items():
+        for name in ("kernel", "bias"):
+            rates = bias_rates if name == "bias" else conv1_rates if layer == "conv1" else kernel_rates
+            rates = {first: factor * rate for first, rate in rates.items()}
+            w, v = transcription(
+                params[layer][name], [g[layer][name] for g in gradients], rates, decayed=name == "kernel"
+            )
+            np.testing.assert_allclose(history[-1][layer][name], w, rtol=1e-5, atol=1e-5, err_msg=f"{layer} {name}")
+            np.testing.assert_allclose(states[-1].velocity[layer][name], v, rtol=1e-5, atol=1e-6)
+    for name in ("kernel", "bias"):
+        np.testing.assert_array_equal(history[-1]["conv2"][name], params["conv2"][name])
+        assert not np.any(states[-1].velocity["conv2"][name])
+
+
 @pytest.mark.parametrize("run", RUNS)
 @pytest.mark.parametrize("steps_per_epoch", [1, 7, 10009])
 def test_rates_change_at_the_published_epochs(run, steps_per_epoch):
