@@ -67,9 +67,13 @@ class DataConfig(Section):
 class OptimizerConfig(Section):
     """The paper's update (section 5) and the author's. Times are fractions of the whole training."""
 
+    rule: str = "momentum"  # or "lars": steps in proportion to each layer's norm, for very large batches
     learning_rate: float = 0.01
+    reference_batch: int = 0  # the batch that learning_rate is for: others get it in proportion; 0: as it stands
     momentum: float = 0.9
     weight_decay: float = 5e-4
+    warmup: float = 0.0  # until then the rates rise linearly to what they would be
+    schedule: str = "drops"  # or "polynomial": rate x (1 - fraction of the training)^2, without the drops below
     drops: tuple[float, ...] = (25 / 90, 51 / 90, 79 / 90)  # when the rate of the weights is multiplied
     drop_factor: float = 0.1
     bias_rate: float = 1.0  # rate of the biases over that of the weights, at the start; the author's: 2

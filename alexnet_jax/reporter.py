@@ -27,7 +27,7 @@ class Reporter:
         self._folder = folder
         self._num_examples = num_examples
         self._num_steps = num_steps
-        self._learning_rate = learning_rate_schedule(config.optimizer, num_steps)
+        self._learning_rate = learning_rate_schedule(config, num_steps)
         self._writer = MetricWriter(folder, resumed_step=start)
         self._plateau = PlateauWatch(config.model.num_classes, config.log.plateau_steps)
         self.throughput = Throughput(config.batch_size)

@@ -57,7 +57,7 @@ def restore(folder: Path, step: int | None = None) -> RestoredNet:
     runtime.use_compilation_cache()
     mesh = create_mesh(config)
     # The schedule does not matter here, the shape of the optimizer's state does.
-    state = abstract_train_state(config, create_optimizer(config.optimizer, num_steps=1), mesh)
+    state = abstract_train_state(config, create_optimizer(config, num_steps=1), mesh)
     checkpoints = Checkpoints(workdir.checkpoints_in(folder), keep_last=1, keep_best=1)
     with contextlib.closing(checkpoints):
         found = checkpoints.restore_latest(state) if step is None else checkpoints.restore(step, state)

@@ -82,7 +82,7 @@ def _train(config: Config, folder: Path, dataset: Dataset, mesh: Mesh, stop: Sto
     plan = Plan.of(config, len(dataset.train))
 
     # The state, from the last checkpoint or fresh.
-    optimizer = create_optimizer(config.optimizer, plan.num_steps)
+    optimizer = create_optimizer(config, plan.num_steps)
     checkpoints = Checkpoints(
         workdir.checkpoints_in(folder), keep_last=config.checkpoint.keep_last, keep_best=config.checkpoint.keep_best
     )

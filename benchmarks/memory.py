@@ -28,7 +28,7 @@ def ours(data: int, tower: int, variant: str, batch: int, precision: str, width:
     config = ours.config_of(variant, batch, precision, width, augmentation=True)
     config.mesh.data, config.mesh.tower = data, tower
     mesh = create_mesh(config)
-    optimizer = create_optimizer(config.optimizer, ours.NUM_STEPS)
+    optimizer = create_optimizer(config, ours.NUM_STEPS)
     state = abstract_train_state(config, optimizer, mesh)
     size = ours.STORED_SIZE
     shapes = {"image": ((batch, size, size, 3), "uint8"), "label": ((batch,), "int32")}

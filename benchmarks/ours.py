@@ -66,7 +66,7 @@ def training(
     """The step as training compiles it, and its three arguments: state, batch and statistics."""
     config = config_of(variant, batch, precision, width, augmentation)
     mesh = create_mesh(config)
-    optimizer = create_optimizer(config.optimizer, NUM_STEPS)
+    optimizer = create_optimizer(config, NUM_STEPS)
     state = create_train_state(config, optimizer, mesh)
     step = create_train_step(config, optimizer, mesh, NUM_STEPS)
     examples, measured = random_batch(config, mesh, STORED_SIZE if augmentation else config.model.image_size)
@@ -90,7 +90,7 @@ def predict_step(variant: str, batch: int, precision: str, width: float) -> Work
     """The center view's log-probabilities, as evaluation computes them."""
     config = config_of(variant, batch, precision, width, augmentation=False)
     mesh = create_mesh(config)
-    state = create_train_state(config, create_optimizer(config.optimizer, NUM_STEPS), mesh)
+    state = create_train_state(config, create_optimizer(config, NUM_STEPS), mesh)
     step = create_predict_step(config, mesh, views=1)
     examples, measured = random_batch(config, mesh, config.model.image_size)
     params = state.params

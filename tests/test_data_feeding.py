@@ -125,7 +125,7 @@ def test_a_batch_keeps_its_pixels_while_others_are_made(config: Config, feed: st
 
 def final_state(config: Config, workdir: Path):
     """Step and arrays of the latest checkpoint."""
-    state = abstract_train_state(config, create_optimizer(config.optimizer, 1), create_mesh(config))
+    state = abstract_train_state(config, create_optimizer(config, 1), create_mesh(config))
     with Checkpoints(workdir / "checkpoints", keep_last=1, keep_best=0) as checkpoints:
         restored = checkpoints.restore_latest(state)
     return restored.step, jax.device_get(restored.state)

@@ -27,7 +27,7 @@ def config(tiny_config: Config) -> Config:
 
 def fresh_params(config: Config):
     """Initial parameters, on the host: each evaluation puts them where it runs."""
-    return jax.device_get(create_train_state(config, create_optimizer(config.optimizer, 1), create_mesh(config)).params)
+    return jax.device_get(create_train_state(config, create_optimizer(config, 1), create_mesh(config)).params)
 
 
 def evaluate_on(config: Config, params, data: int, tower: int, batch_size: int, views: int = 1) -> dict:

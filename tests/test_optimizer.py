@@ -12,27 +12,36 @@ from hypothesis import strategies as st
 from jax.sharding import PartitionSpec as P
 
 from alexnet_jax import optimizer
-from alexnet_jax.config import OptimizerConfig
+from alexnet_jax.config import Config, OptimizerConfig
 
 THIRD_ROOT = 250 ** (-1 / 3)
 
-PAPER = OptimizerConfig()
-MANUAL_145 = OptimizerConfig(
+
+def recipe(batch_size: int = 128, **fields) -> Config:
+    return Config(batch_size=batch_size, optimizer=OptimizerConfig(**fields))
+
+
+def changed(config: Config, **fields) -> Config:
+    return dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, **fields))
+
+
+PAPER = recipe()
+MANUAL_145 = recipe(
     drops=(25 / 91, 51 / 91, 79 / 91),
     bias_rate=2.0,
     bias_drops=(25 / 91,),
     conv1_drops=(67 / 91,),
     conv1_frozen_from=72 / 91,
 )
-DETERMINISTIC_170 = OptimizerConfig(
+DETERMINISTIC_170 = recipe(
     drops=(0.25, 0.5, 0.75),
     drop_factor=THIRD_ROOT,
     bias_rate=2.0,
     bias_drops=(0.5,),
     conv1_frozen_from=74 / 95,
 )
-CAFFE = OptimizerConfig(drops=(2 / 9, 4 / 9, 6 / 9, 8 / 9), bias_rate=2.0, bias_drops=(2 / 9, 4 / 9, 6 / 9, 8 / 9))
-TORCHVISION = OptimizerConfig(drops=(1 / 3, 2 / 3), bias_drops=(1 / 3, 2 / 3), weight_decay=1e-4, decay_biases=True)
+CAFFE = recipe(drops=(2 / 9, 4 / 9, 6 / 9, 8 / 9), bias_rate=2.0, bias_drops=(2 / 9, 4 / 9, 6 / 9, 8 / 9))
+TORCHVISION = recipe(drops=(1 / 3, 2 / 3), bias_drops=(1 / 3, 2 / 3), weight_decay=1e-4, decay_biases=True)
 
 # One step an epoch: (config, steps, {first epoch: rate} of kernels, of biases, of conv1's kernels), from the sources.
 RUNS = {
@@ -141,7 +150,7 @@ def test_differs_from_optax_sgd_after_a_drop_only():
     """Optax multiplies the old velocity by the new rate; in the paper's rule it runs out at the old one."""
     params = {"fc8": {"kernel": np.ones((2, 2), np.float32)}}
     gradients = [{"fc8": {"kernel": np.full((2, 2), float(step < 10), np.float32)}} for step in range(40)]
-    config = OptimizerConfig(drops=(0.25,), weight_decay=0.0)
+    config = recipe(drops=(0.25,), weight_decay=0.0)
     schedule = optimizer.learning_rate_schedule(config, 40)
     ours, theirs = (
         [float(params["fc8"]["kernel"][0, 0]) for params in apply(transformation, params, gradients)[0]]
@@ -156,8 +165,8 @@ def test_differs_from_optax_sgd_after_a_drop_only():
 @pytest.mark.parametrize(
     ("config", "frozen", "moving"),
     [
-        (OptimizerConfig(conv1_frozen_from=0.5), [("conv1", "kernel")], [("conv1", "bias"), ("conv2", "kernel")]),
-        (OptimizerConfig(bias_rate=0.0), [("conv1", "bias"), ("fc8", "bias")], [("conv1", "kernel")]),
+        (recipe(conv1_frozen_from=0.5), [("conv1", "kernel")], [("conv1", "bias"), ("conv2", "kernel")]),
+        (recipe(bias_rate=0.0), [("conv1", "bias"), ("fc8", "bias")], [("conv1", "kernel")]),
     ],
 )
 def test_skips_parameters_of_rate_zero_with_their_velocity(config, frozen, moving):
@@ -171,7 +180,7 @@ def test_skips_parameters_of_rate_zero_with_their_velocity(config, frozen, movin
 
 
 def test_fine_tuning_speeds_the_classifier_up_and_freezes_what_is_named():
-    config = dataclasses.replace(MANUAL_145, last_layer_rate=10.0, frozen=("conv2",))
+    config = changed(MANUAL_145, last_layer_rate=10.0, frozen=("conv2",))
     params, gradients = random_tree(0), [random_tree(1 + step) for step in range(91)]
     history, states = apply(optimizer.create_optimizer(config, 91), params, gradients)
     _, _, kernel_rates, bias_rates, conv1_rates = RUNS["manual #145"]
@@ -187,6 +196,45 @@ def test_fine_tuning_speeds_the_classifier_up_and_freezes_what_is_named():
     for name in ("kernel", "bias"):
         np.testing.assert_array_equal(history[-1]["conv2"][name], params["conv2"][name])
         assert not np.any(states[-1].velocity["conv2"][name])
+
+
+def test_lars_is_optax_lars():
+    """Norms of kernels only, the rate before the trace; biases as they are."""
+
+    def kernels(tree):
+        return jax.tree.map(lambda w: w.ndim > 1, tree)
+
+    config = recipe(rule="lars", learning_rate=2.0, schedule="polynomial", warmup=0.2)
+    schedule = optimizer.learning_rate_schedule(config, 40)
+    lars = optax.lars(schedule, 5e-4, weight_decay_mask=kernels, trust_coefficient=0.001, trust_ratio_mask=kernels)
+    params, gradients = random_tree(0), [random_tree(1 + step, scale=0.01) for step in range(40)]
+    ours, states = apply(optimizer.create_optimizer(config, 40), params, gradients)
+    theirs, _ = apply(lars, params, gradients)
+    for a, b in zip(jax.tree.leaves(ours[-1]), jax.tree.leaves(theirs[-1]), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    assert jax.tree.structure(states[-1].velocity) == jax.tree.structure(params)
+
+
+def test_the_rate_warms_up_and_falls_by_the_square():
+    config = recipe(learning_rate=8.0, schedule="polynomial", warmup=0.1, bias_rate=0.5)
+    for create, rate in ((optimizer.learning_rate_schedule, 8.0), (optimizer.bias_schedule, 4.0)):
+        schedule = create(config, 100)
+        found = [float(schedule(step)) for step in range(100)]
+        steps = np.arange(100)
+        expected = rate * (1 - steps / 100) ** 2 * np.minimum((steps + 1) / 10, 1)
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+    stepwise = optimizer.learning_rate_schedule(recipe(warmup=0.5, drops=(0.25,)), 8)
+    np.testing.assert_allclose([float(stepwise(step)) for step in range(5)], [0.0025, 0.005, 0.00075, 0.001, 0.001])
+
+
+@pytest.mark.parametrize(("batch", "rate"), [(128, 0.01), (256, 0.02), (1024, 0.08)])
+def test_rates_grow_with_the_batch_if_asked(batch, rate):
+    """The author's notes of 2013 and cuda-convnet2: 0.01 for 128, 0.02 for 256; biases twice that."""
+    config = recipe(batch, reference_batch=128, bias_rate=2.0)
+    assert optimizer.learning_rate_schedule(config, 90)(0) == np.float32(rate)
+    assert optimizer.bias_schedule(config, 90)(0) == np.float32(2 * rate)
+    assert optimizer.conv1_schedule(config, 90)(0) == np.float32(rate)
+    assert optimizer.learning_rate_schedule(recipe(batch), 90)(0) == np.float32(0.01)
 
 
 @pytest.mark.parametrize("run", RUNS)
@@ -220,7 +268,7 @@ def test_caffe_and_torchvision_rates():
 
 
 def test_drops_that_fall_on_one_step_multiply():
-    config = OptimizerConfig(drops=(0.5,), conv1_drops=(0.51,))
+    config = recipe(drops=(0.5,), conv1_drops=(0.51,))
     assert optimizer.conv1_schedule(config, 10)(5) == np.float32(1e-4)
     assert optimizer.conv1_schedule(config, 100)(50) == np.float32(1e-3)
 
@@ -234,7 +282,7 @@ def test_whole_epochs_are_exact_steps(num_epochs, steps_per_epoch, data):
 
 def test_is_the_same_on_a_mesh_and_the_velocity_lies_where_the_parameters_lie():
     mesh = jax.make_mesh((2, 2), ("data", "tower"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
-    config = dataclasses.replace(PAPER, conv1_frozen_from=0.6)
+    config = changed(PAPER, conv1_frozen_from=0.6)
     transformation = optimizer.create_optimizer(config, 10)
     specs = jax.tree.map(lambda w: P(*[None] * (w.ndim - 1), "tower"), random_tree(0))
     specs["fc8"] = {"kernel": P("tower", None), "bias": P()}

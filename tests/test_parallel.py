@@ -57,7 +57,7 @@ def relative_error(found, expected) -> float:
 
 def test_ten_training_steps_agree_on_all_meshes(config: Config) -> None:
     runs = {}
-    optimizer = create_optimizer(config.optimizer, num_steps=10)
+    optimizer = create_optimizer(config, num_steps=10)
     fresh = jax.device_get(create_train_state(config, optimizer, create_mesh(config)))
     for shape in MESHES:
         here, mesh = on_mesh(config, *shape)
@@ -81,7 +81,7 @@ def test_logits_loss_and_gradients_agree_with_one_device_and_with_vmap(config: C
     labels = random.integers(0, 10, BATCH)
     keys = example_keys(0, Purpose.DROPOUT, jnp.arange(BATCH))
     here, mesh = on_mesh(config, 1, 2)
-    params = create_train_state(config, create_optimizer(config.optimizer, 1), create_mesh(config)).params
+    params = create_train_state(config, create_optimizer(config, 1), create_mesh(config)).params
     params = jax.device_get(params)
     whole, split = create_model(config), create_model(config, tower_devices=2)
 
@@ -152,7 +152,7 @@ def test_two_towers_halve_parameters_and_velocity_on_each_device(digits_dir) -> 
 
 def test_a_fresh_state_is_the_same_on_every_mesh_and_lies_where_its_specs_say(config: Config) -> None:
     here, mesh = on_mesh(config, 2, 2)
-    optimizer = create_optimizer(config.optimizer, 1)
+    optimizer = create_optimizer(config, 1)
     state = create_train_state(here, optimizer, mesh)
     on_one = create_train_state(config, optimizer, create_mesh(config))
     assert relative_error(jax.device_get(state), jax.device_get(on_one)) < 1e-6

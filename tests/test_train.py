@@ -30,7 +30,7 @@ def records(workdir: Path) -> list[dict]:
 
 def final_state(config: Config, workdir: Path):
     """Step and arrays of the latest checkpoint."""
-    optimizer = create_optimizer(config.optimizer, 1)
+    optimizer = create_optimizer(config, 1)
     with Checkpoints(workdir / "checkpoints", keep_last=1, keep_best=0) as checkpoints:
         restored = checkpoints.restore_latest(abstract_train_state(config, optimizer, create_mesh(config)))
     return restored.step, jax.device_get(restored.state)

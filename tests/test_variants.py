@@ -185,7 +185,7 @@ def test_rates_epoch_by_epoch(name):
     assert (config.num_epochs, config.batch_size) == (epochs, batch_size)
     schedules = (learning_rate_schedule, bias_schedule, conv1_schedule)
     for schedule, rates in zip(schedules, published, strict=True):
-        rate_at = schedule(config.optimizer, epochs * 100)
+        rate_at = schedule(config, epochs * 100)
         for first, rate in rates.items():
             for epoch in (first, first + 0.5):
                 assert rate_at(round(epoch * 100)) == pytest.approx(rate), (schedule.__name__, epoch)
@@ -196,7 +196,7 @@ def test_caffe_trains_450_000_iterations_and_drops_every_100_000():
     steps = round(config.num_epochs * 1_281_167 / config.batch_size)  # images of ILSVRC-2012
     assert (steps, config.batch_size) == (450_000, 256)
     for schedule, base in ((learning_rate_schedule, 0.01), (bias_schedule, 0.02), (conv1_schedule, 0.01)):
-        rate_at = schedule(config.optimizer, steps)
+        rate_at = schedule(config, steps)
         for drop in range(5):
             assert rate_at(100_000 * drop) == pytest.approx(base / 10**drop)
             assert rate_at(min(100_000 * (drop + 1), steps) - 1) == pytest.approx(base / 10**drop)
