@@ -1,53 +1,18 @@
 """Evaluation: every image exactly once, whatever batch and devices; one or ten views; one net or an ensemble."""
 
-import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
-from jax.sharding import PartitionSpec as P
 
-from alexnet_jax import runtime
-from alexnet_jax.config import Config
-from alexnet_jax.data.augmentation import center_view, ten_views
 from alexnet_jax.data.pipeline import evaluation_batches
 from alexnet_jax.data.sources import ImageSource
-from alexnet_jax.data.statistics import Statistics
 from alexnet_jax.objective import cross_entropy, top_k_error
 from alexnet_jax.parallel.mesh import feed, local_rows
-from alexnet_jax.parallel.towers import DATA_AXIS
-from alexnet_jax.state import create_model, state_specs
+from alexnet_jax.predict_step import Predictor, create_predict_step, mean_of_probabilities
 
-Predictor = Callable[[jax.Array], jax.Array]  # uint8 images [B, S, S, 3] -> log-probabilities [B, classes]
-
-
-def create_predict_step(config: Config, mesh: Mesh, views: int) -> Callable:
-    """The compiled program (params, statistics, images) -> log-probabilities [B, classes], split over `data`.
-
-    With ten views the probabilities of the views are averaged, not the scores (paper section 4.1; released code,
-    `layer.cu:1804`).
-    """
-    model = create_model(config, mesh.shape["tower"])
-    size, mean = config.model.image_size, config.data.mean
-
-    def predict_step(params: Any, statistics: Statistics, images: jax.Array) -> jax.Array:
-        if views == 1:
-            crops = center_view(images, statistics, image_size=size, mean=mean)
-        else:
-            crops = ten_views(images, statistics, image_size=size, mean=mean).reshape(-1, size, size, 3)
-        scores: Any = model.apply({"params": params}, crops)
-        return mean_of_probabilities(jax.nn.log_softmax(scores).reshape(-1, views, scores.shape[-1]), axis=1)
-
-    specs = state_specs(config, mesh).params
-    step = jax.shard_map(predict_step, mesh=mesh, in_specs=(specs, P(), P(DATA_AXIS)), out_specs=P(DATA_AXIS))
-    return jax.jit(step, compiler_options=runtime.compiler_options())
-
-
-def mean_of_probabilities(log_probabilities: jax.Array, axis: int) -> jax.Array:
-    """The logarithm of the mean of probabilities that are given as logarithms."""
-    return jax.nn.logsumexp(log_probabilities, axis=axis) - math.log(log_probabilities.shape[axis])
+__all__ = ["create_predict_step", "evaluate"]
 
 
 @jax.jit
