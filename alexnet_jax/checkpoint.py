@@ -131,19 +131,20 @@ class Checkpoints:
         best = self._by_error(self.steps())
         return best[0] if best else None
 
-    def restore_latest(self, abstract_state: Any) -> Restored | None:
+    def restore_latest(self, abstract_state: Any, only: str | None = None) -> Restored | None:
         """The newest sound checkpoint, or None if there is none at all.
 
         `abstract_state` is a tree of `jax.ShapeDtypeStruct` with the shardings of this run, whatever mesh wrote the
         checkpoint. A damaged checkpoint is passed over with a warning. UserError if all of them are damaged, or if
-        the checkpoint is of another model.
+        the checkpoint is of another model. With `only`, the name of one field of the state, `abstract_state` is of
+        that field, and only that is read: without the velocity, parameters are half as many bytes.
         """
         self.wait()
         found = _on_process_0(self._newest_sound)
         self._last_step = found["step"] if found else None
-        return self._load(found, abstract_state) if found else None
+        return self._load(found, abstract_state, only) if found else None
 
-    def restore(self, step: int, abstract_state: Any) -> Restored:
+    def restore(self, step: int, abstract_state: Any, only: str | None = None) -> Restored:
         """The checkpoint of one step; UserError if it doesn't exist, is damaged or is of another model."""
         self.wait()
 
@@ -157,7 +158,7 @@ class Checkpoints:
             except manifest.DamagedError as damage:
                 raise UserError(f"Checkpoint {complete[step]} is damaged ({damage}); take another step.") from damage
 
-        return self._load(_on_process_0(check), abstract_state)
+        return self._load(_on_process_0(check), abstract_state, only)
 
     def _complete(self) -> dict[int, Path]:
         """The complete checkpoints: {step: folder}."""
@@ -187,10 +188,13 @@ class Checkpoints:
             )
         return {}
 
-    def _load(self, content: dict[str, Any], abstract_state: Any) -> Restored:
+    def _load(self, content: dict[str, Any], abstract_state: Any, only: str | None) -> Restored:
         step = content["step"]
         path = self._complete()[step]
+        abstract_state = {only: abstract_state} if only else abstract_state
         saved, wanted = content["arrays"], _arrays(abstract_state)
+        if only:
+            saved = {name: shape for name, shape in saved.items() if name.startswith(f"{only}/")}
         if saved != wanted:
             names = [name for name in {**saved, **wanted} if saved.get(name) != wanted.get(name)]
             name, more = names[0], f" ({len(names) - 1} more differ)" if len(names) > 1 else ""
@@ -198,9 +202,11 @@ class Checkpoints:
                 f"Checkpoint {path} is of another model: {name} is {saved.get(name, 'missing')} there and "
                 f"{wanted.get(name, 'missing')} here{more}; use the config that it was trained with or another workdir."
             )
-        with self._orbax:
+        context = ocp.Context(self._orbax)
+        context.pytree.loading.partial_load = only is not None
+        with context:
             state = ocp.load(path, abstract_state)
-        return Restored(state, content["data_state"], step)
+        return Restored(state[only] if only else state, content["data_state"], step)
 
     def _finish(self, response: ocp.AsyncResponse, unfinished: Path, content: dict[str, Any]) -> None:
         """In the background: waits for Orbax, adds the manifest, gives the folder its name, removes old ones."""

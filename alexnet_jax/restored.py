@@ -9,14 +9,14 @@ from typing import Any
 
 from jax.sharding import Mesh
 
-from alexnet_jax import runtime, startup, workdir
+from alexnet_jax import runtime, workdir
 from alexnet_jax.checkpoint import Checkpoints
 from alexnet_jax.config import Config
 from alexnet_jax.data.facts import DataFacts, load_facts
 from alexnet_jax.errors import UserError
-from alexnet_jax.evaluation import Predictor
 from alexnet_jax.optimizer import create_optimizer
-from alexnet_jax.parallel.mesh import create_mesh
+from alexnet_jax.parallel.mesh import create_mesh, devices
+from alexnet_jax.predict_step import Predictor
 from alexnet_jax.state import abstract_train_state
 
 
@@ -41,26 +41,36 @@ class RestoredNet:
         return functools.partial(predict_step, self.params, self.facts.statistics)
 
 
-def restore(folder: Path, step: int | None = None) -> RestoredNet:
+def restore(folder: Path, step: int | None = None, tower: int = 1) -> RestoredNet:
     """Restores a checkpoint onto all devices of this machine, whatever mesh it was trained on.
 
     Args:
       folder: the workdir of a training.
       step: which checkpoint; None is the latest.
+      tower: over how many devices the two towers are spread.
 
     Raises:
-      UserError: the folder holds no run or no such checkpoint.
+      UserError: the folder holds no run or no such checkpoint, or the net can't be laid out like that.
     """
     config = workdir.read_config(folder)
-    config.mesh.data, config.mesh.tower = len(startup.devices()), 1
+    config.mesh.data, config.mesh.tower = max(1, len(devices()) // tower), tower
     facts = load_facts(folder)
     runtime.use_compilation_cache()
     mesh = create_mesh(config)
-    # The schedule does not matter here, the shape of the optimizer's state does.
-    state = abstract_train_state(config, create_optimizer(config, num_steps=1), mesh)
+    params, step = restore_params(folder, config, mesh, step)
+    return RestoredNet(folder, config, facts, mesh, step, params)
+
+
+def restore_params(folder: Path, config: Config, mesh: Mesh, step: int | None = None) -> tuple[Any, int]:
+    """The parameters of a checkpoint and its step, laid out as `config` says; UserError if there is none."""
+    # The schedule does not matter here, the shapes of the parameters do.
+    abstract = abstract_train_state(config, create_optimizer(config, num_steps=1), mesh).params
     checkpoints = Checkpoints(workdir.checkpoints_in(folder), keep_last=1, keep_best=1)
     with contextlib.closing(checkpoints):
-        found = checkpoints.restore_latest(state) if step is None else checkpoints.restore(step, state)
+        if step is None:
+            found = checkpoints.restore_latest(abstract, only="params")
+        else:
+            found = checkpoints.restore(step, abstract, only="params")
     if found is None:
         raise UserError(f"--workdir={folder} has no checkpoint yet; train first, or wait for the first one.")
-    return RestoredNet(folder, config, facts, mesh, found.step, found.state.params)
+    return found.state, found.step

@@ -1,5 +1,7 @@
 """The grid of devices a run works on: axes `data` (parts of the batch) and `tower` (halves of the net)."""
 
+import os
+
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
@@ -8,6 +10,19 @@ from jax.sharding import PartitionSpec as P
 from alexnet_jax.config import Config
 from alexnet_jax.errors import UserError
 from alexnet_jax.parallel.towers import DATA_AXIS, TOWER_AXIS
+
+
+def devices() -> list[jax.Device]:
+    """All devices of the platform that JAX computes on; UserError if it finds none."""
+    try:
+        return jax.devices()
+    except (RuntimeError, AssertionError) as error:  # an AssertionError is what JAX_PLATFORMS=cuda without one ends in
+        reason = str(error).split("\n", 1)[0] or "nothing answers"
+        asked = os.environ.get("JAX_PLATFORMS", "")
+        raise UserError(
+            f"JAX finds no device of the platform that JAX_PLATFORMS={asked} asks for ({reason}); "
+            "install the build of JAX for it (see README), or unset JAX_PLATFORMS."
+        ) from error
 
 
 def create_mesh(config: Config) -> Mesh:
