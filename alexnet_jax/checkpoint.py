@@ -23,18 +23,16 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from absl import logging
-from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
 from alexnet_jax import manifest
 from alexnet_jax.errors import UserError
+from alexnet_jax.parallel.processes import on_process_0
 
 LEFTOVER = re.compile(r"\d+\.(saving|removing)(\..+)?")  # Orbax first writes into 1600.saving.orbax-checkpoint-tmp
 
@@ -140,7 +138,7 @@ class Checkpoints:
         that field, and only that is read: without the velocity, parameters are half as many bytes.
         """
         self.wait()
-        found = _on_process_0(self._newest_sound)
+        found = on_process_0(self._newest_sound)
         self._last_step = found["step"] if found else None
         return self._load(found, abstract_state, only) if found else None
 
@@ -158,7 +156,7 @@ class Checkpoints:
             except manifest.DamagedError as damage:
                 raise UserError(f"Checkpoint {complete[step]} is damaged ({damage}); take another step.") from damage
 
-        return self._load(_on_process_0(check), abstract_state, only)
+        return self._load(on_process_0(check), abstract_state, only)
 
     def _complete(self) -> dict[int, Path]:
         """The complete checkpoints: {step: folder}."""
@@ -287,24 +285,6 @@ def _disk_error(error: Exception) -> OSError | None:
         return error
     number = re.search(r"os_error_code='(\d+)'", str(error))
     return OSError(int(number[1]), os.strerror(int(number[1]))) if number else None
-
-
-def _on_process_0(function: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Runs the function on process 0; every process gets its result, or its UserError."""
-    answer: dict[str, Any] = {}
-    if jax.process_index() == 0:
-        try:
-            answer = {"result": function()}
-        except UserError as error:
-            answer = {"error": str(error)}
-    if jax.process_count() > 1:
-        text = np.frombuffer(json.dumps(answer).encode(), np.uint8)
-        length = int(multihost_utils.broadcast_one_to_all(np.int32(text.size)))
-        text = multihost_utils.broadcast_one_to_all(np.resize(text, length))
-        answer = json.loads(bytes(text))
-    if "error" in answer:
-        raise UserError(answer["error"])
-    return answer["result"]
 
 
 def _worth_reading(record: standard_logging.LogRecord) -> bool:

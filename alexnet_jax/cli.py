@@ -14,7 +14,7 @@ from ml_collections import config_flags
 
 from alexnet_jax import runtime, validation
 from alexnet_jax.config import Config, field_types
-from alexnet_jax.errors import UserError
+from alexnet_jax.errors import UserError, print_error
 
 _OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]+)(?:=.*)?$")
 _CONFIG_FILE = re.compile(r"--?config(?:=(.*))?$")
@@ -92,8 +92,7 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
 
 
 def _fail(error: UserError) -> NoReturn:
-    for line in str(error).splitlines():
-        print(f"error: {line}", file=sys.stderr)
+    print_error(str(error))
     sys.exit(error.exit_status)
 
 

@@ -1,7 +1,11 @@
-"""The two ways a run ends early, and the exit status of each."""
+"""The ways a run ends early, and the exit status of each."""
 
+import sys
+
+EXIT_CRASHED = 1  # an error of the program, with a traceback
 EXIT_USER_ERROR = 2  # a wrong flag, config, file or mesh: one sentence on stderr
 EXIT_DIVERGED = 3  # the loss stopped being a number
+EXIT_LOST_PROCESS = 4  # another process of the group ended by accident; the same command goes on
 EXIT_PREEMPTED = 75  # SIGTERM: a checkpoint was saved; the same command goes on (EX_TEMPFAIL: try again)
 
 
@@ -21,3 +25,8 @@ class PreemptedError(UserError):
     """The process was asked to stop (SIGTERM); the message names the checkpoint that was saved."""
 
     exit_status = EXIT_PREEMPTED
+
+
+def print_error(sentence: str) -> None:
+    """Says on stderr what went wrong, as every command does."""
+    print("\n".join(f"error: {line}" for line in sentence.splitlines()), file=sys.stderr, flush=True)

@@ -3,6 +3,7 @@
     python -m alexnet_jax.evaluate --workdir=DIR[,DIR2,...] [--views=1|10] [--split=validation] [--step=N] [--json]
 
 Several workdirs are an ensemble: the probabilities of its nets are averaged (paper section 6.1).
+Several processes share the images: docs/cluster.md.
 """
 
 import json
@@ -13,6 +14,7 @@ from absl import flags
 
 from alexnet_jax import cli
 from alexnet_jax.errors import UserError
+from alexnet_jax.parallel import launcher
 
 _WORKDIR = cli.define_workdir_flag("the folder that training wrote to; several, separated by commas, are an ensemble")
 _VIEWS = flags.DEFINE_enum("views", None, ["1", "10"], "views of each image, averaged; by default as in training")
@@ -21,24 +23,41 @@ _STEP = flags.DEFINE_integer("step", None, "the checkpoint; by default the lates
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "images at a time; by default as in training", lower_bound=1)
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "where the data set lies, if not where training found it")
 _JSON = flags.DEFINE_bool("json", False, "print the result as one JSON object")
+_PROCESSES = launcher.define_flags()
 flags.adopt_module_key_flags(cli)
+flags.adopt_module_key_flags(launcher)
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Restores, evaluates, prints; the result of a single net is also appended to its `metrics.jsonl`."""
+    """Checks the flags, and evaluates, in this process or together with others."""
     cli.no_arguments(arguments)
     folders = [Path(name).expanduser() for name in cli.required(_WORKDIR).split(",")]
+    place = _PROCESSES.place()
+    from alexnet_jax.parallel.processes import joined
+
+    with joined(place):
+        evaluate_and_report(folders)
+
+
+def evaluate_and_report(folders: Sequence[Path]) -> None:
+    """Restores, evaluates, prints; the result of a single net is also appended to its `metrics.jsonl`."""
+    import jax
+
     from alexnet_jax import startup
     from alexnet_jax.data.datasets import open_dataset
     from alexnet_jax.evaluation import create_predict_step, evaluate
     from alexnet_jax.metrics import append_record, evaluation_line
+    from alexnet_jax.parallel.processes import check_agreement
     from alexnet_jax.restored import restore
 
+    asked = (_WORKDIR, _VIEWS, _SPLIT, _STEP, _BATCH_SIZE)
+    check_agreement({f"--{flag.name}": flag.value for flag in asked})
     nets = [restore(folder, _STEP.value) for folder in folders]
     first = nets[0]
     data = first.config.data
     data.dir, data.eval_split = _DATA_DIR.value or data.dir, _SPLIT.value or data.eval_split
     dataset = open_dataset(data)
+    check_agreement(startup.program(first.config) | startup.data_in_short(first.config, dataset))
     startup.check_data_fits(first.config, dataset)
     for net in nets:
         if net.facts.label_names != dataset.label_names:
@@ -53,7 +72,7 @@ def main(arguments: Sequence[str]) -> None:
     result = evaluate(predictors, dataset.evaluation, first.mesh, batch_size, data.read_threads)
     assert result is not None
     record = {"step": first.step, "epoch": first.epoch, "split": data.eval_split, **result, "views": views}
-    if len(nets) == 1:
+    if len(nets) == 1 and jax.process_index() == 0:
         append_record(first.folder, record)
     print(json.dumps(record) if _JSON.value else evaluation_line(record))
 

@@ -1,6 +1,8 @@
 """Trains and evaluates AlexNet; run again with the same workdir, it goes on where it stopped.
 
 python -m alexnet_jax.main --config=configs/imagenet.py --workdir=DIR [--config.section.field=value ...]
+
+Started several times, by SLURM, Open MPI, Kubernetes or with --process_id, the processes train as one: docs/cluster.md.
 """
 
 from collections.abc import Sequence
@@ -9,10 +11,13 @@ from pathlib import Path
 from absl import flags
 
 from alexnet_jax import cli
+from alexnet_jax.parallel import launcher
 
 _CONFIG = cli.define_config_flag()
 _WORKDIR = cli.define_workdir_flag("the folder for checkpoints and logs; the same folder again goes on with the run")
+_PROCESSES = launcher.define_flags()
 flags.adopt_module_key_flags(cli)
+flags.adopt_module_key_flags(launcher)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -20,9 +25,12 @@ def main(arguments: Sequence[str]) -> None:
     cli.no_arguments(arguments)
     config = cli.the_config(_CONFIG)
     folder = Path(cli.required(_WORKDIR)).expanduser()
+    place = _PROCESSES.place()
+    from alexnet_jax.parallel.processes import joined
     from alexnet_jax.train import train_and_evaluate  # JAX takes a second to import: not before the flags are right
 
-    train_and_evaluate(config, folder)
+    with joined(place):
+        train_and_evaluate(config, folder)
 
 
 if __name__ == "__main__":

@@ -3,12 +3,21 @@
 import signal
 from types import FrameType
 
+import jax
+
+from alexnet_jax.parallel.processes import LargestOfAll
+
 
 class StopSignals:
-    """True once SIGTERM or SIGINT has come, while it is entered. A second signal ends the process at once."""
+    """True once SIGTERM or SIGINT has come, while it is entered. A second signal ends the process at once.
+
+    `poll` is where that changes. Of several processes all stop at the same poll, whichever of them got the signal.
+    """
 
     def __init__(self) -> None:
-        self._received: signal.Signals | None = None
+        self._received = 0  # by this process
+        self._agreed = 0  # as of the last poll
+        self._largest = LargestOfAll() if jax.process_count() > 1 else None
 
     def __enter__(self) -> "StopSignals":
         self._before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -19,13 +28,18 @@ class StopSignals:
             signal.signal(number, handler)
 
     def __bool__(self) -> bool:
-        return self._received is not None
+        return self._agreed > 0
+
+    def poll(self) -> bool:
+        """Whether to stop now. All processes must ask equally often, between the same steps."""
+        self._agreed = self._largest(self._received) if self._largest else self._received
+        return bool(self)
 
     @property
     def name(self) -> str:
         """The name of the signal that came."""
-        return self._received.name if self._received else ""
+        return signal.Signals(self._agreed).name if self else ""
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self._received = signal.Signals(number)
+        self._received = number
         signal.signal(number, signal.SIG_DFL)

@@ -17,10 +17,11 @@ from alexnet_jax.metrics import (
     training_line,
 )
 from alexnet_jax.optimizer import learning_rate_schedule
+from alexnet_jax.parallel.processes import on_process_0
 
 
 class Reporter:
-    """Says what happens: `metrics.jsonl`, TensorBoard, the console, and the warnings."""
+    """Says what happens: `metrics.jsonl`, TensorBoard, the console, and the warnings. Process 0 does, for all."""
 
     def __init__(self, config: Config, folder: Path, num_examples: int, num_steps: int, start: int):
         self._config = config
@@ -28,7 +29,7 @@ class Reporter:
         self._num_examples = num_examples
         self._num_steps = num_steps
         self._learning_rate = learning_rate_schedule(config, num_steps)
-        self._writer = MetricWriter(folder, resumed_step=start)
+        self._writer = MetricWriter(folder, resumed_step=start, enabled=jax.process_index() == 0)
         self._plateau = PlateauWatch(config.model.num_classes, config.log.plateau_steps)
         self.throughput = Throughput(config.batch_size)
 
@@ -44,15 +45,18 @@ class Reporter:
         self._writer.write(record)
         seconds_left = self.throughput.seconds_left(self._num_steps - step)
         print(training_line(record, self._num_steps, self._config.num_epochs, seconds_left), flush=True)
-        if warning := self._plateau.warning(step, values["loss"]):
+        warning = self._plateau.warning(step, values["loss"])
+        if warning and jax.process_index() == 0:
             logging.warning(warning)
 
     def has_evaluation(self, step: int) -> bool:
         """Whether `metrics.jsonl` holds an evaluation of this step."""
-        return any(
-            record["step"] == step and record["split"] == self._config.data.eval_split
-            for record in read_records(self._folder)
-        )
+
+        def found() -> bool:
+            split = self._config.data.eval_split
+            return any(record["step"] == step and record["split"] == split for record in read_records(self._folder))
+
+        return on_process_0(found)
 
     def evaluation(self, step: int, result: dict[str, float]) -> None:
         """Writes down an evaluation."""

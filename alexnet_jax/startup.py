@@ -1,18 +1,40 @@
 """Before the first step: does the data fit the config, are there devices, and the lines that say what will run."""
 
-import os
+import hashlib
 import platform
+import zlib
+from pathlib import Path
+from typing import Any
 
 import flax
 import jax
 import jaxlib
 from jax.sharding import Mesh
 
-from alexnet_jax import runtime
-from alexnet_jax.config import Config
+from alexnet_jax import __version__, runtime
+from alexnet_jax.config import Config, fields
 from alexnet_jax.data.datasets import Dataset
 from alexnet_jax.errors import UserError
+from alexnet_jax.parallel.mesh import devices
 from alexnet_jax.state import TrainState
+
+
+def program(config: Config) -> dict[str, Any]:
+    """What computes the numbers of a run: config, code, JAX. All processes of a run must have the same."""
+    sources = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        sources.update(path.read_bytes())
+    named = {f"config.{name}": value for name, value in fields(config) if name != "data.dir"}
+    code = f"version {__version__}, sources {sources.hexdigest()[:12]}"
+    return named | {"the code of alexnet_jax": code, "jax": jax.__version__, "jaxlib": jaxlib.__version__}
+
+
+def data_in_short(config: Config, dataset: Dataset) -> dict[str, Any]:
+    """What tells two data sets apart, without reading them: each machine may have a copy of its own."""
+    facts = dataset.facts
+    mean = zlib.crc32(facts.statistics.mean_image.tobytes())
+    sizes = f"{len(dataset.train)} and {len(dataset.evaluation)} images, mean image {mean:08x}"
+    return {f"data.name={config.data.name} in data.dir": sizes, "the classes of the data": list(facts.label_names)}
 
 
 def check_data_fits(config: Config, dataset: Dataset) -> None:
@@ -28,19 +50,6 @@ def check_data_fits(config: Config, dataset: Dataset) -> None:
             f"data.name={config.data.name!r} ({dataset.image_size} pixels a side); make it smaller or "
             "prepare larger images."
         )
-
-
-def devices() -> list[jax.Device]:
-    """All devices of the platform that JAX computes on; UserError if it finds none."""
-    try:
-        return jax.devices()
-    except (RuntimeError, AssertionError) as error:  # an AssertionError is what JAX_PLATFORMS=cuda without one ends in
-        reason = str(error).split("\n", 1)[0] or "nothing answers"
-        asked = os.environ.get("JAX_PLATFORMS", "")
-        raise UserError(
-            f"JAX finds no device of the platform that JAX_PLATFORMS={asked} asks for ({reason}); "
-            "install the build of JAX for it (see README), or unset JAX_PLATFORMS."
-        ) from error
 
 
 def check_devices(config: Config) -> None:

@@ -19,6 +19,7 @@ from alexnet_jax.errors import PreemptedError, UserError
 from alexnet_jax.evaluation import create_predict_step, evaluate
 from alexnet_jax.metrics import check_finite
 from alexnet_jax.optimizer import create_optimizer
+from alexnet_jax.parallel import processes
 from alexnet_jax.parallel.mesh import create_mesh
 from alexnet_jax.preemption import StopSignals
 from alexnet_jax.reporter import Reporter
@@ -59,12 +60,14 @@ def train_and_evaluate(config: Config, folder: Path) -> None:
         SIGTERM or SIGINT came, and a checkpoint was saved.
     """
     runtime.use_compilation_cache()
+    processes.check_agreement(startup.program(config))
     dataset = open_dataset(config.data)
+    processes.check_agreement(startup.data_in_short(config, dataset))
     startup.check_data_fits(config, dataset)
     startup.check_devices(config)
     mesh = create_mesh(config)
-    workdir.open_for_training(folder, config, dataset.facts)
-    with workdir.lock(folder), StopSignals() as stop:
+    processes.check_mesh_reaches_all(mesh)
+    with workdir.opened_for_training(folder, config, dataset.facts), StopSignals() as stop:
         try:
             _train(config, folder, dataset, mesh, stop)
         except jax.errors.JaxRuntimeError as error:
@@ -101,7 +104,7 @@ def _train(config: Config, folder: Path, dataset: Dataset, mesh: Mesh, stop: Sto
     def evaluate_now() -> dict[str, float] | None:
         predictor = functools.partial(predict_step, state.params, statistics)
         threads = config.data.read_threads
-        return evaluate([predictor], dataset.evaluation, mesh, config.eval.batch_size, threads, lambda: stop)
+        return evaluate([predictor], dataset.evaluation, mesh, config.eval.batch_size, threads, stop.poll)
 
     with contextlib.closing(batches), contextlib.closing(checkpoints), contextlib.closing(reporter):
         if start and plan.evaluation_due(start) and not reporter.has_evaluation(start):
@@ -119,6 +122,7 @@ def _train(config: Config, folder: Path, dataset: Dataset, mesh: Mesh, stop: Sto
                 batch = next(batches)
             state, metrics = train_step(state, batch, statistics)
             reporter.throughput.step_done()
+            stop.poll()
             if ahead:
                 reporter.training(*ahead, checkpoints.latest_step())
             step, ahead = step + 1, (step + 1, metrics)

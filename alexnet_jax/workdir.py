@@ -1,8 +1,11 @@
 """The folder of a run: `config.json`, facts of its data, `checkpoints/`, `metrics.jsonl`, event files."""
 
+import contextlib
 import fcntl
 import json
 import os
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
@@ -10,6 +13,7 @@ from alexnet_jax import validation
 from alexnet_jax.config import Config, differences, to_dict
 from alexnet_jax.data.facts import DataFacts, save_facts
 from alexnet_jax.errors import UserError
+from alexnet_jax.parallel.processes import gather, on_process_0
 
 # What may change between two starts of the same run: nothing here alters the parameters that come out.
 MAY_CHANGE = (
@@ -21,6 +25,31 @@ MAY_CHANGE = (
 def checkpoints_in(workdir: Path) -> Path:
     """Where a run keeps its checkpoints."""
     return workdir / "checkpoints"
+
+
+@contextlib.contextmanager
+def opened_for_training(workdir: Path, config: Config, facts: DataFacts) -> Iterator[None]:
+    """The folder of this run, opened and locked by process 0 for all processes of the group, while inside.
+
+    Raises:
+      UserError: the folder can't be written, is in use, holds a run with another config, or is not the same folder
+        on every machine.
+    """
+    with contextlib.ExitStack() as stack:
+
+        def take() -> str:
+            open_for_training(workdir, config, facts)
+            stack.enter_context(lock(workdir))
+            return _owner(workdir)
+
+        owner = on_process_0(take)
+        for process, seen in enumerate(gather(_owner(workdir))):
+            if seen != owner:
+                raise UserError(
+                    f"--workdir={workdir} of process {process} is not that of process 0, where {owner} holds the lock; "
+                    "put it on a file system that all machines share."
+                )
+        yield
 
 
 def open_for_training(workdir: Path, config: Config, facts: DataFacts) -> None:
@@ -76,16 +105,23 @@ def lock(workdir: Path) -> IO[str]:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        file.seek(0)
-        owner = file.read().strip() or "unknown"
         file.close()
+        owner = _owner(workdir) or "unknown"
         raise UserError(
             f"--workdir={workdir} is in use by process {owner}; wait for it, stop it, or choose another --workdir."
         ) from None
     file.truncate(0)
-    file.write(str(os.getpid()))
+    file.write(f"{os.getpid()} on {socket.gethostname()}")
     file.flush()
     return file
+
+
+def _owner(workdir: Path) -> str:
+    """Who took the folder last: process id and host; empty if nobody did."""
+    try:
+        return (workdir / "lock").read_text().strip()
+    except OSError:
+        return ""
 
 
 def _check_same_run(config: Config, earlier: Config, workdir: Path) -> None:
