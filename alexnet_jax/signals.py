@@ -1,0 +1,31 @@
+"""Being asked to stop: SIGTERM and SIGINT are noted instead of ending the process."""
+
+import signal
+from types import FrameType
+
+
+class NotedSignals:
+    """True once SIGTERM or SIGINT has come, while it is entered. A second signal ends the process at once."""
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    def __enter__(self) -> "NotedSignals":
+        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def __bool__(self) -> bool:
+        return self.number > 0
+
+    @property
+    def name(self) -> str:
+        """The name of the signal that came."""
+        return signal.Signals(self.number).name if self else ""
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.number = number
+        signal.signal(number, signal.SIG_DFL)

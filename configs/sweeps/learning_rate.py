@@ -1,0 +1,14 @@
+"""Three rates, three seeds each: which one trains best, and by how much that differs by chance.
+
+    python -m alexnet_jax.sweep --config=configs/quickstart.py --sweep=configs/sweeps/learning_rate.py \
+        --workdir=runs/learning_rate --parallel=2
+
+Three minutes of two cores a run.
+"""
+
+from alexnet_jax.sweeping.space import Overrides, grid
+
+
+def get_sweep() -> list[Overrides]:
+    """Nine runs."""
+    return grid({"optimizer.learning_rate": (0.02, 0.01, 0.005), "seed": (0, 1, 2)})

@@ -1,0 +1,19 @@
+"""Twelve drawn combinations of rate, momentum and weight decay.
+
+    python -m alexnet_jax.sweep --config=configs/quickstart.py --sweep=configs/sweeps/random_search.py \
+        --workdir=runs/random_search --parallel=2
+
+Three minutes of two cores a run.
+"""
+
+from alexnet_jax.sweeping.space import Overrides, choice, log_uniform, sample
+
+
+def get_sweep() -> list[Overrides]:
+    """The same twelve each time."""
+    fields = {
+        "optimizer.learning_rate": log_uniform(0.002, 0.05),
+        "optimizer.momentum": choice(0.8, 0.9, 0.95),
+        "optimizer.weight_decay": log_uniform(1e-5, 1e-2),
+    }
+    return sample(12, fields)

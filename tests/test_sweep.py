@@ -1,0 +1,227 @@
+"""Sweeps: which runs there are, what is refused before the first, and what a second start does."""
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from alexnet_jax.config import Config
+from alexnet_jax.errors import UserError
+from alexnet_jax.sweeping import execution, results, runs
+from alexnet_jax.sweeping.space import choice, crossed, grid, log_uniform, sample, uniform
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY = [
+    "--config=configs/quickstart.py",
+    *("--config.num_epochs=0.25", "--config.model.conv_width=0.0833", "--config.model.fc_width=0.0079"),
+    *("--config.log.every_steps=1", "--config.mesh.data=1"),
+]
+
+
+def start(workdir, digits_dir, sweep, *flags):
+    command = [sys.executable, "-m", "alexnet_jax.sweep", *TINY, f"--config.data.dir={digits_dir}", *flags]
+    command += [f"--sweep={sweep}", f"--workdir={workdir}"]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_a_grid_is_every_combination():
+    assert grid({"seed": (0, 1), "precision": ("float32", "bfloat16")}) == [
+        {"seed": 0, "precision": "float32"},
+        {"seed": 0, "precision": "bfloat16"},
+        {"seed": 1, "precision": "float32"},
+        {"seed": 1, "precision": "bfloat16"},
+    ]
+    assert crossed([{}, {"seed": 5}], grid({"seed": (1, 2)})) == [{"seed": 1}, {"seed": 2}] * 2
+
+
+def test_samples_are_the_same_each_time_and_lie_in_their_ranges():
+    fields = {
+        "optimizer.learning_rate": log_uniform(1e-4, 1e-1),
+        "optimizer.momentum": uniform(0.5, 0.9),
+        "model.activation": choice("relu", "tanh"),
+    }
+    drawn = sample(300, fields)
+    assert drawn == sample(300, fields) != sample(300, fields, seed=1)
+    rates = np.array([run["optimizer.learning_rate"] for run in drawn])
+    assert rates.min() >= 1e-4
+    assert rates.max() <= 1e-1
+    assert abs(np.mean(rates < 10**-2.5) - 0.5) < 0.1  # the middle of the logarithms
+    momenta = [run["optimizer.momentum"] for run in drawn]
+    assert 0.5 <= min(momenta) < 0.52
+    assert 0.88 < max(momenta) <= 0.9
+    assert {run["model.activation"] for run in drawn} == {"relu", "tanh"}
+
+
+def test_names_tell_the_overrides_and_are_folders(tmp_path):
+    sweep = [
+        {"optimizer.learning_rate": 0.01, "seed": 1},
+        {"optimizer.drops": (0.3, 0.6)},
+        {"data.name": "a/b"},
+        {},
+        {"data.train_split": "x" * 300},
+    ]
+    planned = runs.plan(Config(), sweep, tmp_path)
+    names = [run.name for run in planned]
+    assert names[:4] == ["learning_rate=0.01,seed=1", "drops=_0.3,0.6,_", "name=a_b", "base"]
+    assert len(names[4]) <= 120
+    assert [run.folder.parent for run in planned] == [tmp_path] * 5
+    assert planned[1].flags == ["--config.optimizer.drops=(0.3,0.6,)"]
+    assert planned[1].config.optimizer.drops == (0.3, 0.6)
+    assert planned[0].config.optimizer.drops == (*Config().optimizer.drops,)
+
+
+def test_fields_that_end_alike_keep_their_whole_names(tmp_path):
+    planned = runs.plan(Config(), [{"batch_size": 64, "eval.batch_size": 128}], tmp_path)
+    assert planned[0].name == "batch_size=64,eval.batch_size=128"
+
+
+def test_all_faults_are_listed_before_the_first_run(tmp_path):
+    sweep = [{"seed": 1}, {"sed": 1}, {"batch_size": "many"}, {"optimizer.momentum": 2.0}, {"seed": 1}]
+    with pytest.raises(UserError) as caught:
+        runs.plan(Config(), sweep, tmp_path)
+    patterns = [
+        r"runs 0 and 4 of the sweep are the same \(seed=1\)",
+        r"run 1 .*no field 'sed'; did you mean 'seed'\?",
+        r"run 2 .*batch_size='many' must be a whole number",
+        r"run 3 .*optimizer.momentum=2.0 is not allowed",
+    ]
+    assert len(str(caught.value).splitlines()) == 4
+    for pattern, line in zip(patterns, str(caught.value).splitlines(), strict=True):
+        assert re.search(pattern, line)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, r"there is no such file; there are configs/sweeps/ablations.py, .*learning_rate.py"),
+        ("def get_sweep(:", r"is not a Python file"),
+        ("runs = []", r"defines no function get_sweep"),
+        ("def get_sweep():\n    return []", r"must return a list of overrides"),
+        ("def get_sweep():\n    return [1]", r"must return a list of overrides"),
+    ],
+)
+def test_a_wrong_sweep_file_is_refused(tmp_path, monkeypatch, text, message):
+    monkeypatch.chdir(ROOT)
+    path = tmp_path / "sweep.py"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        runs.read_sweep(path)
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("configs/sweeps/*.py")), ids=lambda path: path.stem)
+def test_every_sweep_that_is_given_is_right(path, tmp_path):
+    base = re.search(r"--config=configs/(\w+)\.py", path.read_text())[1]
+    config = __import__(f"configs.{base}", fromlist=["get_config"]).get_config()
+    assert len(runs.plan(config, runs.read_sweep(path), tmp_path)) > 1
+
+
+def test_gpus_are_divided(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
+    assert execution.slots(2) == [{"CUDA_VISIBLE_DEVICES": "4,6"}, {"CUDA_VISIBLE_DEVICES": "5,7"}]
+    assert execution.slots(1) == [{}]
+    with pytest.raises(UserError, match=r"--parallel=5, but there are 4 GPUs"):
+        execution.slots(5)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert execution.slots(3) == [{}, {}, {}]
+
+
+def test_results_are_those_of_the_metrics(tmp_path):
+    planned = runs.plan(Config(), grid({"seed": (0, 1)}), tmp_path)
+    folder = planned[0].folder
+    folder.mkdir()
+    (folder / runs.CONSOLE).write_text("step 1\nerror: the loss is nan\n\n")
+    records = [
+        {"step": 1, "epoch": 0.5, "split": "train", "loss": 2.0},
+        {"step": 2, "epoch": 1.0, "split": "validation", "loss": 1.0, "top1_error": 30.0, "top5_error": 5.0},
+        {"step": 3, "epoch": 1.5, "split": "train", "loss": 1.5},
+        {"step": 4, "epoch": 2.0, "split": "validation", "loss": 1.1, "top1_error": 40.0, "top5_error": 6.0},
+    ]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    planned[0].note_outcome(3)
+    results.write(planned, tmp_path)
+    with (tmp_path / "results.csv").open() as file:
+        first, second = csv.DictReader(file)
+    expected = {
+        "run": "0",
+        "status": "diverged",
+        "seed": "0",
+        "epoch": "1.5",
+        "train_loss": "1.5",
+        "top1_error": "40.0",
+    }
+    assert expected.items() <= first.items()
+    assert first["best_top1_error"] == "30.0"
+    assert first["error"] == "the loss is nan"
+    assert second["status"] == "waiting"
+    assert second["top1_error"] == ""
+    assert len((tmp_path / "results.md").read_text().splitlines()) == 4
+    assert list((tmp_path / "hparams").glob("seed=0/events*"))
+    assert planned[0].finished
+
+
+def test_a_sweep_from_end_to_end(tmp_path, digits_dir):
+    """One run of three fails and the others go on; the second start repeats only the one that failed."""
+    sweep = tmp_path / "sweep.py"
+    sweep.write_text(
+        "def get_sweep():\n    return [{'seed': 1}, {'data.eval_split': 'missing'}, {'optimizer.learning_rate': 1e9}]"
+    )
+    process = start(tmp_path / "w", digits_dir, sweep, "--parallel=2")
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 2, errors
+    assert re.fullmatch(r"error: 1 of 3 runs failed; see .*eval_split=missing/console.log, then run .*\n", errors)
+    with (tmp_path / "w" / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["status"] for row in rows] == ["done", "failed", "diverged"]
+    assert float(rows[0]["top1_error"]) > 0
+    assert "has no split 'missing'" in rows[1]["error"]
+    assert re.search(r"run 0 of 3, seed=1: done, top-1 error [\d.]+ %, .* left", output)
+
+    times = [path.stat().st_mtime_ns for path in sorted((tmp_path / "w").glob("*/metrics.jsonl"))]
+    sweep.write_text(sweep.read_text().replace("'missing'", "'validation'"))
+    process = start(tmp_path / "w", digits_dir, sweep)
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert "run 1 of 3, eval_split=validation: done" in output
+    assert "seed=1: running" not in output
+    assert times == [path.stat().st_mtime_ns for path in sorted((tmp_path / "w").glob("[ls]*/metrics.jsonl"))]
+
+
+def test_a_stopped_sweep_saves_and_goes_on(tmp_path, digits_dir):
+    sweep = tmp_path / "sweep.py"
+    sweep.write_text("def get_sweep():\n    return [{'num_epochs': 20.0}, {'num_epochs': 21.0}]")
+    workdir = tmp_path / "w"
+    process = start(workdir, digits_dir, sweep)
+    metrics = workdir / "num_epochs=20.0" / "metrics.jsonl"
+    deadline = time.monotonic() + 200
+    while not (metrics.exists() and metrics.read_text().count("\n") > 1) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os.kill(process.pid, signal.SIGTERM)
+    output, errors = process.communicate(timeout=100)
+    assert process.returncode == 75, output + errors
+    assert "stopped by SIGTERM; run the same command again" in errors
+    assert re.search(r"\n0 +stopped", output)
+    assert re.search(r"\n1 +waiting", output)
+    assert list((workdir / "num_epochs=20.0" / "checkpoints").glob("*"))
+
+
+def test_an_index_picks_one_run(tmp_path):
+    planned = runs.plan(Config(), grid({"seed": (0, 1)}), tmp_path)
+    assert runs.pick(planned, None) == planned
+    assert runs.pick(planned, 1) == planned[1:]
+    with pytest.raises(UserError, match=r"--index=2, but the sweep has 2 runs, 0 to 1\."):
+        runs.pick(planned, 2)
+
+
+def test_the_task_of_a_slurm_array_is_an_index(tmp_path, digits_dir, monkeypatch):
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "70")
+    process = start(tmp_path / "w", digits_dir, "configs/sweeps/ablations.py")
+    assert process.communicate(timeout=100)[1] == "error: --index=70, but the sweep has 14 runs, 0 to 13.\n"
