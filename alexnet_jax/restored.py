@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from alexnet_jax import runtime, workdir
 from alexnet_jax.checkpoint import Checkpoints
-from alexnet_jax.config import Config
+from alexnet_jax.config import Config, MeshConfig
 from alexnet_jax.data.facts import DataFacts, load_facts
 from alexnet_jax.errors import UserError
 from alexnet_jax.optimizer import create_optimizer
@@ -53,10 +53,11 @@ def restore(folder: Path, step: int | None = None, tower: int = 1) -> RestoredNe
       UserError: the folder holds no run or no such checkpoint, or the net can't be laid out like that.
     """
     config = workdir.read_config(folder)
-    config.mesh.data, config.mesh.tower = max(1, len(devices()) // tower), tower
+    config.mesh = MeshConfig(data=max(1, len(devices()) // tower), tower=tower)
     facts = load_facts(folder)
     runtime.use_compilation_cache()
-    mesh = create_mesh(config)
+    any_batch = dataclasses.replace(config.eval, batch_size=config.mesh.data)  # the batches of training don't matter
+    mesh = create_mesh(dataclasses.replace(config, batch_size=config.mesh.data, eval=any_batch))
     params, step = restore_params(folder, config, mesh, step)
     return RestoredNet(folder, config, facts, mesh, step, params)
 

@@ -36,6 +36,20 @@ def digits_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def tiny_config(digits_dir: Path) -> Config:
     """The paper's net as narrow as it goes, on the digits: 24 steps of 120 images."""
+    return _tiny_config(digits_dir)
+
+
+@pytest.fixture(scope="session")
+def trained_folder(digits_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The workdir of a finished training of that net. Tests read it, and copy what they change."""
+    from alexnet_jax.train import train_and_evaluate
+
+    folder = tmp_path_factory.mktemp("trained") / "net"
+    train_and_evaluate(_tiny_config(digits_dir), folder)
+    return folder
+
+
+def _tiny_config(digits_dir: Path) -> Config:
     config = quickstart.get_config()
     config.batch_size = 120
     config.num_epochs = 2.0

@@ -1,0 +1,113 @@
+"""Image files of any kind, as a trained net wants them: found, decoded in threads, upright, cut like its data set.
+
+Size and crop are those of `prepare` (`preparation/images.py`). Unlike the author's data, photographs are turned as
+their EXIF orientation says, and an animation is refused rather than judged by its first picture: nobody looks through
+what comes out here before it is believed.
+"""
+
+import io
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from PIL import ExifTags, Image
+
+from alexnet_jax.data.preparation.folders import EXTENSIONS
+from alexnet_jax.data.preparation.images import BrokenImageError, decode, resize_and_crop
+from alexnet_jax.errors import UserError
+
+MIN_SIDE = 8  # pixels: a line or a dot shows nothing, however far it is enlarged
+MAX_BYTES = 1 << 29  # of a file; no image of at most `preparation.images.MAX_PIXELS` pixels is larger
+
+# What EXIF orientations 2 to 8 ask for, as operations on [H, W, 3] (Exif 2.3, tag 0x0112).
+_UPRIGHT = {
+    2: lambda pixels: pixels[:, ::-1],
+    3: lambda pixels: pixels[::-1, ::-1],
+    4: lambda pixels: pixels[::-1],
+    5: lambda pixels: pixels.swapaxes(0, 1),
+    6: lambda pixels: np.rot90(pixels, -1),
+    7: lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1),
+    8: lambda pixels: np.rot90(pixels, 1),
+}
+
+
+def find_images(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
+    """Files as they are named, and of each folder all images below it, by name; UserError if there are none."""
+    found: list[Path] = []
+    for path in (Path(name).expanduser() for name in paths):
+        if path.is_dir():
+            inside = sorted(file for file in path.rglob("*") if _is_image(file))
+            if not inside:
+                raise UserError(
+                    f"{path} holds no image; files in a folder count if they end in {', '.join(EXTENSIONS)}."
+                )
+            found += inside
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise UserError(f"{path}: there is no such file or folder; give images, or folders of images.")
+    return found
+
+
+def load_image(path: Path, size: int) -> np.ndarray:
+    """uint8 [size, size, 3] RGB of a file; BrokenImageError, which says why, if it is none that can be judged."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise BrokenImageError(f"the file has more than {MAX_BYTES:,} bytes")
+        data = path.read_bytes()
+    except OSError as error:
+        raise BrokenImageError(error.strerror or str(error)) from error
+    if not data:
+        raise BrokenImageError("the file is empty")
+    decoded = decode(data)
+    if "animated" in decoded.oddities:
+        raise BrokenImageError("it is animated; save the picture that is meant")
+    height, width = decoded.pixels.shape[:2]
+    if min(height, width) < MIN_SIDE:
+        raise BrokenImageError(f"{width} x {height} pixels are too few; each side needs at least {MIN_SIDE}")
+    turned = _UPRIGHT.get(_orientation(data), lambda pixels: pixels)(decoded.pixels)
+    return resize_and_crop(np.ascontiguousarray(turned), size)
+
+
+def load_images(paths: Sequence[Path], size: int) -> Iterator[tuple[Path, np.ndarray | BrokenImageError]]:
+    """Each file in order with its pixels, uint8 [size, size, 3], or with what is wrong with it; a thread a core."""
+    num_threads = os.cpu_count() or 1
+    ahead: deque[tuple[Path, Future[np.ndarray]]] = deque()
+    with ThreadPoolExecutor(num_threads) as threads:
+        try:
+            for path in paths:
+                ahead.append((path, threads.submit(load_image, path, size)))
+                if len(ahead) > 64 + num_threads:  # a batch is read while the one before is computed
+                    yield _result(*ahead.popleft())
+            while ahead:
+                yield _result(*ahead.popleft())
+        finally:
+            threads.shutdown(cancel_futures=True)
+
+
+def _result(path: Path, future: Future[np.ndarray]) -> tuple[Path, np.ndarray | BrokenImageError]:
+    try:
+        return path, future.result()
+    except BrokenImageError as error:
+        return path, error
+
+
+def in_a_sentence(path: Path, error: BrokenImageError) -> str:
+    """What is wrong with an image, for its user."""
+    return f"{path} can't be read as an image: {error}."
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in EXTENSIONS and not path.name.startswith("._") and path.is_file()
+
+
+def _orientation(data: bytes) -> int:
+    """The EXIF orientation, 1 to 8; 1, upright, if there is none that can be read."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # the image itself was decoded: damaged EXIF does it no harm, whatever Pillow runs into
+        return 1

@@ -1,0 +1,80 @@
+"""Restored nets at work on images that come in any number: in batches of one size, so that one program serves all."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from alexnet_jax.data.image_files import in_a_sentence, load_images
+from alexnet_jax.errors import UserError
+from alexnet_jax.parallel.mesh import feed
+from alexnet_jax.predict_step import create_predict_step, mean_of_probabilities
+from alexnet_jax.restored import RestoredNet
+
+BATCH_SIZES = (1, 8, 64)  # compiling takes longer than computing what pads a batch to the next of these
+
+
+def batch_size_for(num_images: int, mesh: Mesh) -> int:
+    """How many of so many images to take at a time: few sizes, each divisible over the devices."""
+    size = next((size for size in BATCH_SIZES if size >= num_images), BATCH_SIZES[-1])
+    parts = mesh.shape["data"]
+    return -(-size // parts) * parts
+
+
+def in_batches(images: Iterable[np.ndarray], batch_size: int) -> Iterator[np.ndarray]:
+    """Images [S, S, 3] as batches [B, S, S, 3], the last one smaller if they don't divide."""
+    batch: list[np.ndarray] = []
+    for image in images:
+        batch.append(image)
+        if len(batch) == batch_size:
+            yield np.stack(batch)
+            batch = []
+    if batch:
+        yield np.stack(batch)
+
+
+def readable(files: Sequence[Path], net: RestoredNet, names: deque[Path], broken: list[str]) -> Iterator[np.ndarray]:
+    """The images of files that can be read, cut to the net's size; a name is added to `names` for each that comes.
+
+    A sentence for each of the other files is added to `broken`.
+    """
+    for path, pixels in load_images(files, net.facts.statistics.image_size):
+        if isinstance(pixels, np.ndarray):
+            names.append(path)
+            yield pixels
+        else:
+            broken.append(in_a_sentence(path, pixels))
+
+
+def run(program: Callable[[jax.Array], jax.Array], mesh: Mesh, images: np.ndarray, batch_size: int) -> np.ndarray:
+    """The program's rows for images [n, S, S, 3], n <= `batch_size`, padded to a batch for it."""
+    padded = np.zeros((batch_size, *images.shape[1:]), np.uint8)
+    padded[: len(images)] = images
+    return np.asarray(program(feed(mesh, {"image": padded})["image"]))[: len(images)]
+
+
+def create_ensemble(nets: Sequence[RestoredNet], views: int) -> Callable[[jax.Array], jax.Array]:
+    """uint8 images [B, S, S, 3] -> log-probabilities [B, classes], averaged over the nets (paper section 6.1).
+
+    UserError if the nets were trained on different classes or on stored images of different sizes.
+    """
+    first = nets[0]
+    for net in nets[1:]:
+        if net.facts.label_names != first.facts.label_names:
+            raise UserError(
+                f"--workdir={net.folder} was trained on the classes of {net.facts.name!r}, --workdir={first.folder} on "
+                f"those of {first.facts.name!r}; the nets of an ensemble must know the same classes in the same order."
+            )
+        sizes = [one.facts.statistics.image_size for one in (net, first)]
+        if sizes[0] != sizes[1]:
+            raise UserError(
+                f"--workdir={net.folder} was trained on images of {sizes[0]} pixels a side, --workdir={first.folder} "
+                f"of {sizes[1]}; the nets of an ensemble must look at images of one size."
+            )
+    predictors = [net.predictor(create_predict_step(net.config, net.mesh, views)) for net in nets]
+    if len(predictors) == 1:
+        return predictors[0]
+    return lambda images: mean_of_probabilities(jax.numpy.stack([predict(images) for predict in predictors]), axis=0)
