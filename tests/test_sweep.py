@@ -223,5 +223,5 @@ def test_an_index_picks_one_run(tmp_path):
 
 def test_the_task_of_a_slurm_array_is_an_index(tmp_path, digits_dir, monkeypatch):
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "70")
-    process = start(tmp_path / "w", digits_dir, "configs/sweeps/ablations.py")
-    assert process.communicate(timeout=100)[1] == "error: --index=70, but the sweep has 14 runs, 0 to 13.\n"
+    process = start(tmp_path / "w", digits_dir, "configs/sweeps/learning_rate.py")
+    assert process.communicate(timeout=100)[1] == "error: --index=70, but the sweep has 9 runs, 0 to 8.\n"
