@@ -1,0 +1,110 @@
+"""What a net says of the images of its data set: the part of a report that computes on a device."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+
+from alexnet_jax import runtime
+from alexnet_jax.config import Config
+from alexnet_jax.data.augmentation import center_view
+from alexnet_jax.data.pipeline import evaluation_batches
+from alexnet_jax.data.sources import ImageSource
+from alexnet_jax.data.statistics import Statistics
+from alexnet_jax.evaluation import Predictor
+from alexnet_jax.model.architecture import Activation, Net
+from alexnet_jax.parallel.mesh import feed, local_rows
+from alexnet_jax.parallel.towers import DATA_AXIS
+from alexnet_jax.state import create_model, state_specs
+
+
+class Subset:
+    """Some examples of a source, as a source."""
+
+    def __init__(self, source: ImageSource, indices: np.ndarray):
+        """Those of these indices, int [n]."""
+        self.image_size = source.image_size
+        self._source = source
+        self._indices = indices
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._indices)
+
+    def read(self, indices: Sequence[int], images: np.ndarray, labels: np.ndarray) -> None:
+        """Writes the examples of these places into images (uint8 [n, S, S, 3]) and labels (int32 [n])."""
+        self._source.read(self._indices[list(indices)].tolist(), images, labels)
+
+    def fetch(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The examples of these places: uint8 [n, S, S, 3], int32 [n]."""
+        images = np.empty((len(indices), self.image_size, self.image_size, 3), np.uint8)
+        labels = np.empty(len(indices), np.int32)
+        self.read(indices.tolist(), images, labels)
+        return images, labels
+
+
+def drawn_evenly(source: ImageSource, at_most: int) -> Subset:
+    """At most so many examples of a source, at even distances."""
+    count = min(len(source), at_most)
+    return Subset(source, np.arange(count) * len(source) // count)
+
+
+def last_hidden_layer(net: Net) -> str:
+    """The nonlinearity before the classifier: relu7 in AlexNet, "the last, 4096-dimensional hidden layer"."""
+    return [layer.name for layer in net.layers if isinstance(layer, Activation)][-1]
+
+
+def create_features_step(config: Config, mesh: Mesh, layer: str) -> Callable:
+    """The compiled program (params, statistics, images) -> outputs of a layer in the center view, [B, units].
+
+    The mesh holds both towers on each device.
+    """
+    model = create_model(config)
+
+    def features_step(params: Any, statistics: Statistics, images: jax.Array) -> jax.Array:
+        views = center_view(images, statistics, image_size=config.model.image_size, mean=config.data.mean)
+        _, sown = model.apply({"params": params}, views, mutable="intermediates")
+        output = sown["intermediates"]["outputs"][0][layer]
+        return output.reshape(output.shape[0], -1).astype("float32")
+
+    specs = state_specs(config, mesh).params
+    step = jax.shard_map(features_step, mesh=mesh, in_specs=(specs, P(), P(DATA_AXIS)), out_specs=P(DATA_AXIS))
+    return jax.jit(step, compiler_options=runtime.compiler_options())
+
+
+def outputs_of(
+    predictor: Predictor, source: ImageSource, mesh: Mesh, batch_size: int, read_threads: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The predictor's outputs [n, ...] and the labels [n] of all examples in order, a batch at a time."""
+    rows = local_rows(mesh, batch_size)
+    for batch in evaluation_batches(source, batch_size=batch_size, rows=rows, read_threads=read_threads):
+        count = int(batch["mask"].sum())
+        yield np.asarray(predictor(feed(mesh, {"image": batch["image"]})["image"]))[:count], batch["label"][:count]
+
+
+def one_of_each_class(labels: np.ndarray, count: int) -> np.ndarray:
+    """So many examples of different classes: the first of each, of classes at even distances. int [at most count]."""
+    _, first = np.unique(labels, return_index=True)
+    count = min(count, len(first))
+    return first[np.arange(count) * len(first) // count]
+
+
+def nearest(queries: np.ndarray, batches: Iterator[np.ndarray], count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The features nearest to each query by Euclidean distance (released code, `findsimilar.py`), nearest first.
+
+    Args:
+      queries: [q, units].
+      batches: the features to search, [n, units] each; only their distances are kept.
+      count: how many to find for each query.
+
+    Returns:
+      Their places in the order of the batches, int [q, count], and their distances, float [q, count].
+    """
+    distances = np.concatenate(
+        [np.linalg.norm(queries[:, None, :] - features[None, :, :], axis=-1) for features in batches], axis=1
+    )
+    places = np.argsort(distances, axis=1, kind="stable")[:, :count]
+    return places, np.take_along_axis(distances, places, axis=1)
