@@ -44,6 +44,8 @@ class MeshConfig(Section):
 
     data: int = -1  # how many parts a batch is split into; -1 uses all devices that the towers leave
     tower: int = 1  # 1: both towers on each device; 2: one tower a device
+    fully_connected: str = "replicated"  # or split over `data`: "gathered", "broadcast", "exchanged"; one tower only
+    shard_velocity: bool = False  # split the velocity over `data` too
 
 
 @dataclasses.dataclass
@@ -118,8 +120,10 @@ class Config(Section):
 
     seed: int = 0
     batch_size: int = 128  # global
+    gradient_accumulation: int = 1  # in how many parts, one after the other, a device works through its images
     num_epochs: float = 90.0
     precision: str = "float32"  # or "bfloat16": compute type; parameters, LRN sums and the loss stay float32
+    init_from: str = ""  # fine-tuning: the workdir of the net to start from; see `docs/transfer.md`
     require_accelerator: bool = False  # refuse to train on the CPU
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)

@@ -12,8 +12,9 @@ from alexnet_jax import runtime
 from alexnet_jax.config import Config
 from alexnet_jax.data.augmentation import center_view, ten_views
 from alexnet_jax.data.statistics import Statistics
+from alexnet_jax.parallel.hybrid import gather, own_rows
 from alexnet_jax.parallel.towers import DATA_AXIS
-from alexnet_jax.state import create_model, state_specs
+from alexnet_jax.state import create_halves, create_model, hybrid_workers, state_specs
 
 Predictor = Callable[[jax.Array], jax.Array]  # uint8 images [B, S, S, 3] -> log-probabilities [B, classes]
 
@@ -24,7 +25,7 @@ def create_predict_step(config: Config, mesh: Mesh, views: int) -> Callable:
     With ten views the probabilities of the views are averaged, not the scores (paper section 4.1; released code,
     `layer.cu:1804`).
     """
-    model = create_model(config, mesh.shape["tower"])
+    scores_of = _scores(config, mesh)
     size, mean = config.model.image_size, config.data.mean
 
     def predict_step(params: Any, statistics: Statistics, images: jax.Array) -> jax.Array:
@@ -32,12 +33,28 @@ def create_predict_step(config: Config, mesh: Mesh, views: int) -> Callable:
             crops = center_view(images, statistics, image_size=size, mean=mean)
         else:
             crops = ten_views(images, statistics, image_size=size, mean=mean).reshape(-1, size, size, 3)
-        scores: Any = model.apply({"params": params}, crops)
+        scores = scores_of(params, crops)
         return mean_of_probabilities(jax.nn.log_softmax(scores).reshape(-1, views, scores.shape[-1]), axis=1)
 
     specs = state_specs(config, mesh).params
     step = jax.shard_map(predict_step, mesh=mesh, in_specs=(specs, P(), P(DATA_AXIS)), out_specs=P(DATA_AXIS))
     return jax.jit(step, compiler_options=runtime.compiler_options())
+
+
+def _scores(config: Config, mesh: Mesh) -> Callable:
+    """The function (params, views) -> class scores of the views on this device, at test time."""
+    workers = hybrid_workers(config, mesh)
+    if workers == 1:
+        model = create_model(config, mesh.shape["tower"])
+        return lambda params, views: model.apply({"params": params}, views)
+    convolutional, fully_connected = create_halves(config, workers)
+
+    def scores(params: Any, views: jax.Array) -> jax.Array:
+        activities: Any = convolutional.apply({"params": params}, views)
+        of_all: Any = fully_connected.apply({"params": params}, gather(activities))
+        return own_rows(of_all, len(views))
+
+    return scores
 
 
 def mean_of_probabilities(log_probabilities: jax.Array, axis: int) -> jax.Array:

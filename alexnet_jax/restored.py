@@ -57,7 +57,9 @@ def restore(folder: Path, step: int | None = None, tower: int = 1) -> RestoredNe
     facts = load_facts(folder)
     runtime.use_compilation_cache()
     any_batch = dataclasses.replace(config.eval, batch_size=config.mesh.data)  # the batches of training don't matter
-    mesh = create_mesh(dataclasses.replace(config, batch_size=config.mesh.data, eval=any_batch))
+    mesh = create_mesh(
+        dataclasses.replace(config, batch_size=config.mesh.data, gradient_accumulation=1, eval=any_batch)
+    )
     params, step = restore_params(folder, config, mesh, step)
     return RestoredNet(folder, config, facts, mesh, step, params)
 
@@ -73,5 +75,5 @@ def restore_params(folder: Path, config: Config, mesh: Mesh, step: int | None = 
         else:
             found = checkpoints.restore(step, abstract, only="params")
     if found is None:
-        raise UserError(f"--workdir={folder} has no checkpoint yet; train first, or wait for the first one.")
+        raise UserError(f"{folder} has no checkpoint yet; train first, or wait for the first one.")
     return found.state, found.step

@@ -12,8 +12,10 @@ from jax.sharding import PartitionSpec as P
 from alexnet_jax.config import Config
 from alexnet_jax.model.ablations import build_net
 from alexnet_jax.model.alexnet import AlexNet
+from alexnet_jax.model.architecture import layer_shapes
 from alexnet_jax.optimizer import OptimizerState
-from alexnet_jax.parallel.towers import TOWER_AXIS, parameter_specs
+from alexnet_jax.parallel.towers import DATA_AXIS, TOWER_AXIS, parameter_specs
+from alexnet_jax.parallel.velocity import velocity_spec
 from alexnet_jax.randomness import Purpose, key_for
 
 
@@ -39,15 +41,37 @@ def create_model(config: Config, tower_devices: int = 1) -> AlexNet:
     )
 
 
+def create_halves(config: Config, workers: int) -> tuple[AlexNet, AlexNet]:
+    """The convolutional and the fully connected layers as two modules, the latter spread over so many workers."""
+    whole = create_model(config)
+    return whole.clone(part="convolutional"), whole.clone(part="fully_connected", workers=workers)
+
+
+def hybrid_workers(config: Config, mesh: Mesh) -> int:
+    """Over how many devices fully connected layers are split while convolutions are not; 1: it is no hybrid."""
+    return 1 if config.mesh.fully_connected == "replicated" else mesh.shape[DATA_AXIS]
+
+
 def state_specs(config: Config, mesh: Mesh) -> TrainState:
-    """The `PartitionSpec` of every part of the state: the velocity is split as the parameters are."""
-    params = parameter_specs(build_net(config.model), mesh.shape[TOWER_AXIS])
-    return TrainState(step=P(), params=params, opt_state=OptimizerState(step=P(), velocity=params))
+    """The `PartitionSpec` of every part of the state: the velocity is split as the parameters are, or further."""
+    net = build_net(config.model)
+    params = parameter_specs(net, mesh.shape[TOWER_AXIS], hybrid_workers(config, mesh))
+    velocity = params
+    if config.mesh.shard_velocity:
+        velocity = {
+            shape.layer.name: {
+                "kernel": velocity_spec(params[shape.layer.name]["kernel"], shape.kernel_shape, mesh.shape[DATA_AXIS]),
+                "bias": params[shape.layer.name]["bias"],
+            }
+            for shape in layer_shapes(net, config.model.image_size, config.model.num_classes)
+            if shape.kernel_shape
+        }
+    return TrainState(step=P(), params=params, opt_state=OptimizerState(step=P(), velocity=velocity))
 
 
 def create_train_state(config: Config, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
     """A fresh state, initialized from the seed, made where it will live. The mesh changes no more than rounding."""
-    create = jax.jit(_initializer(config, optimizer), out_shardings=_shardings(config, mesh))
+    create = jax.jit(_initializer(config, optimizer), out_shardings=state_shardings(config, mesh))
     return create(key_for(config.seed, Purpose.INITIALIZATION))
 
 
@@ -56,7 +80,7 @@ def abstract_train_state(config: Config, optimizer: optax.GradientTransformation
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         jax.eval_shape(_initializer(config, optimizer), key_for(config.seed, Purpose.INITIALIZATION)),
-        _shardings(config, mesh),
+        state_shardings(config, mesh),
     )
 
 
@@ -72,7 +96,8 @@ def _initializer(config: Config, optimizer: optax.GradientTransformation):
     return create
 
 
-def _shardings(config: Config, mesh: Mesh) -> TrainState:
+def state_shardings(config: Config, mesh: Mesh) -> TrainState:
+    """Where every part of the state lies."""
     return jax.tree.map(
         lambda spec: NamedSharding(mesh, spec), state_specs(config, mesh), is_leaf=lambda leaf: isinstance(leaf, P)
     )

@@ -11,7 +11,7 @@ from typing import Any
 from alexnet_jax.config import Config, field_types, fields, flatten, set_field, unknown_field
 from alexnet_jax.errors import UserError
 from alexnet_jax.model.ablations import ContradictionError, build_net
-from alexnet_jax.model.architecture import ImpossibleShapeError, layer_shapes
+from alexnet_jax.model.architecture import Dense, ImpossibleShapeError, layer_shapes
 
 Check = tuple[Callable[[Any], bool], str]  # what a value must satisfy, and the words for it
 
@@ -40,6 +40,7 @@ _NOT_EMPTY: Check = (bool, "a name, not an empty text")
 CHECKS: dict[str, Check] = {
     "seed": (lambda value: 0 <= value < 2**32, "a whole number from 0 to 4294967295"),
     "batch_size": _at_least(1),
+    "gradient_accumulation": _at_least(1),
     "num_epochs": _POSITIVE,
     "precision": _one_of("float32", "bfloat16"),
     "model.num_classes": _at_least(2),
@@ -55,6 +56,7 @@ CHECKS: dict[str, Check] = {
     "model.without": _one_of("nothing", "conv3", "conv4"),
     "mesh.data": (lambda value: value >= 1 or value == -1, "a number of at least 1, or -1 for as many as there are"),
     "mesh.tower": _one_of(1, 2),
+    "mesh.fully_connected": _one_of("replicated", "gathered", "broadcast", "exchanged"),
     "data.name": _NOT_EMPTY,
     "data.dir": _NOT_EMPTY,
     "data.train_split": _NOT_EMPTY,
@@ -148,13 +150,46 @@ def faults(config: Config) -> list[str]:
             f"config.mesh.tower={config.mesh.tower} needs a net with two towers, but model.variant="
             f"{config.model.variant!r} has one; set mesh.tower=1 or take a two-tower variant."
         )
-    if config.mesh.data > 0:
-        found += [
-            f"config.{name}={value} is not divisible by config.mesh.data={config.mesh.data}; "
-            f"take a multiple, for example {math.ceil(value / config.mesh.data) * config.mesh.data}."
-            for name, value in (("batch_size", config.batch_size), ("eval.batch_size", config.eval.batch_size))
-            if value % config.mesh.data
+    if config.mesh.fully_connected != "replicated" and net.towers > 1:
+        found.append(
+            f"config.mesh.fully_connected={config.mesh.fully_connected!r} needs a net with one tower, but "
+            f"model.variant={config.model.variant!r} has {net.towers}; take one such as 'one_weird_trick', "
+            "or set it to 'replicated'."
+        )
+    return found or (layout_faults(config, config.mesh.data) if config.mesh.data > 0 else [])
+
+
+def layout_faults(config: Config, data: int) -> list[str]:
+    """What of a config does not divide into `data` parts, a sentence each; `mesh.data` of -1 is known by then."""
+    parts = f"the {data} parts of config.mesh.data={config.mesh.data}"
+    found = [
+        f"config.{name}={value} is not divisible into {parts}; take a multiple, for example "
+        f"{math.ceil(value / data) * data}."
+        for name, value in (("batch_size", config.batch_size), ("eval.batch_size", config.eval.batch_size))
+        if value % data
+    ]
+    if found:
+        return found
+    here = config.batch_size // data
+    if here % config.gradient_accumulation:
+        return [
+            f"config.gradient_accumulation={config.gradient_accumulation} does not divide the {here} images that each "
+            f"of {parts} has of config.batch_size={config.batch_size}; take a divisor of {here}."
         ]
+    if config.mesh.fully_connected == "replicated":
+        return []
+    here //= config.gradient_accumulation
+    if config.mesh.fully_connected == "exchanged" and here % data:
+        found.append(
+            f"config.mesh.fully_connected='exchanged' sends the images of each device in {data} equal parts, but "
+            f"each has {here}; take a batch_size that is a multiple of {data * data * config.gradient_accumulation}."
+        )
+    found += [
+        f"config.mesh.fully_connected={config.mesh.fully_connected!r} splits the {layer.features} units of "
+        f"{layer.name} into {parts}, which do not divide them; take fewer or more."
+        for layer in build_net(config.model).layers
+        if isinstance(layer, Dense) and layer.features % data
+    ]
     return found
 
 

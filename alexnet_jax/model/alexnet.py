@@ -1,10 +1,11 @@
 """The Flax module: runs any `Net`, on one device or with its towers spread over the mesh axis `tower`."""
 
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from alexnet_jax.model import dropout as dropout_lib
 from alexnet_jax.model.architecture import (
@@ -44,6 +45,9 @@ class AlexNet(nn.Module):
       num_classes: units of the classifier.
       tower_devices: over how many devices the towers are spread. With more than 1 the module must be applied where the
         mesh axis `tower` is bound, to that device's part of the parameters (`parallel.towers.parameter_specs`).
+      workers: over how many devices of the mesh axis `data` the units of fully connected layers are spread. With more
+        than 1 every one of these devices must be given the same images (`parallel.hybrid`).
+      part: which of the layers are run: those before the first fully connected one, those from there on, or all.
       dtype: compute type of convolutions and products. Parameters are float32 (or float64 under x64), and so are the
         sums of the normalization and the class scores.
     """
@@ -52,13 +56,16 @@ class AlexNet(nn.Module):
     num_classes: int
     tower_devices: int = 1
     dtype: Any = jnp.float32
+    workers: int = 1
+    part: Literal["whole", "convolutional", "fully_connected"] = "whole"
 
     @nn.compact
     def __call__(self, images: jax.Array, dropout_keys: jax.Array | None = None) -> jax.Array:
         """Class scores.
 
         Args:
-          images: [B, S, S, 3], RGB on the scale 0 to 255 with the mean subtracted.
+          images: [B, S, S, 3], RGB on the scale 0 to 255 with the mean subtracted; for the fully connected part, what
+            the convolutional one returned.
           dropout_keys: [B] random keys for training; None means test time.
 
         Returns:
@@ -67,7 +74,9 @@ class AlexNet(nn.Module):
         """
         x = images.astype(self.dtype)
         outputs = {}
-        for number, layer in enumerate(self.net.layers):
+        first = self.net.num_convolutional if self.part == "fully_connected" else 0
+        last = self.net.num_convolutional if self.part == "convolutional" else len(self.net.layers)
+        for number, layer in list(enumerate(self.net.layers))[first:last]:
             x = outputs[layer.name] = self._apply_layer(layer, number, x, dropout_keys)
         self.sow("intermediates", "outputs", outputs)  # not a name for each: those are the submodules'
         return x
@@ -85,7 +94,8 @@ class AlexNet(nn.Module):
             case Dense():
                 return TowerDense(layer, *self._part_of(layer), self.dtype, name=layer.name)(self._seen(layer, x))
             case Classifier():
-                return TowerClassifier(layer, self.num_classes, self.tower_devices, self.dtype, name=layer.name)(x)
+                axis = towers.DATA_AXIS if self.workers > 1 else towers.TOWER_AXIS if self.tower_devices > 1 else None
+                return TowerClassifier(layer, self.num_classes, axis, self.dtype, name=layer.name)(x)
             case Activation():
                 return ACTIVATIONS[layer.function](x)
             case MaxPool():
@@ -102,15 +112,19 @@ class AlexNet(nn.Module):
                     return dropout_lib.at_test_time(x, layer)
                 keys = jax.vmap(lambda key: jax.random.fold_in(key, number))(dropout_keys)
                 first = towers.first_tower_here(self.towers_here) if self.tower_devices > 1 else 0
-                return dropout_lib.dropout(x, layer, keys, first, self.towers_here)
+                part = lax.axis_index(towers.DATA_AXIS) if self.workers > 1 else 0
+                return dropout_lib.dropout(x, layer, keys, first, self.towers_here, part, self.workers)
 
     def _seen(self, layer: Convolution | Dense, x: jax.Array) -> jax.Array:
-        """The channels that a layer sees: those here, or those of all towers."""
+        """The channels that a layer sees: those here, or those of all devices."""
+        if self.workers > 1:
+            return x if x.ndim == 4 else towers.join(x, towers.DATA_AXIS)  # what comes from convolutions is whole
         return towers.join(x) if layer.sees == "all" and self.tower_devices > 1 else x
 
     def _part_of(self, layer: Convolution | Dense) -> tuple[int, int]:
         """How many of the layer's units live here, and in how many groups that see different channels."""
-        return layer.features // self.tower_devices, self.towers_here if layer.sees == "own" else 1
+        groups = self.towers_here if layer.sees == "own" else 1
+        return layer.features // (self.tower_devices * self.workers), groups
 
     def _normalize(self, layer: ResponseNorm, x: jax.Array) -> jax.Array:
         """Response normalization within each tower, or over all channels with the neighbors' border channels."""
@@ -175,21 +189,21 @@ class TowerDense(nn.Module):
 
 
 class TowerClassifier(nn.Module):
-    """The part of the last layer that multiplies the units on this device, summed over the towers."""
+    """The part of the last layer that multiplies the units on this device, summed over the devices of an axis."""
 
     layer: Classifier
     num_classes: int
-    tower_devices: int
+    axis: str | None
     dtype: Any
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, ..., C] -> [B, num_classes], the same on every device of the tower axis, at least float32."""
+        """[B, ..., C] -> [B, num_classes], the same on every device of the axis, at least float32."""
         x = x.reshape(x.shape[0], -1)
         kernel, bias = _kernel_and_bias(self, self.layer, (x.shape[-1], self.num_classes))
         scores = jnp.dot(x, kernel.astype(self.dtype), preferred_element_type=kernel.dtype)
-        if self.tower_devices > 1:
-            scores = towers.add_up(scores)
+        if self.axis is not None:
+            scores = towers.add_up(scores, self.axis)
         return scores + bias
 
 

@@ -144,6 +144,11 @@ class Net:
     source: str = ""
 
     @property
+    def num_convolutional(self) -> int:
+        """How many layers come before the first fully connected one."""
+        return next(i for i, layer in enumerate(self.layers) if isinstance(layer, Dense | Classifier))
+
+    @property
     def names(self) -> tuple[str, ...]:
         """The names of the layers, in order."""
         return tuple(layer.name for layer in self.layers)

@@ -7,7 +7,15 @@ from jax import lax
 from alexnet_jax.model.architecture import Dropout
 
 
-def dropout(x: jax.Array, layer: Dropout, keys: jax.Array, first_tower: jax.Array | int, towers_here: int) -> jax.Array:
+def dropout(
+    x: jax.Array,
+    layer: Dropout,
+    keys: jax.Array,
+    first_tower: jax.Array | int,
+    towers_here: int,
+    part: jax.Array | int = 0,
+    parts: int = 1,
+) -> jax.Array:
     """Zeroes each unit with probability 1 - keep.
 
     Args:
@@ -17,18 +25,22 @@ def dropout(x: jax.Array, layer: Dropout, keys: jax.Array, first_tower: jax.Arra
       keys: [B] random keys, one an example, already particular to this layer.
       first_tower: number of the first tower on this device.
       towers_here: how many towers the channels of x belong to.
+      part: number of the part of these towers' units that x holds.
+      parts: in how many parts they are split over devices.
 
     Returns:
       An array like x.
     """
-    shape = (*x.shape[1:-1], x.shape[-1] // towers_here)
+    here = x.shape[-1]
+    shape = (*x.shape[1:-1], parts * here // towers_here)
 
     def kept_units(key: jax.Array) -> jax.Array:
         masks = [
             jax.random.bernoulli(jax.random.fold_in(key, first_tower + tower), layer.keep, shape)
             for tower in range(towers_here)
         ]
-        return jnp.concatenate(masks, axis=-1)
+        mask = jnp.concatenate(masks, axis=-1)
+        return lax.dynamic_slice_in_dim(mask, part * here, here, axis=-1) if parts > 1 else mask
 
     scale = 1.0 / layer.keep if layer.kind == "inverted" else 1.0
     return lax.select(jax.vmap(kept_units)(keys), x * scale, jnp.zeros_like(x))

@@ -10,6 +10,7 @@ from jax.sharding import PartitionSpec as P
 from alexnet_jax.config import Config
 from alexnet_jax.errors import UserError
 from alexnet_jax.parallel.towers import DATA_AXIS, TOWER_AXIS
+from alexnet_jax.validation import layout_faults
 
 
 def devices() -> list[jax.Device]:
@@ -41,12 +42,8 @@ def create_mesh(config: Config) -> Mesh:
             f"{'is' if available == 1 else 'are'} {available} ({jax.devices()[0].platform}); make the mesh smaller"
             " or, to simulate devices on a CPU, set JAX_NUM_CPU_DEVICES."
         )
-    for name, value in (("batch_size", config.batch_size), ("eval.batch_size", config.eval.batch_size)):
-        if value % data:
-            raise UserError(
-                f"config.{name}={value} is not divisible into the {data} parts of the mesh's data axis; "
-                f"take a multiple of {data} or set config.mesh.data."
-            )
+    if faults := layout_faults(config, data):
+        raise UserError("\n".join(faults))
     devices = jax.devices()[: data * tower]
     return jax.make_mesh((data, tower), (DATA_AXIS, TOWER_AXIS), axis_types=(AxisType.Auto,) * 2, devices=devices)
 

@@ -1,8 +1,9 @@
-"""Where the towers meet, and how parameters are laid out over them.
+"""Where the towers meet, and how parameters are laid out over devices.
 
 In the paper each GPU holds half of the kernels, and "the GPUs communicate only in certain layers" (section 3.5).
 Here a device of the mesh axis `tower` holds half of every kernel; the functions below are the only places where
 channels cross from one tower to the other. They are called inside `jax.shard_map` (or `jax.vmap`) with that axis bound.
+Fully connected layers that are split over `data` (`hybrid.py`) join and add up in the same way over that axis.
 """
 
 import jax
@@ -15,14 +16,14 @@ DATA_AXIS = "data"
 TOWER_AXIS = "tower"
 
 
-def join(x: jax.Array) -> jax.Array:
+def join(x: jax.Array, axis: str = TOWER_AXIS) -> jax.Array:
     """The channels of all towers, [..., C / devices] -> [..., C], tower after tower: an all-gather."""
-    return lax.all_gather(x, TOWER_AXIS, axis=x.ndim - 1, tiled=True)
+    return lax.all_gather(x, axis, axis=x.ndim - 1, tiled=True)
 
 
-def add_up(x: jax.Array) -> jax.Array:
+def add_up(x: jax.Array, axis: str = TOWER_AXIS) -> jax.Array:
     """The sum over the towers of what each contributes: an all-reduce."""
-    return lax.psum(x, TOWER_AXIS)
+    return lax.psum(x, axis)
 
 
 def neighbor_channels(x: jax.Array, before: int, after: int, devices: int) -> tuple[jax.Array, jax.Array]:
@@ -49,7 +50,7 @@ def first_tower_here(towers_here: int) -> jax.Array:
     return lax.axis_index(TOWER_AXIS) * towers_here
 
 
-def parameter_specs(net: Net, devices: int) -> dict[str, dict[str, P]]:
+def parameter_specs(net: Net, devices: int, workers: int = 1) -> dict[str, dict[str, P]]:
     """The `PartitionSpec` of every parameter: kernels and biases are split by output channel over the towers.
 
     The classifier is split by input instead: each tower contributes its part of every class score, so that the
@@ -58,15 +59,17 @@ def parameter_specs(net: Net, devices: int) -> dict[str, dict[str, P]]:
     Args:
       net: the net.
       devices: size of the tower axis; with 1 nothing is split.
+      workers: over how many devices of the data axis fully connected layers are split, in the same way.
     """
     tower = TOWER_AXIS if devices > 1 else None
+    units = DATA_AXIS if workers > 1 else tower
     specs: dict[str, dict[str, P]] = {}
     for layer in net.layers:
         match layer:
             case Convolution():
                 specs[layer.name] = {"kernel": P(None, None, None, tower), "bias": P(tower)}
             case Dense():
-                specs[layer.name] = {"kernel": P(None, tower), "bias": P(tower)}
+                specs[layer.name] = {"kernel": P(None, units), "bias": P(units)}
             case Classifier():
-                specs[layer.name] = {"kernel": P(tower, None), "bias": P()}
+                specs[layer.name] = {"kernel": P(units, None), "bias": P()}
     return specs
