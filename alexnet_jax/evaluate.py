@@ -2,11 +2,13 @@
 
     python -m alexnet_jax.evaluate --workdir=DIR[,DIR2,...] [--views=1|10] [--split=validation] [--step=N] [--json]
 
-Several workdirs are an ensemble: the probabilities of its nets are averaged (paper section 6.1).
+Several workdirs are an ensemble: the probabilities of its nets are averaged (paper section 6.1), with the same weight
+or with --weights=0.5,0.3,0.2, one for each, of which only the proportions matter.
 Several processes share the images: docs/cluster.md.
 """
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from alexnet_jax.parallel import launcher
 
 _WORKDIR = cli.define_workdir_flag("the folder that training wrote to; several, separated by commas, are an ensemble")
 _VIEWS = flags.DEFINE_enum("views", None, ["1", "10"], "views of each image, averaged; by default as in training")
+_WEIGHTS = flags.DEFINE_string("weights", None, "weights of an ensemble's nets, separated by commas; by default equal")
 _SPLIT = flags.DEFINE_string("split", None, "the split of the data set; by default the one of training")
 _STEP = flags.DEFINE_integer("step", None, "the checkpoint; by default the latest", lower_bound=0)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "images at a time; by default as in training", lower_bound=1)
@@ -32,14 +35,30 @@ def main(arguments: Sequence[str]) -> None:
     """Checks the flags, and evaluates, in this process or together with others."""
     cli.no_arguments(arguments)
     folders = [Path(name).expanduser() for name in cli.required(_WORKDIR).split(",")]
+    weights = parse_weights(_WEIGHTS.value, len(folders)) if _WEIGHTS.value is not None else None
     place = _PROCESSES.place()
     from alexnet_jax.parallel.processes import joined
 
     with joined(place):
-        evaluate_and_report(folders)
+        evaluate_and_report(folders, weights)
 
 
-def evaluate_and_report(folders: Sequence[Path]) -> None:
+def parse_weights(text: str, num_nets: int) -> tuple[float, ...]:
+    """The weights of an ensemble's nets; UserError unless each net has one, none is negative and not all are 0."""
+    try:
+        weights = tuple(map(float, text.split(",")))
+    except ValueError:
+        weights = ()
+    right = len(weights) == num_nets and all(math.isfinite(weight) and weight >= 0 for weight in weights)
+    if not right or not 0 < sum(weights) < math.inf:
+        raise UserError(
+            f"--weights={text} is not allowed with {num_nets} workdir{'s' if num_nets > 1 else ''}; give each one a "
+            f"number of at least 0, not all of them 0, for example --weights={','.join(['1'] * num_nets)}."
+        )
+    return weights
+
+
+def evaluate_and_report(folders: Sequence[Path], weights: Sequence[float] | None) -> None:
     """Restores, evaluates, prints; the result of a single net is also appended to its `metrics.jsonl`."""
     import jax
 
@@ -50,7 +69,7 @@ def evaluate_and_report(folders: Sequence[Path]) -> None:
     from alexnet_jax.parallel.processes import check_agreement
     from alexnet_jax.restored import restore
 
-    asked = (_WORKDIR, _VIEWS, _SPLIT, _STEP, _BATCH_SIZE)
+    asked = (_WORKDIR, _WEIGHTS, _VIEWS, _SPLIT, _STEP, _BATCH_SIZE)
     check_agreement({f"--{flag.name}": flag.value for flag in asked})
     nets = [restore(folder, _STEP.value) for folder in folders]
     first = nets[0]
@@ -69,7 +88,7 @@ def evaluate_and_report(folders: Sequence[Path]) -> None:
     parts = first.mesh.shape["data"]
     batch_size = -(-(_BATCH_SIZE.value or first.config.eval.batch_size) // parts) * parts
     predictors = [net.predictor(create_predict_step(net.config, net.mesh, views)) for net in nets]
-    result = evaluate(predictors, dataset.evaluation, first.mesh, batch_size, data.read_threads)
+    result = evaluate(predictors, dataset.evaluation, first.mesh, batch_size, data.read_threads, weights=weights)
     assert result is not None
     record = {"step": first.step, "epoch": first.epoch, "split": data.eval_split, **result, "views": views}
     if len(nets) == 1 and jax.process_index() == 0:

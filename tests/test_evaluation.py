@@ -12,6 +12,8 @@ import pytest
 from alexnet_jax.config import Config
 from alexnet_jax.data.augmentation import center_view, ten_views
 from alexnet_jax.data.datasets import open_dataset
+from alexnet_jax.errors import UserError
+from alexnet_jax.evaluate import parse_weights
 from alexnet_jax.evaluation import create_predict_step, evaluate
 from alexnet_jax.objective import cross_entropy, top_k_error
 from alexnet_jax.optimizer import create_optimizer
@@ -93,6 +95,21 @@ def test_an_ensemble_averages_probabilities(config: Config) -> None:
     dataset.evaluation.read(range(360), images, labels)
     probabilities = np.mean([np.exp(predict(images)) for predict in predictors], axis=0)
     assert found["loss"] == pytest.approx(-np.log(probabilities[np.arange(360), labels]).mean(), rel=1e-5)
+
+    weighted = evaluate(predictors, dataset.evaluation, mesh, 360, 1, weights=(3.0, 1.0))
+    probabilities = np.average([np.exp(predict(images)) for predict in predictors], axis=0, weights=(0.75, 0.25))
+    assert weighted["loss"] == pytest.approx(-np.log(probabilities[np.arange(360), labels]).mean(), rel=1e-5)
+    assert weighted["top1_error"] == pytest.approx(100 * np.mean(probabilities.argmax(axis=1) != labels), abs=1e-4)
+
+    alone = evaluate(predictors, dataset.evaluation, mesh, 360, 1, weights=(0.0, 2.0))
+    assert alone == pytest.approx(evaluate(predictors[1:], dataset.evaluation, mesh, 360, 1), rel=1e-6)
+
+
+def test_weights_are_checked() -> None:
+    assert parse_weights("0.5,0.3,0", 3) == (0.5, 0.3, 0.0)
+    for text, num_nets in (("1,2", 3), ("1,-1", 2), ("0,0", 2), ("a,1", 2), ("nan,1", 2), ("inf,1", 2), ("", 1)):
+        with pytest.raises(UserError, match=rf"--weights={text} is not allowed with {num_nets} workdir"):
+            parse_weights(text, num_nets)
 
 
 def test_top_k_error_counts_ties_in_part() -> None:

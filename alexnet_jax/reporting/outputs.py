@@ -14,10 +14,10 @@ from alexnet_jax.data.augmentation import center_view
 from alexnet_jax.data.pipeline import evaluation_batches
 from alexnet_jax.data.sources import ImageSource
 from alexnet_jax.data.statistics import Statistics
-from alexnet_jax.evaluation import Predictor
 from alexnet_jax.model.architecture import Activation, Net
 from alexnet_jax.parallel.mesh import feed, local_rows
 from alexnet_jax.parallel.towers import DATA_AXIS
+from alexnet_jax.predict_step import Predictor
 from alexnet_jax.state import create_model, state_specs
 
 
