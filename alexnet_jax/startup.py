@@ -26,7 +26,7 @@ def program(config: Config) -> dict[str, Any]:
         sources.update(path.read_bytes())
     named = {f"config.{name}": value for name, value in fields(config) if name != "data.dir"}
     code = f"version {__version__}, sources {sources.hexdigest()[:12]}"
-    return named | {"the code of alexnet_jax": code, "jax": jax.__version__, "jaxlib": jaxlib.__version__}
+    return {"the code of alexnet_jax": code, "jax": jax.__version__, "jaxlib": jaxlib.__version__} | named
 
 
 def data_in_short(config: Config, dataset: Dataset) -> dict[str, Any]:

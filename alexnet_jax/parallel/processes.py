@@ -92,10 +92,11 @@ def check_agreement(facts: Mapping[str, Any]) -> None:
     first, *others = gather({"host": socket.gethostname(), "facts": dict(facts)})
     for process, other in enumerate(others, start=1):
         for name, value in first["facts"].items():
-            if value != other["facts"][name]:
+            theirs = other["facts"].get(name)  # None, where other code has no such field
+            if value != theirs:
                 raise UserError(
                     f"The processes disagree: {name} is {value!r} in process 0 (on {first['host']}) and "
-                    f"{other['facts'][name]!r} in process {process} (on {other['host']}); start all of them alike."
+                    f"{theirs!r} in process {process} (on {other['host']}); start all of them alike."
                 )
 
 

@@ -1,0 +1,84 @@
+#!/usr/bin/env bash
+# Trains in several processes on this machine: one GPU each, or sharing the cores of the CPU.
+#
+#     bash launch/local.sh 2 --config=configs/quickstart.py --workdir=runs/two_processes
+#
+# The first argument is the number of processes, the others go to `python -m alexnet_jax.main`. Ctrl-C or SIGTERM saves
+# and stops (status 75), once more stops at once; if one process dies, the others stop too. See docs/cluster.md.
+# shellcheck source=launch/environment.sh
+. "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+
+usage="the first argument is the number of processes, for example 'bash launch/local.sh 2 \
+--config=configs/quickstart.py --workdir=runs/two_processes'."
+case ${1:-} in
+    '' | 0* | *[!0-9]*) fail "$usage" ;;
+esac
+count=$1
+shift
+
+on_gpus=
+if [ "$accelerator" != cpu ] && [ "${JAX_PLATFORMS:-cuda}" != cpu ]; then
+    on_gpus=yes
+    gpus=${CUDA_VISIBLE_DEVICES:-$(nvidia-smi --query-gpu=index --format=csv,noheader | paste -s -d , -)}
+    there=$(echo "$gpus" | tr , '\n' | grep -c .)
+    [ "$there" -ge "$count" ] ||
+        fail "$count processes need a GPU each, and there are $there ($gpus); start fewer, or set JAX_PLATFORMS=cpu."
+fi
+
+port=$(.venv/bin/python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+export JAX_COORDINATOR_BIND_ADDRESS="127.0.0.1:$port" # for this machine only
+
+pids=()
+stopping=
+# shellcheck disable=SC2317 # the trap calls it
+pass_on() {
+    stopping=yes
+    kill -TERM "${pids[@]}" 2>/dev/null || true
+}
+trap pass_on INT TERM
+
+for ((i = 0; i < count; i++)); do
+    if [ -n "$on_gpus" ]; then
+        CUDA_VISIBLE_DEVICES=$(echo "$gpus" | cut -d , -f $((i + 1)))
+        export CUDA_VISIBLE_DEVICES
+    fi
+    .venv/bin/python -m alexnet_jax.main --coordinator_address="127.0.0.1:$port" --num_processes="$count" \
+        --process_id="$i" "$@" &
+    pids+=($!)
+done
+
+# bash 3.2 can't wait for whichever ends first: look at all of them, twice a second.
+status=0  # of the first that failed
+patience= # half seconds that the others have left to stop by themselves
+running=$count
+ended=()
+while [ "$running" -gt 0 ]; do
+    for ((i = 0; i < count; i++)); do
+        if [ -n "${ended[i]:-}" ] || kill -0 "${pids[i]}" 2>/dev/null; then
+            continue
+        fi
+        ended[i]=yes
+        running=$((running - 1))
+        this=0
+        wait "${pids[i]}" || this=$?
+        if [ "$this" -ne 0 ] && [ "$status" -eq 0 ]; then
+            status=$this
+            patience=60
+            if [ "$this" -gt 128 ]; then
+                echo "error: process $i of $count (pid ${pids[i]}) was ended by signal $((this - 128))." >&2
+                [ -n "$stopping" ] || status=4 # as the processes that it leaves behind
+            elif [ "$this" -ne 75 ]; then
+                echo "error: process $i of $count (pid ${pids[i]}) ended with status $this." >&2
+            fi
+        fi
+    done
+    if [ -n "$patience" ]; then
+        case $patience in
+            30) kill -TERM "${pids[@]}" 2>/dev/null || true ;;
+            0) kill -KILL "${pids[@]}" 2>/dev/null || true ;;
+        esac
+        patience=$((patience - 1))
+    fi
+    [ "$running" -eq 0 ] || sleep 0.5
+done
+exit "$status"
