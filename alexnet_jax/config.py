@@ -61,6 +61,7 @@ class DataConfig(Section):
     color_noise: str = "original"  # or "paper" (as the prose says), "none"
     color_noise_until: float = 1.0  # fraction of the training after which colour noise is off
     mean: str = "image"  # or "channel": what is subtracted
+    std: tuple[float, ...] = ()  # what red, green and blue are divided by after that; (): nothing
     read_threads: int = -1  # -1: one a core, at most 16
     prefetch_batches: int = 2
 

@@ -63,6 +63,7 @@ def create_gradients(config: Config, mesh: Mesh, num_steps: int) -> Callable:
                 flip=config.data.flip,
                 color_noise=config.data.color_noise,
                 mean=config.data.mean,
+                std=config.data.std,
                 noise_active=step < noise_ends,
             )
             return shares_of(frozen, trained, views, step, examples)

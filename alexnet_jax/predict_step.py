@@ -26,13 +26,13 @@ def create_predict_step(config: Config, mesh: Mesh, views: int) -> Callable:
     `layer.cu:1804`).
     """
     scores_of = _scores(config, mesh)
-    size, mean = config.model.image_size, config.data.mean
+    size, mean, std = config.model.image_size, config.data.mean, config.data.std
 
     def predict_step(params: Any, statistics: Statistics, images: jax.Array) -> jax.Array:
         if views == 1:
-            crops = center_view(images, statistics, image_size=size, mean=mean)
+            crops = center_view(images, statistics, image_size=size, mean=mean, std=std)
         else:
-            crops = ten_views(images, statistics, image_size=size, mean=mean).reshape(-1, size, size, 3)
+            crops = ten_views(images, statistics, image_size=size, mean=mean, std=std).reshape(-1, size, size, 3)
         scores = scores_of(params, crops)
         return mean_of_probabilities(jax.nn.log_softmax(scores).reshape(-1, views, scores.shape[-1]), axis=1)
 

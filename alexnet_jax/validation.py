@@ -65,6 +65,7 @@ CHECKS: dict[str, Check] = {
     "data.color_noise": _one_of("original", "paper", "none"),
     "data.color_noise_until": _FRACTION,
     "data.mean": _one_of("image", "channel"),
+    "data.std": (lambda values: len(values) in (0, 3) and min(values, default=1) > 0, "() or three numbers above 0"),
     "data.read_threads": (lambda value: value >= -1, "a number of at least 0, or -1 for one a core"),
     "data.prefetch_batches": _at_least(1),
     "optimizer.rule": _one_of("momentum", "lars"),

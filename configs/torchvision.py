@@ -4,9 +4,9 @@
 
 Hardware: one device (torchvision: eight V100 with 32 images each).
 Expected on ILSVRC-2012 validation with the center view: 43.48 / 20.93 % top-1/top-5 error, for torchvision's recipe.
-Source: [TV] torchvision/models/alexnet.py, references/classification/README.md. Three things differ here: torchvision
-crops at random sizes and proportions; it divides the colors by their standard deviation; and PyTorch's SGD keeps the
-rate outside the velocity, so that after a drop the old velocity shrinks at once instead of running out.
+Source: [TV] torchvision/models/alexnet.py, references/classification/README.md. Two things differ here: torchvision
+crops at random sizes and proportions; and PyTorch's SGD keeps the rate outside the velocity, so that after a drop the
+old velocity shrinks at once instead of running out.
 """
 
 from alexnet_jax.config import Config
@@ -20,6 +20,7 @@ def get_config() -> Config:
     config.batch_size = 256
     config.data.color_noise = "none"
     config.data.mean = "channel"
+    config.data.std = (0.229 * 255, 0.224 * 255, 0.225 * 255)  # references/classification/presets.py
     config.optimizer.weight_decay = 1e-4
     config.optimizer.decay_biases = True
     config.optimizer.drops = (1 / 3, 2 / 3)

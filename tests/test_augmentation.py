@@ -124,6 +124,22 @@ def test_choices_depend_on_the_key_alone(statistics):
     np.testing.assert_array_equal(sharded(images, keys(16)), whole)
 
 
+def test_division_by_the_standard_deviation(statistics):
+    """torchvision's presets, on the scale 0 to 1: (x / 255 - mean) / std; in every kind of view, noise or not."""
+    images, std = random_images(3), (0.229 * 255, 0.224 * 255, 0.225 * 255)
+    options = {"image_size": SEEN, "mean": "channel"}
+    mean = statistics.mean_image.mean(axis=(0, 1)) / 255
+    expected = (images[:, 2:10, 2:10] / 255 - mean) / np.array([0.229, 0.224, 0.225])
+    np.testing.assert_allclose(augmentation.center_view(images, statistics, std=std, **options), expected, atol=1e-5)
+    views = augmentation.ten_views(images, statistics, std=std, **options)
+    np.testing.assert_allclose(views[:, 2], expected, atol=1e-5)
+    for noise in ("none", "paper"):
+        options |= {"flip": True, "color_noise": noise}
+        plain = augmentation.augment(images, keys(3), statistics, **options)
+        divided = augmentation.augment(images, keys(3), statistics, std=std, **options)
+        np.testing.assert_allclose(divided, plain / np.array(std), atol=1e-5)
+
+
 def test_channel_means(statistics):
     images = random_images(3)
     view = augmentation.center_view(images, statistics, image_size=SEEN, mean="channel")

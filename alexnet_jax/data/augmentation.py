@@ -4,6 +4,8 @@ Source: paper section 4.1, and the released code's convdata_jpeg.py where the pa
 scale of 0 to 255: response normalization and initialization depend on it.
 """
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 
@@ -21,6 +23,7 @@ def augment(
     flip: bool,
     color_noise: str,
     mean: str,
+    std: Sequence[float] = (),
     noise_active: jax.Array | bool = True,
 ) -> jax.Array:
     """Random views for training: uint8 [B, S, S, 3], random keys [B] -> float32 [B, image_size, image_size, 3].
@@ -30,7 +33,8 @@ def augment(
     The crop and the mirroring are drawn for every image, as the paper implies (the released code: for 32 at a time).
     Whatever is random in an image is a function of its key alone. `noise_active` may be traced: the color noise was
     switched off for the last quarter of the training, and no new compilation is needed for that.
-    `color_noise` is "original", "paper" or "none" (`add_color_noise`), `mean` "image" or "channel" (`subtract_mean`).
+    `color_noise` is "original", "paper" or "none" (`add_color_noise`), `mean` "image" or "channel" (`subtract_mean`);
+    `std` is what the colors are divided by at the end (`divide`).
     """
     crop_keys, flip_keys, color_keys = jnp.unstack(jax.vmap(lambda key: jax.random.split(key, 3))(keys), axis=1)
     views = jax.vmap(lambda image, key: random_crop(image, key, image_size))(images, crop_keys)
@@ -39,9 +43,9 @@ def augment(
         views = jnp.where(mirrored[:, None, None, None], views[:, :, ::-1], views)
     views = subtract_mean(views, statistics, mean)
     if color_noise == "none":
-        return views
+        return divide(views, std)
     shifts = jax.vmap(lambda key: color_shift(key, statistics))(color_keys)
-    return add_color_noise(views, shifts, color_noise, noise_active)
+    return divide(add_color_noise(views, shifts, color_noise, noise_active), std)
 
 
 def random_crop(image: jax.Array, key: jax.Array, size: int) -> jax.Array:
@@ -60,6 +64,14 @@ def subtract_mean(views: jax.Array, statistics: Statistics, mean: str) -> jax.Ar
     if mean == "channel":
         return views.astype(jnp.float32) - mean_image.mean(axis=(0, 1))
     return views.astype(jnp.float32) - _center(mean_image, views.shape[-2])
+
+
+def divide(views: jax.Array, std: Sequence[float]) -> jax.Array:
+    """Views [..., 3] over the three numbers `std`, gray levels; without any, as they are.
+
+    Nets of PyTorch's model zoo were trained on colors of standard deviation 1; the paper's and Caffe's were not.
+    """
+    return views / jnp.asarray(std, jnp.float32) if std else views
 
 
 def color_shift(key: jax.Array, statistics: Statistics) -> jax.Array:
@@ -83,12 +95,16 @@ def add_color_noise(views: jax.Array, shifts: jax.Array, kind: str, active: jax.
     return jnp.where(active, noisy, views)
 
 
-def center_view(images: jax.Array, statistics: Statistics, *, image_size: int, mean: str) -> jax.Array:
+def center_view(
+    images: jax.Array, statistics: Statistics, *, image_size: int, mean: str, std: Sequence[float] = ()
+) -> jax.Array:
     """The central view of each image: uint8 [B, S, S, 3] -> float32 [B, image_size, image_size, 3]."""
-    return subtract_mean(_center(images, image_size), statistics, mean)
+    return divide(subtract_mean(_center(images, image_size), statistics, mean), std)
 
 
-def ten_views(images: jax.Array, statistics: Statistics, *, image_size: int, mean: str) -> jax.Array:
+def ten_views(
+    images: jax.Array, statistics: Statistics, *, image_size: int, mean: str, std: Sequence[float] = ()
+) -> jax.Array:
     """The ten views of testing: uint8 [B, S, S, 3] -> float32 [B, 10, image_size, image_size, 3].
 
     The crops at the corners and in the middle, in the order of the released code: top left, top right, center, bottom
@@ -99,7 +115,7 @@ def ten_views(images: jax.Array, statistics: Statistics, *, image_size: int, mea
     corners = ((0, 0), (0, end), (middle, middle), (end, 0), (end, end))
     crops = [images[:, row : row + image_size, column : column + image_size] for row, column in corners]
     views = jnp.stack(crops + [crop[:, :, ::-1] for crop in crops], axis=1)
-    return subtract_mean(views, statistics, mean)
+    return divide(subtract_mean(views, statistics, mean), std)
 
 
 def _center(images: jax.Array, size: int) -> jax.Array:

@@ -63,9 +63,10 @@ def create_features_step(config: Config, mesh: Mesh, layer: str) -> Callable:
     The mesh holds both towers on each device.
     """
     model = create_model(config)
+    kind: dict[str, Any] = {"mean": config.data.mean, "std": config.data.std}
 
     def features_step(params: Any, statistics: Statistics, images: jax.Array) -> jax.Array:
-        views = center_view(images, statistics, image_size=config.model.image_size, mean=config.data.mean)
+        views = center_view(images, statistics, image_size=config.model.image_size, **kind)
         _, sown = model.apply({"params": params}, views, mutable="intermediates")
         output = sown["intermediates"]["outputs"][0][layer]
         return output.reshape(output.shape[0], -1).astype("float32")
