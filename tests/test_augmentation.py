@@ -125,7 +125,7 @@ def test_choices_depend_on_the_key_alone(statistics):
 
 
 def test_division_by_the_standard_deviation(statistics):
-    """torchvision's presets, on the scale 0 to 1: (x / 255 - mean) / std; in every kind of view, noise or not."""
+    """As torchvision's presets, on the scale 0 to 1: (x / 255 - mean) / std; in every kind of view, noise or not."""
     images, std = random_images(3), (0.229 * 255, 0.224 * 255, 0.225 * 255)
     options = {"image_size": SEEN, "mean": "channel"}
     mean = statistics.mean_image.mean(axis=(0, 1)) / 255
