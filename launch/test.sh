@@ -7,4 +7,5 @@
 # shellcheck source=launch/environment.sh
 . "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 install_requirements requirements-dev.txt
-exec .venv/bin/python -m pytest "$@"
+# Two files at a time: most of a test is compiling, which keeps one core busy.
+exec .venv/bin/python -m pytest -n 2 --dist loadfile "$@"

@@ -6,9 +6,11 @@ from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
-# Programs that tests start compile the same things: they share what was compiled, for one session.
-_CACHE = tempfile.TemporaryDirectory(prefix="alexnet_jax_xla_")
-os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
+# Programs that tests start, and the workers of pytest-xdist, compile the same things: they share what was compiled, for
+# one session.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    _CACHE = tempfile.TemporaryDirectory(prefix="alexnet_jax_xla_")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
 
 import jax
 import pytest
