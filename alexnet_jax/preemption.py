@@ -9,7 +9,7 @@ from alexnet_jax.parallel.processes import LargestOfAll
 
 
 class StopSignals:
-    """True once SIGTERM or SIGINT has come, while it is entered. A second signal ends the process at once.
+    """True once SIGTERM or SIGINT has come, while it is entered. A second Ctrl-C (SIGINT) ends the process at once.
 
     `poll` is where that changes. Of several processes all stop at the same poll, whichever of them got the signal.
     """
@@ -42,4 +42,5 @@ class StopSignals:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._received = number
-        signal.signal(number, signal.SIG_DFL)
+        if number == signal.SIGINT:  # schedulers and launchers send SIGTERM more than once
+            signal.signal(number, signal.SIG_DFL)
