@@ -5,7 +5,7 @@ from types import FrameType
 
 
 class NotedSignals:
-    """True once SIGTERM or SIGINT has come, while it is entered. A second signal ends the process at once."""
+    """True once SIGTERM or SIGINT has come, while it is entered. A second Ctrl-C (SIGINT) ends the process at once."""
 
     def __init__(self) -> None:
         self.number = 0
@@ -28,4 +28,5 @@ class NotedSignals:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.number = number
-        signal.signal(number, signal.SIG_DFL)
+        if number == signal.SIGINT:  # schedulers and launchers send SIGTERM more than once
+            signal.signal(number, signal.SIG_DFL)
