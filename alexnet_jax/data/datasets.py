@@ -10,6 +10,7 @@ from alexnet_jax.config import DataConfig
 from alexnet_jax.data import digits
 from alexnet_jax.data.downloads import download
 from alexnet_jax.data.facts import DataFacts
+from alexnet_jax.data.imagenet import names_for_people
 from alexnet_jax.data.pipeline import consecutive_batches
 from alexnet_jax.data.preparation.archives import PUBLISHED
 from alexnet_jax.data.sources import JpegSource
@@ -69,7 +70,7 @@ def open_dataset(config: DataConfig) -> Dataset:
         train=JpegSource(builder, config.train_split, statistics.image_size),
         evaluation=JpegSource(builder, config.eval_split, statistics.image_size),
         label_names=label_names,
-        class_names=tuple((builder.info.metadata or {}).get("class_names", label_names)),
+        class_names=tuple((builder.info.metadata or {}).get("class_names", names_for_people(label_names))),
         statistics=statistics,
     )
 
