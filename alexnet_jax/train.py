@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from alexnet_jax import runtime, startup, workdir
+from alexnet_jax import runtime, startup, transfer, workdir
 from alexnet_jax.checkpoint import Checkpoints
 from alexnet_jax.config import Config
 from alexnet_jax.data.datasets import Dataset, open_dataset
@@ -23,7 +23,7 @@ from alexnet_jax.parallel import processes
 from alexnet_jax.parallel.mesh import create_mesh
 from alexnet_jax.preemption import StopSignals
 from alexnet_jax.reporter import Reporter
-from alexnet_jax.state import abstract_train_state, create_train_state
+from alexnet_jax.state import abstract_train_state
 from alexnet_jax.train_step import create_train_step
 
 
@@ -61,7 +61,7 @@ def train_and_evaluate(config: Config, folder: Path) -> None:
     """
     runtime.use_compilation_cache()
     processes.check_agreement(startup.program(config))
-    dataset = open_dataset(config.data)
+    dataset = transfer.with_statistics(open_dataset(config.data), config, folder)
     processes.check_agreement(startup.data_in_short(config, dataset))
     startup.check_data_fits(config, dataset)
     startup.check_devices(config)
@@ -90,7 +90,7 @@ def _train(config: Config, folder: Path, dataset: Dataset, mesh: Mesh, stop: Sto
         workdir.checkpoints_in(folder), keep_last=config.checkpoint.keep_last, keep_best=config.checkpoint.keep_best
     )
     restored = checkpoints.restore_latest(abstract_train_state(config, optimizer, mesh))
-    state = restored.state if restored else create_train_state(config, optimizer, mesh)
+    state = restored.state if restored else transfer.create_initial_state(config, optimizer, mesh, dataset.label_names)
     start = restored.step if restored else 0
     reporter = Reporter(config, folder, len(dataset.train), plan.num_steps, start)
     startup.print_summary(config, dataset, mesh, state, start, plan.num_steps)

@@ -39,6 +39,11 @@ def save_facts(facts: DataFacts, workdir: Path) -> None:
     os.replace(new, workdir / FILE_NAME)
 
 
+def has_facts(workdir: Path) -> bool:
+    """Whether a training has begun in this folder, and written its facts down."""
+    return (workdir / FILE_NAME).exists()
+
+
 def load_facts(workdir: Path) -> DataFacts:
     """Reads them; UserError if one of the files is missing or damaged."""
     path = workdir / FILE_NAME
