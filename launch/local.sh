@@ -30,7 +30,7 @@ export JAX_COORDINATOR_BIND_ADDRESS="127.0.0.1:$port" # for this machine only
 
 pids=()
 stopping=
-# shellcheck disable=SC2317 # the trap calls it
+# shellcheck disable=SC2317,SC2329 # the trap calls it
 pass_on() {
     stopping=yes
     kill -TERM "${pids[@]}" 2>/dev/null || true
