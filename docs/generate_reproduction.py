@@ -1,0 +1,118 @@
+"""Writes the tables of `docs/reproduction.md` anew from `experiments/` and its logs; the text around them stays.
+
+python -m docs.generate_reproduction
+"""
+
+import re
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+from experiments.logs import LOGS, final_errors, in_words, runs_of
+from experiments.paper import EXAMPLES, EXPERIMENTS, MACHINES, REPRODUCED, TRAININGS
+from experiments.registry import Training, num_images
+
+DOCUMENT = Path(__file__).with_name("reproduction.md")
+
+
+def main() -> None:
+    """Rewrites the document."""
+    DOCUMENT.write_text(with_new_tables(DOCUMENT.read_text()))
+
+
+def with_new_tables(text: str) -> str:
+    """The document with what stands between its markers replaced by what the data and the logs say now."""
+    parts = {"claims": claims(), "runs": runs(), "machines": machines(), "costs": costs(), "commands": commands()}
+    for name, table in parts.items():
+        start, end = f"<!-- generated: {name} -->\n", "<!-- end -->"
+        pattern = rf"{re.escape(start)}.*?{re.escape(end)}"
+        text, found = re.subn(pattern, lambda _, new=start + table + end: new, text, count=1, flags=re.DOTALL)
+        if not found:
+            raise ValueError(f"{DOCUMENT} has no place for the table {name!r}")
+    return text
+
+
+def claims() -> str:
+    """A row for each claim: what was published, and what came out here."""
+    rows = []
+    for experiment in EXPERIMENTS:
+        trainings = ", ".join(f"`{name}`" for name in experiment.trainings)
+        ours = experiment.measure(LOGS) or "-"
+        rows.append(
+            (f"`{experiment.name}`", experiment.claim, experiment.source, experiment.published, ours, trainings)
+        )
+    return _table(("experiment", "claim", "source", "published", "ours", "trainings"), rows)
+
+
+def runs() -> str:
+    """A row for each training and number of views: what was published, what came out, with what, and the log."""
+    rows = []
+    for training in TRAININGS:
+        published = {errors.views: errors for errors in training.published}
+        kept = runs_of(LOGS, training.name)
+        for views in sorted(published.keys() | {1, 10}):
+            found = final_errors(LOGS, training.name, views)
+            if views not in published and not found:
+                continue
+            there, source = "-", "-"
+            if errors := published.get(views):
+                there, source = f"{errors.top1:.2f} / {errors.top5:.2f}", errors.source
+            with_what = REPRODUCED.get(training.name)
+            how = (with_what.hardware, f"`{with_what.commit}`") if with_what and found else ("-", "-")
+            logs = ", ".join(
+                f"[{run.name}](../experiments/logs/{training.name}/{run.name}/metrics.jsonl)" for run in kept
+            )
+            ours = in_words(found) if found else "-"
+            rows.append((f"`{training.name}`", str(views), there, source, ours, *how, logs or "-"))
+    return _table(("training", "views", "published", "source", "ours", "hardware", "commit", "logs by seed"), rows)
+
+
+def machines() -> str:
+    """A row for each machine: how fast it trains, and who says so."""
+    rows = [(machine.name, f"{machine.images_per_second:,.0f}", machine.source) for machine in MACHINES]
+    return _table(("machine", "images/s", "source"), rows)
+
+
+def costs() -> str:
+    """A row for each training on ImageNet: images to be seen, and the hours that takes on each machine."""
+    rows = []
+    for training in TRAININGS:
+        images = num_images(training, EXAMPLES)
+        if images is not None:
+            hours = [f"{images / machine.images_per_second / 3600:,.0f}" for machine in MACHINES]
+            rows.append((f"`{training.name}`", str(training.seeds), f"{images / 1e6:,.0f}", *hours))
+    return _table(("training", "runs", "million images", *(f"{machine.name}: hours" for machine in MACHINES)), rows)
+
+
+def commands() -> str:
+    """What to type for each training, and for what is measured on several of them."""
+    parts = [_commands(training) for training in TRAININGS]
+    for experiment in EXPERIMENTS:
+        if experiment.evaluate:
+            parts.append(f"### {experiment.name}\n\n{experiment.claim}\n\n{_code(experiment.evaluate)}")
+    return "\n".join(parts)
+
+
+def _commands(training: Training) -> str:
+    runs = f" {training.seeds} runs; this is the first." if training.seeds > 1 else ""
+    note = f" {training.note}" if training.note else ""
+    what = training.what[0].upper() + training.what[1:]
+    return f"### {training.name}\n\n{what}.{runs}{note}\n\n{_code(training.commands())}"
+
+
+def _code(lines: Sequence[str]) -> str:
+    return "```sh\n" + "\n".join(map(_wrapped, lines)) + "\n```\n"
+
+
+def _wrapped(command: str) -> str:
+    """A command over several lines, as a shell reads it."""
+    return " \\\n    ".join(textwrap.wrap(command, 116, break_long_words=False, break_on_hyphens=False))
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()

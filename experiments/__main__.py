@@ -1,0 +1,44 @@
+"""Lists the paper's claims and what came out here, or says how one of them is tested.
+
+python -m experiments [NAME]
+"""
+
+import difflib
+from collections.abc import Sequence
+
+from alexnet_jax import cli
+from alexnet_jax.errors import UserError
+from experiments.logs import LOGS
+from experiments.paper import EXPERIMENTS, TRAININGS
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Prints a line for each claim, or the commands of the named ones."""
+    if not arguments:
+        width = max(len(experiment.name) for experiment in EXPERIMENTS)
+        for experiment in EXPERIMENTS:
+            ours = experiment.measure(LOGS) or "not run"
+            print(f"{experiment.name:<{width}}  {experiment.claim} {experiment.published} (here: {ours})")
+    for name in arguments:
+        print(how(name))
+
+
+def how(name: str) -> str:
+    """Claim, source and commands of an experiment; UserError if there is none of this name."""
+    by_name = {experiment.name: experiment for experiment in EXPERIMENTS}
+    if name not in by_name:
+        near = difflib.get_close_matches(name, by_name, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(by_name)}."
+        raise UserError(f"there is no experiment {name!r}; {hint}")
+    experiment = by_name[name]
+    lines = [f"{experiment.claim} {experiment.published} ({experiment.source})"]
+    for training in TRAININGS:
+        if training.name in experiment.trainings:
+            lines += ["", f"# {training.what}", *([f"# {training.note}"] if training.note else [])]
+            for seed in range(training.seeds):
+                lines += training.commands(seed)
+    return "\n".join([*lines, *experiment.evaluate])
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,132 @@
+"""What the kept logs say: `LOGS/NAME/SEED/metrics.jsonl` for trainings, `LOGS/NAME/ensemble.jsonl` for ensembles.
+
+Every number of `docs/reproduction.md` that is ours is read from here.
+"""
+
+import json
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from alexnet_jax.metrics import read_records
+
+LOGS = Path(__file__).with_name("logs")
+ENSEMBLE = "ensemble.jsonl"  # what `evaluate --json` printed
+
+Measure = Callable[[Path], str | None]
+
+
+class Errors(NamedTuple):
+    """Top-1 and top-5 error in percent."""
+
+    top1: float
+    top5: float
+
+
+def runs_of(logs: Path, training: str) -> list[Path]:
+    """The folders of a training's runs, by seed."""
+    return sorted((path.parent for path in logs.glob(f"{training}/*/metrics.jsonl")), key=lambda run: int(run.name))
+
+
+def final_errors(logs: Path, training: str, views: int) -> list[Errors]:
+    """The errors of each run's last evaluation with so many views; runs without one are left out."""
+    found = []
+    for run in runs_of(logs, training):
+        evaluations = [record for record in read_records(run) if record.get("views") == views]
+        if evaluations:
+            last = max(evaluations, key=lambda record: record["step"])
+            found.append(Errors(last["top1_error"], last["top5_error"]))
+    return found
+
+
+def epochs_to(records: Sequence[dict[str, Any]], error: float) -> float:
+    """The first epoch over which the mean training error is at most `error` percent; infinity if none is.
+
+    Of the training records, which hold the errors of single batches, those of each whole epoch are averaged.
+    """
+    by_epoch: dict[int, list[float]] = {}
+    for record in records:
+        if record["split"] == "train" and record["top1_error"] is not None:
+            by_epoch.setdefault(math.ceil(record["epoch"]), []).append(record["top1_error"])
+    reached = [epoch for epoch, errors in sorted(by_epoch.items()) if statistics.fmean(errors) <= error]
+    return float(reached[0]) if reached else math.inf
+
+
+def error_of(training: str, views: int) -> Measure:
+    """The errors of a training, mean and spread over its seeds."""
+
+    def measure(logs: Path) -> str | None:
+        found = final_errors(logs, training, views)
+        return in_words(found) if found else None
+
+    return measure
+
+
+def difference(reference: str, changed: str, views: int) -> Measure:
+    """By how many percentage points the changed net is worse than the reference, in the mean over their seeds."""
+
+    def measure(logs: Path) -> str | None:
+        ours = final_errors(logs, reference, views), final_errors(logs, changed, views)
+        if not all(ours):
+            return None
+        top1, top5 = (
+            statistics.fmean(column[1]) - statistics.fmean(column[0])
+            for column in zip(*(zip(*errors, strict=True) for errors in ours), strict=True)
+        )
+        return f"{top1:+.2f} / {top5:+.2f} (n = {len(ours[0])}, {len(ours[1])})"
+
+    return measure
+
+
+def gain_of_views(training: str) -> Measure:
+    """By how many percentage points one view is worse than ten, in the mean over the seeds."""
+
+    def measure(logs: Path) -> str | None:
+        one, ten = final_errors(logs, training, 1), final_errors(logs, training, 10)
+        if not one or len(one) != len(ten):
+            return None
+        gains = [Errors(a.top1 - b.top1, a.top5 - b.top5) for a, b in zip(one, ten, strict=True)]
+        return in_words(gains)
+
+    return measure
+
+
+def ensemble_error(name: str) -> Measure:
+    """The error of an ensemble."""
+
+    def measure(logs: Path) -> str | None:
+        path = logs / name / ENSEMBLE
+        if not path.exists():
+            return None
+        record = json.loads(path.read_text().splitlines()[-1])
+        return in_words([Errors(record["top1_error"], record["top5_error"])])
+
+    return measure
+
+
+def speed_up(reference: str, changed: str, error: float) -> Measure:
+    """How many times the epochs of the reference the changed net needs to come down to a training error (percent)."""
+
+    def measure(logs: Path) -> str | None:
+        means = []
+        for training in (reference, changed):
+            epochs = [epochs_to(list(read_records(run)), error) for run in runs_of(logs, training)]
+            if not epochs:
+                return None
+            means.append(statistics.fmean(epochs))
+        if math.inf in means:
+            return f"not reached ({means[0]:g} and {means[1]:g} epochs to {error:g} %)"
+        return f"{means[1] / means[0]:.1f} ({means[0]:.3g} and {means[1]:.3g} epochs to {error:g} %)"
+
+    return measure
+
+
+def in_words(errors: Sequence[Errors]) -> str:
+    """Mean, and with several runs the standard deviation of the runs and how many there are."""
+    columns = list(zip(*errors, strict=True))
+    if len(errors) == 1:
+        return " / ".join(f"{column[0]:.2f}" for column in columns)
+    parts = [f"{statistics.fmean(column):.2f} ± {statistics.stdev(column):.2f}" for column in columns]
+    return f"{' / '.join(parts)} (n = {len(errors)})"

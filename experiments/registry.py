@@ -1,0 +1,134 @@
+"""The vocabulary in which the paper's claims are written down: trainings, what is measured on them, what it costs."""
+
+import dataclasses
+import importlib
+import shlex
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from alexnet_jax.config import Config, set_field
+
+
+@dataclasses.dataclass(frozen=True)
+class Published:
+    """Errors that were published for a training, in percent; None where the source does not give it."""
+
+    views: int
+    top1: float
+    top5: float | None
+    source: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """One run, or the same with several seeds.
+
+    name: of its workdir and of its logs. what: in a few words. config: the file under `configs/`, without its ending.
+    overrides: fields that differ from it; {seed} in a text is the run's seed. published: its errors. seeds: how many
+    runs the claim is about. note: what differs from the published run.
+    """
+
+    name: str
+    what: str
+    config: str
+    overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    published: tuple[Published, ...] = ()
+    seeds: int = 1
+    note: str = ""
+
+    def build(self, seed: int = 0) -> Config:
+        """Its config, not yet validated."""
+        config: Config = importlib.import_module(f"configs.{self.config}").get_config()
+        for name, value in self._overrides(seed).items():
+            set_field(config, name, value)
+        return config
+
+    def workdir(self, seed: int = 0) -> str:
+        """Where its commands write to."""
+        return f"runs/{self.name}/{seed}"
+
+    def commands(self, seed: int = 0) -> list[str]:
+        """What trains it, and evaluates it with the numbers of views that were published beside those of training."""
+        arguments = [f"--config=configs/{self.config}.py", f"--workdir={self.workdir(seed)}"]
+        arguments += [_argument(name, value) for name, value in self._overrides(seed).items()]
+        views = sorted({errors.views for errors in self.published} - {self.build().eval.views})
+        return [
+            f"python -m alexnet_jax.main {' '.join(arguments)}",
+            *(f"python -m alexnet_jax.evaluate --workdir={self.workdir(seed)} --views={number}" for number in views),
+        ]
+
+    def _overrides(self, seed: int) -> dict[str, Any]:
+        fields = {k: v.format(seed=seed) if isinstance(v, str) else v for k, v in self.overrides.items()}
+        return {**fields, "seed": seed} if seed else fields
+
+
+def _argument(name: str, value: Any) -> str:
+    text = "".join(repr(value).split()) if isinstance(value, tuple) else str(value)
+    return shlex.quote(f"--config.{name}={text}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """A claim, and how it is tested.
+
+    claim: a sentence. source: where it stands. published: its number, top-1 / top-5 in percent, + for a difference.
+    trainings: by name, in the order in which they are run. measure: from the folder of the logs to what came out, None
+    as long as a log is missing. evaluate: commands beyond those of the trainings.
+    """
+
+    name: str
+    claim: str
+    source: str
+    published: str
+    trainings: tuple[str, ...]
+    measure: Callable[[Path], str | None]
+    evaluate: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Reproduced:
+    """With what a training was run whose logs lie in `experiments/logs/NAME/SEED/`: `metrics.jsonl`, `config.json`."""
+
+    commit: str
+    hardware: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    """How many images a second a machine trains on, and who says so."""
+
+    name: str
+    images_per_second: float
+    source: str
+
+
+def num_images(training: Training, examples: Mapping[str, int]) -> float | None:
+    """How many images all runs of a training see; None if the size of the data set (by name) is not known."""
+    config = training.build()
+    size = examples.get(config.data.name)
+    return None if size is None else config.num_epochs * size * training.seeds
+
+
+def by_hand(
+    epochs: float, drops: tuple[int, ...], *, noise_until: int | None = None, conv1: tuple[int, ...], frozen: int
+) -> dict[str, Any]:
+    """The overrides of a schedule that the author set by hand, from the epochs in his notes (`layer-params-*.cfg`).
+
+    drops: when all rates fell to a tenth. noise_until: when the color noise was turned off; None: never. conv1: when
+    conv1's rate fell besides. frozen: when it became 0. The notes don't say when the rate of the biases fell; here it
+    does once, with the first drop, as in the author's scripted runs (`configs/original_145.py`). To four digits, a
+    hundredth of an epoch: the notes are no more exact.
+    """
+
+    def fractions(*times: float) -> tuple[float, ...]:
+        return tuple(round(time / epochs, 4) for time in times)
+
+    return {
+        "num_epochs": float(epochs),
+        "data.color_noise_until": fractions(epochs if noise_until is None else noise_until)[0],
+        "optimizer.drops": fractions(*drops),
+        "optimizer.bias_drops": fractions(drops[0]),
+        "optimizer.conv1_drops": fractions(*conv1),
+        "optimizer.conv1_frozen_from": fractions(frozen)[0],
+    }

@@ -1,0 +1,236 @@
+"""The registry of experiments: its numbers are the published ones, its commands do what it says."""
+
+import json
+import math
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from absl import flags
+from ml_collections import config_flags
+
+from alexnet_jax import validation
+from alexnet_jax.config import differences, to_dict
+from alexnet_jax.data.statistics import Statistics
+from alexnet_jax.errors import UserError
+from alexnet_jax.model.ablations import build_net
+from alexnet_jax.optimizer import create_optimizer
+from alexnet_jax.parallel.mesh import create_mesh, feed
+from alexnet_jax.state import create_train_state
+from alexnet_jax.train_step import create_train_step
+from alexnet_jax.workdir import MAY_CHANGE, read_config
+from docs.generate_reproduction import DOCUMENT, with_new_tables
+from experiments import logs
+from experiments.__main__ import how
+from experiments.paper import EXPERIMENTS, MACHINES, REPRODUCED, TRAININGS
+from experiments.registry import Training
+
+BY_NAME = {training.name: training for training in TRAININGS}
+
+# From the paper (tables 1 and 2; sections 3.2, 3.3, 3.4, 4.1, 6, 7), written down apart from the registry.
+CLAIMS = {
+    "table_1": "37.5 / 17.0",
+    "ten_views": "+1.5 / +1.3",  # 39.0 / 18.3 with one patch
+    "two_gpus": "+1.7 / +1.2",
+    "table_2_one": "40.7 / 18.2",
+    "table_2_five": "38.1 / 16.4",
+    "table_2_star": "39.0 / 16.6",
+    "table_2_seven": "36.7 / 15.4",
+    "normalization": "+1.4 / +1.2",
+    "pooling": "+0.4 / +0.3",
+    "communication": "+1.2 / +1.1",  # the author's notes
+    "color_noise": "over +1",
+    "dropout": "no number",
+    "without_conv3": "about +2",
+    "without_conv4": "about +2",
+    "imagenette_views": "-",
+    "imagenette_normalization": "-",
+    "imagenette_pooling": "-",
+}
+
+# From the author's notes at the end of layer-params-*.cfg: (training, views) -> fractions, top-1 and top-5.
+NOTES = {
+    ("cnn_2010", 10): (0.374727, 0.169987),
+    ("cnn_2010", 1): (0.390247, 0.182953),
+    ("one_tower_2010", 10): (0.391680, 0.182287),
+    ("cnn", 10): (0.406640, 0.182100),
+    ("cnn_automatic", 1): (0.4234, 0.1958),
+    ("cnn_automatic", 10): (0.4053, 0.1805),
+    ("cnn_star", 10): (0.389900, 0.166220),
+    ("no_normalization", 10): (0.420340, 0.193620),
+    ("non_overlapping_pooling", 10): (0.410580, 0.185100),
+    ("no_communication", 10): (0.418280, 0.193300),
+}
+
+
+def test_claims_are_those_of_the_paper() -> None:
+    assert {experiment.name: experiment.published for experiment in EXPERIMENTS} == CLAIMS
+
+
+def test_published_errors_are_those_of_the_notes() -> None:
+    found = {
+        (training.name, errors.views): (errors.top1, errors.top5)
+        for training in TRAININGS
+        for errors in training.published
+    }
+    assert found.keys() == NOTES.keys()
+    for key, fractions in NOTES.items():
+        np.testing.assert_allclose(found[key], 100 * np.array(fractions), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("claim", "worse", "better"),
+    [
+        ("table_1", ("cnn_2010", 10), None),
+        ("ten_views", ("cnn_2010", 1), ("cnn_2010", 10)),
+        ("two_gpus", ("one_tower_2010", 10), ("cnn_2010", 10)),
+        ("table_2_one", ("cnn", 10), None),
+        ("table_2_star", ("cnn_star", 10), None),
+        ("normalization", ("no_normalization", 10), ("cnn", 10)),
+        ("pooling", ("non_overlapping_pooling", 10), ("cnn", 10)),
+        ("communication", ("no_communication", 10), ("cnn", 10)),
+    ],
+)
+def test_the_notes_are_what_the_paper_rounds(claim: str, worse: tuple, better: tuple | None) -> None:
+    """A difference is one of rounded numbers, so up to 0.1 off."""
+    exact = 100 * (np.array(NOTES[worse]) - (np.array(NOTES[better]) if better else 0))
+    np.testing.assert_allclose(
+        [float(number) for number in CLAIMS[claim].split(" / ")], exact, atol=0.1 if better else 0.0501
+    )
+
+
+@pytest.mark.parametrize("training", TRAININGS, ids=lambda training: training.name)
+def test_configs_are_valid_and_the_commands_give_them(training: Training, monkeypatch: pytest.MonkeyPatch) -> None:
+    for seed in range(training.seeds):
+        config = training.build(seed)
+        validation.validate(config)
+        assert config.seed == seed
+        program, *arguments = shlex.split(training.commands(seed)[0])[2:]
+        assert program == "alexnet_jax.main"
+        monkeypatch.setattr(sys, "argv", ["main", *arguments])  # where ml_collections looks for overrides
+        values = flags.FlagValues()
+        parsed = config_flags.DEFINE_config_file("config", flag_values=values)
+        flags.DEFINE_string("workdir", None, "", flag_values=values)
+        values(sys.argv)
+        assert to_dict(parsed.value) == to_dict(config)
+        assert values["workdir"].value == training.workdir(seed)
+
+
+def test_names_are_unique_and_lead_somewhere() -> None:
+    assert len(BY_NAME) == len(TRAININGS)
+    for experiment in EXPERIMENTS:
+        trained = {BY_NAME[name].workdir(seed) for name in experiment.trainings for seed in range(BY_NAME[name].seeds)}
+        for command in experiment.evaluate:
+            (folders,) = re.findall(r"--workdir=(\S+)", command)
+            assert set(folders.split(",")) <= trained, experiment.name
+    for training in TRAININGS:
+        for seed in range(training.seeds):
+            if source := training.build(seed).init_from:
+                _, name, number = source.split("/")
+                assert int(number) < BY_NAME[name].seeds
+
+
+def test_the_document_is_what_data_and_logs_say() -> None:
+    text = DOCUMENT.read_text()
+    assert with_new_tables(text) == text, "run python -m docs.generate_reproduction"
+
+
+def test_every_number_has_a_log_and_every_log_its_training() -> None:
+    kept = {path.parent.parent.name for path in logs.LOGS.glob("*/*/metrics.jsonl")}
+    assert kept == REPRODUCED.keys()
+    for name in kept:
+        for run in logs.runs_of(logs.LOGS, name):
+            changed = differences(read_config(run), BY_NAME[name].build(int(run.name)))
+            assert [field for field in changed if not field.startswith(MAY_CHANGE)] == []
+    ensembles = {path.parent.name for path in logs.LOGS.glob(f"*/{logs.ENSEMBLE}")}
+    assert ensembles <= {experiment.name for experiment in EXPERIMENTS}
+
+
+def write_log(folder: Path, training: str, seed: int, lines: list[dict]) -> None:
+    run = folder / training / str(seed)
+    run.mkdir(parents=True)
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def evaluation(step: int, views: int, top1: float, top5: float) -> dict:
+    return {"step": step, "epoch": step, "split": "validation", "views": views, "top1_error": top1, "top5_error": top5}
+
+
+def test_the_last_evaluation_of_each_seed_counts(tmp_path: Path) -> None:
+    for seed, last in enumerate((40.0, 42.0, 44.0)):
+        lines = [evaluation(2, 1, last, 20.0), evaluation(1, 1, 90.0, 60.0), evaluation(2, 10, last - 2 - seed, 19.0)]
+        write_log(tmp_path, "a", seed, lines)
+    write_log(tmp_path, "b", 0, [evaluation(3, 1, 45.5, 21.0)])
+    assert logs.error_of("a", 1)(tmp_path) == "42.00 ± 2.00 / 20.00 ± 0.00 (n = 3)"
+    assert logs.error_of("b", 1)(tmp_path) == "45.50 / 21.00"
+    assert logs.error_of("b", 10)(tmp_path) is None
+    assert logs.difference("a", "b", 1)(tmp_path) == "+3.50 / +1.00 (n = 3, 1)"
+    assert logs.difference("a", "c", 1)(tmp_path) is None
+    assert logs.gain_of_views("a")(tmp_path) == "3.00 ± 1.00 / 1.00 ± 0.00 (n = 3)"
+    assert logs.ensemble_error("five")(tmp_path) is None
+    (tmp_path / "five").mkdir()
+    (tmp_path / "five" / logs.ENSEMBLE).write_text(json.dumps(evaluation(3, 10, 38.1, 16.4)))
+    assert logs.ensemble_error("five")(tmp_path) == "38.10 / 16.40"
+
+
+def test_epochs_to_an_error_are_counted_on_whole_epochs(tmp_path: Path) -> None:
+    def training(errors: list[tuple[float, float]]) -> list[dict]:
+        return [{"step": i, "epoch": epoch, "split": "train", "top1_error": e} for i, (epoch, e) in enumerate(errors)]
+
+    fast = training([(0.5, 80.0), (1.0, 20.0), (1.5, 24.0), (2.0, 25.0), (2.5, 1.0)])
+    assert logs.epochs_to(fast, 25.0) == 2.0  # the first epoch's mean is 50 %, however good its last batch was
+    assert logs.epochs_to(fast, 0.5) == math.inf
+    write_log(tmp_path, "relu", 0, fast)
+    write_log(tmp_path, "tanh", 0, training([(float(epoch), 100.0 - 5.0 * epoch) for epoch in range(1, 20)]))
+    assert logs.speed_up("relu", "tanh", 25.0)(tmp_path) == "7.5 (2 and 15 epochs to 25 %)"
+    assert "not reached" in str(logs.speed_up("relu", "tanh", 2.0)(tmp_path))
+
+
+def test_costs_follow_from_images_and_speed() -> None:
+    """91 epochs of ILSVRC-2012 at the paper's speed: five and a half to six days a run."""
+    row = next(line for line in DOCUMENT.read_text().splitlines() if line.startswith("| `cnn` | 5 |"))
+    hours = float(row.split("|")[4])
+    assert hours == pytest.approx(5 * 91 * 1_281_167 / MACHINES[0].images_per_second / 3600, rel=0.01)
+    assert 5 < hours / 5 / 24 < 6.1
+
+
+def test_an_experiment_is_told_by_its_name() -> None:
+    text = how("normalization")
+    assert "--config.model.normalization=none" in text
+    assert text.count("alexnet_jax.main") == 5 + 1
+    with pytest.raises(UserError, match="did you mean 'normalization'"):
+        how("normalisation")
+
+
+def distinct_nets() -> list[Training]:
+    """One training for each net that differs from all others in layers, initialization or classes."""
+    found = {}
+    for training in TRAININGS:
+        model = training.build().model
+        found.setdefault((build_net(model), model.num_classes, model.image_size), training)
+    return list(found.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("training", distinct_nets(), ids=lambda training: training.name)
+def test_each_net_takes_a_step_at_full_size(training: Training) -> None:
+    config = training.build()
+    config.batch_size, config.mesh.data = 2, 1
+    random, size = np.random.default_rng(0), config.model.image_size * 8 // 7
+    statistic = Statistics(
+        np.full((size, size, 3), 117, np.float32), np.ones(3, np.float32), np.eye(3, dtype=np.float32)
+    )
+    images = random.integers(0, 256, (2, size, size, 3), np.uint8)
+    mesh = create_mesh(config)
+    optimizer = create_optimizer(config, 100)
+    state = create_train_state(config, optimizer, mesh)
+    before = np.asarray(state.params["fc8"]["bias"])
+    batch = feed(mesh, {"image": images, "label": np.array([0, 1], np.int32)})
+    state, metrics = create_train_step(config, optimizer, mesh, 100)(state, batch, statistic)
+    assert float(metrics["loss"]) == pytest.approx(math.log(config.model.num_classes), rel=0.7)
+    assert not np.array_equal(before, np.asarray(state.params["fc8"]["bias"]))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
