@@ -1,0 +1,169 @@
+"""Features: the outputs of layers, as the module itself gives them, on disk while they are computed; and neighbors."""
+
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from test_bad_input import assert_refused, run
+
+from alexnet_jax.data.augmentation import center_view
+from alexnet_jax.data.datasets import open_dataset
+from alexnet_jax.errors import UserError
+from alexnet_jax.feature_files import open_for_writing
+from alexnet_jax.model.variants import VARIANTS
+from alexnet_jax.neighbors import Nearest
+from alexnet_jax.predict_step import create_feature_step, feature_shape, output_of
+from alexnet_jax.restored import restore
+from alexnet_jax.state import create_model
+
+LAYERS = ("conv1", "norm1", "pool5", "fc6", "fc7", "fc8")
+
+
+@pytest.fixture(scope="module")
+def net(trained_folder):
+    return restore(trained_folder)
+
+
+@pytest.fixture(scope="module")
+def images(net) -> np.ndarray:
+    """Sixteen validation images."""
+    images = np.zeros((16, 72, 72, 3), np.uint8)
+    open_dataset(net.config.data).evaluation.read(range(16), images, np.zeros(16, np.int32))
+    return images
+
+
+@pytest.fixture(scope="module")
+def expected(net, images) -> dict[str, np.ndarray]:
+    """The outputs of all layers by the module itself, on one device, by the layers' own names."""
+    views = center_view(images, net.facts.statistics, image_size=64, mean="image", std=())
+    params = jax.device_get(net.params)
+    _, variables = create_model(net.config).apply({"params": params}, views, mutable="intermediates")
+    return variables["intermediates"]["outputs"][0]
+
+
+@pytest.mark.parametrize("tower", [1, 2])
+@pytest.mark.parametrize("layer", LAYERS)
+def test_features_are_the_outputs_of_the_module(tower: int, layer: str, net, images, expected) -> None:
+    """With both towers on each of eight devices, and with one on each."""
+    net = restore(net.folder, tower=tower)
+    found = net.predictor(create_feature_step(net.config, net.mesh, layer))(images)
+    behind = {"conv1": "relu1", "fc6": "relu6", "fc7": "relu7"}.get(layer, layer)
+    assert found.shape == (16, *feature_shape(net.config, layer))
+    scale = np.abs(expected[behind]).max()
+    np.testing.assert_allclose(found, expected[behind], atol=1e-5 * scale)
+
+
+def test_a_layer_is_meant_with_its_nonlinearity_only_if_that_follows() -> None:
+    original, paper = VARIANTS["original"], VARIANTS["paper"]
+    assert output_of(paper, "conv1") == "relu1"
+    assert output_of(original, "conv1") == "conv1"  # there the normalization comes first
+    assert output_of(original, "fc7") == "relu7"
+    assert output_of(paper, "fc8") == "fc8"
+    with pytest.raises(UserError, match=r"--layer=fc9 is no layer of this net; its layers are conv1, relu1, .*, fc8\."):
+        output_of(paper, "fc9")
+
+
+@pytest.mark.parametrize("sizes", [[], [5], [64, 64, 3]])
+def test_npy_holds_what_was_written_piece_by_piece(sizes: list[int], tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).normal(size=(sum(sizes), 6, 6, 4)).astype(np.float32)
+    names = [f"{number}.jpg" for number in range(len(rows))]
+    labels = np.arange(len(rows), dtype=np.int32)
+    with open_for_writing(tmp_path / "x.npy", (6, 6, 4)) as write:
+        start = 0
+        for size in sizes:
+            part = slice(start, start + size)
+            write(rows[part], names[part], labels[part])
+            start += size
+        assert not (tmp_path / "x.npy").exists()
+    found = np.load(tmp_path / "x.npy", mmap_mode="r")
+    np.testing.assert_array_equal(found, rows)
+    assert json.loads((tmp_path / "x.names.json").read_text()) == names
+    if sizes:
+        np.testing.assert_array_equal(np.load(tmp_path / "x.labels.npy"), labels)
+
+
+@pytest.mark.parametrize("labeled", [True, False])
+def test_parquet_holds_names_labels_and_features(labeled: bool, tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).normal(size=(70, 2, 3)).astype(np.float32)
+    labels = np.arange(70, dtype=np.int32)
+    with open_for_writing(tmp_path / "x.parquet", (2, 3)) as write:
+        for part in (slice(0, 64), slice(64, 70)):
+            write(rows[part], [str(n) for n in labels[part]], labels[part] if labeled else None)
+    table = pq.read_table(tmp_path / "x.parquet")
+    np.testing.assert_array_equal(np.array(table["features"].to_pylist(), np.float32), rows.reshape(70, 6))
+    assert table["image"].to_pylist() == [str(n) for n in labels]
+    assert table["label"].to_pylist() == (labels.tolist() if labeled else [None] * 70)
+
+
+@pytest.mark.parametrize("name", ["x.npy", "x.parquet"])
+def test_nothing_is_left_of_a_file_that_was_not_finished(name: str, tmp_path: Path) -> None:
+    def write_and_fail() -> None:
+        with open_for_writing(tmp_path / name, (3,)) as write:
+            write(np.zeros((2, 3)), ["a", "b"], None)
+            raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        write_and_fail()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_neighbors_are_the_nearest_by_euclidean_distance() -> None:
+    """Against a sort of all distances, in pieces of any size."""
+    rng = np.random.default_rng(0)
+    queries, rows = rng.normal(size=(3, 4, 5)), rng.normal(size=(40, 4, 5))
+    names = [str(number) for number in range(40)]
+    nearest = Nearest(queries, 6)
+    for part in (slice(0, 2), slice(2, 30), slice(30, 40)):
+        nearest.see(rows[part], names[part])
+    for query, found in zip(queries, nearest.found(), strict=True):
+        distances = np.sqrt(np.square(rows - query).sum(axis=(1, 2)))
+        assert [name for name, _ in found] == [str(number) for number in np.argsort(distances)[:6]]
+        np.testing.assert_allclose([distance for _, distance in found], np.sort(distances)[:6])
+
+
+def test_the_command_writes_a_split_and_finds_an_image_in_it(net, images, expected, tmp_path: Path) -> None:
+    """All of a split, padded and in order; the query, one of its images, is its own nearest neighbor."""
+    Image.fromarray(images[3]).save(tmp_path / "query.png")
+    flags = ["--split=validation", "--layer=pool5", f"--output={tmp_path / 'x.npy'}", "--json", "--count=3"]
+    result = run("features", f"--workdir={net.folder}", *flags, f"--neighbors={tmp_path / 'query.png'}")
+    assert result.returncode == 0, result.stderr
+    found = np.load(tmp_path / "x.npy")
+    assert found.shape == (360, *feature_shape(net.config, "pool5"))
+    np.testing.assert_allclose(found[:16], expected["pool5"], atol=1e-5 * np.abs(expected["pool5"]).max())
+    labels = np.zeros(360, np.int32)
+    open_dataset(net.config.data).evaluation.read(range(360), np.zeros((360, 72, 72, 3), np.uint8), labels)
+    np.testing.assert_array_equal(np.load(tmp_path / "x.labels.npy"), labels)
+    answer = json.loads(result.stdout.splitlines()[1])
+    assert answer["image"] == str(tmp_path / "query.png")
+    assert answer["neighbors"][0] == {"image": "validation/3", "distance": pytest.approx(0, abs=1e-3)}
+    assert len(answer["neighbors"]) == 3
+
+
+def test_the_command_leaves_out_what_is_broken_and_says_so(net, images, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    for number in range(3):
+        Image.fromarray(images[number]).save(tmp_path / "images" / f"{number}.png")
+    (tmp_path / "images" / "1.png").write_bytes(b"broken")
+    result = run("features", f"--workdir={net.folder}", f"--output={tmp_path / 'x.parquet'}", str(tmp_path / "images"))
+    assert_refused(result, r"1\.png can't be read as an image")
+    names = pq.read_table(tmp_path / "x.parquet")["image"].to_pylist()
+    assert names == [str(tmp_path / "images" / f"{number}.png") for number in (0, 2)]
+
+
+MISTAKES = {
+    "nothing to look at": (["--output=x.npy"], "name images, or folders of images"),
+    "nothing to do": (["a.jpg"], r"--output is missing: .* or search with --neighbors"),
+    "another format": (["--output=x.csv", "--split=train"], r"--output=x.csv must end in .npy or .parquet"),
+    "no such layer": (["--layer=fc9", "--output=x.npy", "--split=train"], r"--layer=fc9 is no layer of this net"),
+    "a folder that is not there": (["--output=/proc/x.npy", "--split=train"], r"--output=/proc/x.npy can't be written"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes_end_in_one_sentence(mistake: str, net) -> None:
+    arguments, sentence = MISTAKES[mistake]
+    assert_refused(run("features", f"--workdir={net.folder}", *arguments), sentence)
