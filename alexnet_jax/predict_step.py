@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
@@ -12,8 +13,11 @@ from alexnet_jax import runtime
 from alexnet_jax.config import Config
 from alexnet_jax.data.augmentation import center_view, ten_views
 from alexnet_jax.data.statistics import Statistics
+from alexnet_jax.errors import UserError
+from alexnet_jax.model.ablations import build_net
+from alexnet_jax.model.architecture import Activation, Convolution, Dense, Net, layer_shapes
 from alexnet_jax.parallel.hybrid import gather, own_rows
-from alexnet_jax.parallel.towers import DATA_AXIS
+from alexnet_jax.parallel.towers import DATA_AXIS, TOWER_AXIS
 from alexnet_jax.state import create_halves, create_model, hybrid_workers, state_specs
 
 Predictor = Callable[[jax.Array], jax.Array]  # uint8 images [B, S, S, 3] -> log-probabilities [B, classes]
@@ -60,3 +64,50 @@ def _scores(config: Config, mesh: Mesh) -> Callable:
 def mean_of_probabilities(log_probabilities: jax.Array, axis: int) -> jax.Array:
     """The logarithm of the mean of probabilities that are given as logarithms."""
     return jax.nn.logsumexp(log_probabilities, axis=axis) - math.log(log_probabilities.shape[axis])
+
+
+def create_feature_step(config: Config, mesh: Mesh, layer: str) -> Callable:
+    """The compiled program (params, statistics, images) -> a layer's outputs for the central view, float32.
+
+    [B, H, W, C] or [B, units] over all towers, at test time. Which output is meant: `output_of`. What lies behind the
+    layer is not computed.
+    """
+    model = create_model(config, mesh.shape["tower"])
+    size, mean, std = config.model.image_size, config.data.mean, config.data.std
+    output = output_of(model.net, layer)
+
+    def feature_step(params: Any, statistics: Statistics, images: jax.Array) -> jax.Array:
+        views = center_view(images, statistics, image_size=size, mean=mean, std=std)
+        _, variables = model.apply({"params": params}, views, mutable="intermediates")
+        return variables["intermediates"]["outputs"][0][output].astype(jnp.float32)
+
+    channels = None if output == model.net.layers[-1].name else TOWER_AXIS  # class scores are the sum of both towers'
+    inner = [None] * (len(feature_shape(config, layer)) - 1)
+    specs = state_specs(config, mesh).params
+    step = jax.shard_map(
+        feature_step, mesh=mesh, in_specs=(specs, P(), P(DATA_AXIS)), out_specs=P(DATA_AXIS, *inner, channels)
+    )
+    return jax.jit(step, compiler_options=runtime.compiler_options())
+
+
+def feature_shape(config: Config, layer: str) -> tuple[int, ...]:
+    """The shape of a layer's output for one image, [H, W, C] or [units]; UserError if the net has no such layer."""
+    net = build_net(config.model)
+    output = output_of(net, layer)
+    shapes = layer_shapes(net, config.model.image_size, config.model.num_classes)
+    return next(shape.output_shape for shape in shapes if shape.layer.name == output)
+
+
+def output_of(net: Net, layer: str) -> str:
+    """The layer whose output is meant by a name: that layer, or the nonlinearity that follows it directly.
+
+    "fc7" is the last 4096-dimensional hidden layer (paper, figure 4), whose units are those behind the nonlinearity;
+    Caffe's blobs of these names, overwritten by their ReLU, hold the same. UserError if there is no such layer.
+    """
+    if layer not in net.names:
+        raise UserError(f"--layer={layer} is no layer of this net; its layers are {', '.join(net.names)}.")
+    here = net.names.index(layer)
+    following = net.layers[here + 1] if here + 1 < len(net.layers) else None
+    if isinstance(net.layers[here], Convolution | Dense) and isinstance(following, Activation):
+        return following.name
+    return layer

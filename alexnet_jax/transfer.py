@@ -81,7 +81,7 @@ def _check_same_net(config: Config, there: Config, source: Path) -> None:
     changed = {
         f"config.{name}={here!r} (there: {value!r})"
         for name, (here, value) in differences(config, there).items()
-        if (name.startswith("model.") and name not in _MAY_DIFFER) or name == "data.mean"
+        if (name.startswith("model.") and name not in _MAY_DIFFER) or name in ("data.mean", "data.std")
     }
     if not unequal and not changed:
         return
