@@ -6,7 +6,8 @@
 The rate is part of the velocity, so after a drop of the rate the old velocity still runs out over some ten steps;
 `optax.sgd` multiplies by the rate afterwards and differs there. Kernels, biases and conv1's kernels have rates of
 their own (`weights.cu` and the files `layer-params-*.cfg` of the released code). For fine-tuning the classifier may
-learn faster than the rest, and layers may be frozen (Caffe, `models/finetune_flickr_style`).
+learn faster than the rest, and layers may be frozen (Caffe, `models/finetune_flickr_style`). A layer may have a
+multiple of the decay (the author's CIFAR-10 nets).
 """
 
 from collections.abc import Callable
@@ -17,6 +18,7 @@ import jax.numpy as jnp
 import optax
 
 from alexnet_jax.config import Config
+from alexnet_jax.model.ablations import build_net
 
 LAST_LAYER = "fc8"  # the classifier's name in every net
 TRUST_COEFFICIENT = 0.001  # of LARS (NVCaffe's "local_lr_auto" configurations: eta)
@@ -81,6 +83,7 @@ def create_optimizer(config: Config, num_steps: int) -> optax.GradientTransforma
         "biases": settings.weight_decay if settings.decay_biases else 0.0,
         "conv1": settings.weight_decay,
     }
+    multipliers = {x.name: x.decay for x in build_net(config.model).layers if hasattr(x, "decay")}
     trust = optax.scale_by_trust_ratio(trust_coefficient=TRUST_COEFFICIENT)
 
     def init(params: Any) -> OptimizerState:
@@ -94,7 +97,7 @@ def create_optimizer(config: Config, num_steps: int) -> optax.GradientTransforma
             return rates[_group(path)] * (factor * settings.last_layer_rate if _layer(path) == LAST_LAYER else factor)
 
         def downhill(path: tuple, gradient: jax.Array, w: jax.Array) -> jax.Array:
-            decayed = gradient + decay[_group(path)] * w
+            decayed = gradient + decay[_group(path)] * multipliers[_layer(path)] * w
             return trust.update(decayed, trust.init(w), w)[0] if follows_norms(path) else decayed
 
         def follows_norms(path: tuple) -> bool:

@@ -107,8 +107,7 @@ def _parameters_on_device(shape: LayerShape, devices: int) -> int:
     """Half of everything where there are two devices, but for the classifier's biases (`parallel.towers`)."""
     if shape.kernel_shape is None:
         return 0
-    outputs = shape.kernel_shape[-1]
-    biases = outputs if isinstance(shape.layer, Classifier) else outputs // devices
+    biases = math.prod(shape.bias_shape) // (1 if isinstance(shape.layer, Classifier) else devices)
     return math.prod(shape.kernel_shape) // devices + biases
 
 

@@ -7,7 +7,7 @@ variant does not have raises `ContradictionError`.
 import dataclasses
 import difflib
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from alexnet_jax.model.architecture import (
     Activation,
@@ -17,15 +17,20 @@ from alexnet_jax.model.architecture import (
     Dropout,
     He,
     Layer,
+    LocallyConnected,
     MapNorm,
     MaxPool,
     Net,
     ResponseNorm,
 )
+from alexnet_jax.model.cifar import CIFAR_NETS
 from alexnet_jax.model.variants import VARIANTS
 
 if TYPE_CHECKING:
     from alexnet_jax.config import ModelConfig
+
+
+NETS: dict[str, Net] = {**VARIANTS, **CIFAR_NETS}  # all that `model.variant` can name
 
 
 class ContradictionError(ValueError):
@@ -38,11 +43,11 @@ def build_net(model: "ModelConfig") -> Net:
     Raises:
       ContradictionError: the variant is unknown, or has no place for one of the options.
     """
-    if model.variant not in VARIANTS:
-        near = difflib.get_close_matches(model.variant, VARIANTS, n=1)
+    if model.variant not in NETS:
+        near = difflib.get_close_matches(model.variant, NETS, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ContradictionError(f"model.variant={model.variant!r} is unknown; allowed: {', '.join(VARIANTS)}.{hint}")
-    net = VARIANTS[model.variant]
+        raise ContradictionError(f"model.variant={model.variant!r} is unknown; allowed: {', '.join(NETS)}.{hint}")
+    net = NETS[model.variant]
     try:
         if model.without != "nothing":
             net = without_convolution(net, model.without)
@@ -64,6 +69,8 @@ def build_net(model: "ModelConfig") -> Net:
 
 def without_convolution(net: Net, name: str) -> Net:
     """`net` without one of the middle convolutions and its nonlinearity (paper section 7: about 2 % top-1 worse)."""
+    if name not in net.names:
+        raise ContradictionError(f"model.without={name!r}: this variant has no such layer")
     position = net.names.index(name)
     return dataclasses.replace(net, layers=net.layers[:position] + net.layers[position + 2 :])
 
@@ -97,6 +104,8 @@ def second_normalization_before_relu(net: Net) -> Net:
 
 def non_overlapping_pooling(net: Net) -> Net:
     """2x2 windows every 2 pixels, conv2 padded by 1 and conv5 by 0 ([CODE] layers-147.cfg: 55-28-26-13-11-6)."""
+    if "conv5" not in net.names:
+        raise ContradictionError("model.pooling='non_overlapping': published for nets with five convolutions only")
 
     def change(layer: Layer) -> Layer:
         match layer:
@@ -130,7 +139,9 @@ def scaled(net: Net, conv_width: float, fc_width: float) -> Net:
         return max(1, round(features * width / net.towers)) * net.towers
 
     net = _replace_each(
-        net, Convolution, lambda layer: dataclasses.replace(layer, features=scale(layer.features, conv_width))
+        net,
+        Convolution | LocallyConnected,
+        lambda layer: dataclasses.replace(layer, features=scale(layer.features, conv_width)),
     )
     return _replace_each(net, Dense, lambda layer: dataclasses.replace(layer, features=scale(layer.features, fc_width)))
 
@@ -146,13 +157,13 @@ def he_initialized(net: Net) -> Net:
         match layer:
             case Convolution(sees="image"):
                 return layer
-            case Convolution() | Dense() | Classifier():
+            case Convolution() | LocallyConnected() | Dense() | Classifier():
                 return dataclasses.replace(layer, kernel_init=He())
         return layer
 
     return dataclasses.replace(net, layers=tuple(map(change, net.layers)))
 
 
-def _replace_each(net: Net, kind: type, change: Callable) -> Net:
+def _replace_each(net: Net, kind: Any, change: Callable) -> Net:
     """`net` with `change` applied to each layer of this kind."""
     return dataclasses.replace(net, layers=tuple(change(x) if isinstance(x, kind) else x for x in net.layers))

@@ -15,6 +15,7 @@ from alexnet_jax.model.architecture import (
     Dense,
     Dropout,
     Layer,
+    LocallyConnected,
     MapNorm,
     MaxPool,
     Net,
@@ -22,6 +23,7 @@ from alexnet_jax.model.architecture import (
 )
 from alexnet_jax.model.convolution import grouped_convolution
 from alexnet_jax.model.initialization import bias_initializer, kernel_initializer
+from alexnet_jax.model.local import locally_connected
 from alexnet_jax.model.normalization import (
     channel_window,
     local_response_normalization,
@@ -91,6 +93,8 @@ class AlexNet(nn.Module):
         match layer:
             case Convolution():
                 return TowerConvolution(layer, *self._part_of(layer), self.dtype, name=layer.name)(self._seen(layer, x))
+            case LocallyConnected():
+                return LocalLayer(layer, self.dtype, name=layer.name)(x)
             case Dense():
                 return TowerDense(layer, *self._part_of(layer), self.dtype, name=layer.name)(self._seen(layer, x))
             case Classifier():
@@ -167,6 +171,24 @@ class TowerConvolution(nn.Module):
             groups=self.groups,
             dtype=self.dtype,
         )
+        return y + bias.astype(self.dtype)
+
+
+class LocalLayer(nn.Module):
+    """A locally connected layer: never split, only nets with one tower have it."""
+
+    layer: LocallyConnected
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[B, H, W, C] -> [B, H', W', features]."""
+        layer = self.layer
+        side = x.shape[1] + 2 * layer.padding - layer.kernel + 1
+        seen = layer.kernel**2 * x.shape[-1]
+        kernel = self.param("kernel", kernel_initializer(layer.kernel_init, seen), (side, side, seen, layer.features))
+        bias = self.param("bias", bias_initializer(layer.bias_init, seen), (side, side, layer.features))
+        y = locally_connected(x, kernel, window=layer.kernel, padding=layer.padding, dtype=self.dtype)
         return y + bias.astype(self.dtype)
 
 

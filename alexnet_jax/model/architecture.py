@@ -35,7 +35,10 @@ Initializer = Gaussian | FanInUniform | He
 
 @dataclasses.dataclass(frozen=True)
 class Convolution:
-    """`features` kernels over all towers; zero padding (before, after), the same for rows and columns."""
+    """`features` kernels over all towers; zero padding (before, after), the same for rows and columns.
+
+    `decay`, here and below, is what the weight decay of the kernels is multiplied by.
+    """
 
     name: str
     features: int
@@ -45,6 +48,20 @@ class Convolution:
     sees: Sees = "all"
     kernel_init: Initializer = Gaussian(0.01)
     bias_init: float | FanInUniform = 0.0
+    decay: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class LocallyConnected:
+    """A convolution of stride 1 whose kernels and biases are different at every place; for nets with one tower."""
+
+    name: str
+    features: int
+    kernel: int
+    padding: int = 0
+    kernel_init: Initializer = Gaussian(0.01)
+    bias_init: float = 0.0
+    decay: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +73,7 @@ class Dense:
     sees: Sees = "all"
     kernel_init: Initializer = Gaussian(0.01)
     bias_init: float | FanInUniform = 1.0
+    decay: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +83,7 @@ class Classifier:
     name: str = "fc8"
     kernel_init: Initializer = Gaussian(0.01)
     bias_init: float | FanInUniform = 0.0
+    decay: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +151,7 @@ class Dropout:
     kind: Literal["original", "inverted"] = "original"
 
 
-Layer = Convolution | Dense | Classifier | Activation | ResponseNorm | MapNorm | MaxPool | Dropout
+Layer = Convolution | LocallyConnected | Dense | Classifier | Activation | ResponseNorm | MapNorm | MaxPool | Dropout
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,18 +180,26 @@ class LayerShape:
     layer: Layer
     input_shape: tuple[int, ...]  # [H, W, C], or [units]
     output_shape: tuple[int, ...]
-    kernel_shape: tuple[int, ...] | None = None  # [kh, kw, in, out] or [in, out]; None: no parameters
+    # [kh, kw, in, out], [in, out], or, locally connected, [rows, columns, kh * kw * in, out]; None: no parameters
+    kernel_shape: tuple[int, ...] | None = None
 
     @property
     def parameters(self) -> int:
         """Kernel and biases."""
-        return math.prod(self.kernel_shape) + self.kernel_shape[-1] if self.kernel_shape else 0
+        return math.prod(self.kernel_shape) + math.prod(self.bias_shape) if self.kernel_shape else 0
+
+    @property
+    def bias_shape(self) -> tuple[int, ...]:
+        """One for each kernel; locally connected, one for each unit."""
+        return self.output_shape if isinstance(self.layer, LocallyConnected) else self.output_shape[-1:]
 
     @property
     def multiply_adds(self) -> int:
         """Multiplications of the kernel with one image's input; biases and element-wise layers are not counted."""
         if self.kernel_shape is None:
             return 0
+        if isinstance(self.layer, LocallyConnected):
+            return math.prod(self.kernel_shape)
         positions = math.prod(self.output_shape[:-1])
         return positions * math.prod(self.kernel_shape)
 
@@ -200,6 +227,10 @@ def layer_shapes(net: Net, image_size: int, num_classes: int) -> Iterator[LayerS
                 side = window_positions(layer.name, shape[0] + sum(layer.padding), layer.kernel, layer.stride)
                 kernel = (layer.kernel, layer.kernel, seen, layer.features)
                 output: tuple[int, ...] = (side, side, layer.features)
+            case LocallyConnected():
+                side = window_positions(layer.name, shape[0] + 2 * layer.padding, layer.kernel, stride=1)
+                kernel = (side, side, layer.kernel**2 * shape[-1], layer.features)
+                output = (side, side, layer.features)
             case Dense() | Classifier():
                 features = layer.features if isinstance(layer, Dense) else num_classes
                 own = isinstance(layer, Dense) and layer.sees == "own"

@@ -12,6 +12,7 @@ from alexnet_jax.model.architecture import (
     Gaussian,
     He,
     LayerShape,
+    LocallyConnected,
     MapNorm,
     MaxPool,
     ResponseNorm,
@@ -26,6 +27,9 @@ def describe(shape: LayerShape, towers: int) -> str:
             kernel = "x".join(map(str, (shape.kernel_shape or ())[:3]))
             stride = f", stride {layer.stride}" if layer.stride > 1 else ""
             return f"{layer.features} kernels {kernel}{stride}, {describe_padding(layer)}{_sees(layer, towers)}"
+        case LocallyConnected():
+            window = f"{layer.kernel}x{layer.kernel}x{shape.input_shape[-1]}"
+            return f"{layer.features} kernels {window} at each place, padding {layer.padding}"
         case Dense():
             return f"{layer.features} units{_sees(layer, towers)}"
         case Classifier():
@@ -63,9 +67,9 @@ def _sees(layer: Convolution | Dense, towers: int) -> str:
 def describe_initialization(shape: LayerShape) -> str:
     """How kernels and biases start, or "" for a layer without parameters."""
     layer = shape.layer
-    if shape.kernel_shape is None or not isinstance(layer, Convolution | Dense | Classifier):
+    if shape.kernel_shape is None or not isinstance(layer, Convolution | LocallyConnected | Dense | Classifier):
         return ""
-    fan_in = math.prod(shape.kernel_shape[:-1])
+    fan_in = shape.kernel_shape[-2] if isinstance(layer, LocallyConnected) else math.prod(shape.kernel_shape[:-1])
     match layer.kernel_init:
         case Gaussian(std):
             kernel = f"Gaussian {std:g}"

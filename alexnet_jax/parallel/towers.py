@@ -10,7 +10,7 @@ import jax
 from jax import lax
 from jax.sharding import PartitionSpec as P
 
-from alexnet_jax.model.architecture import Classifier, Convolution, Dense, Net
+from alexnet_jax.model.architecture import Classifier, Convolution, Dense, LocallyConnected, Net
 
 DATA_AXIS = "data"
 TOWER_AXIS = "tower"
@@ -68,6 +68,8 @@ def parameter_specs(net: Net, devices: int, workers: int = 1) -> dict[str, dict[
         match layer:
             case Convolution():
                 specs[layer.name] = {"kernel": P(None, None, None, tower), "bias": P(tower)}
+            case LocallyConnected():
+                specs[layer.name] = {"kernel": P(None, None, None, None), "bias": P()}
             case Dense():
                 specs[layer.name] = {"kernel": P(None, units), "bias": P(units)}
             case Classifier():
