@@ -62,7 +62,8 @@ def subtract_mean(views: jax.Array, statistics: Statistics, mean: str) -> jax.Ar
     """
     mean_image = jnp.asarray(statistics.mean_image, jnp.float32)
     if mean == "channel":
-        return views.astype(jnp.float32) - mean_image.mean(axis=(0, 1))
+        # Rows first: a float32 sum over all pixels at once would be off by some thousandths of a gray level.
+        return views.astype(jnp.float32) - mean_image.mean(axis=0).mean(axis=0)
     return views.astype(jnp.float32) - _center(mean_image, views.shape[-2])
 
 
