@@ -12,7 +12,15 @@ from alexnet_jax.config import Config
 from alexnet_jax.data.augmentation import center_view
 from alexnet_jax.errors import UserError
 from alexnet_jax.model.ablations import build_net
-from alexnet_jax.model.architecture import Classifier, Convolution, Dense, Gaussian, Layer, layer_shapes
+from alexnet_jax.model.architecture import (
+    Classifier,
+    Convolution,
+    Dense,
+    Gaussian,
+    Layer,
+    LocallyConnected,
+    layer_shapes,
+)
 from alexnet_jax.model.variants import TORCHVISION
 from alexnet_jax.restored import RestoredNet
 from alexnet_jax.state import create_model
@@ -74,7 +82,7 @@ def _weights(config: Config, params: Params) -> Arrays:
     """The parameters with channels first: "conv1/weight", "conv1/bias", ..."""
     weights = {}
     for shape in layer_shapes(build_net(config.model), config.model.image_size, config.model.num_classes):
-        if shape.kernel_shape:
+        if shape.kernel_shape and not isinstance(shape.layer, LocallyConnected):
             name = shape.layer.name
             weights[f"{name}/weight"] = to_weight(params[name]["kernel"], shape)
             weights[f"{name}/bias"] = params[name]["bias"]

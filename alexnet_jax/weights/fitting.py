@@ -9,7 +9,7 @@ import numpy as np
 from alexnet_jax.config import Config
 from alexnet_jax.errors import UserError
 from alexnet_jax.model.ablations import build_net
-from alexnet_jax.model.architecture import Classifier, LayerShape, layer_shapes
+from alexnet_jax.model.architecture import Classifier, LayerShape, LocallyConnected, layer_shapes
 from alexnet_jax.model.variants import VARIANTS
 from alexnet_jax.weights.layout import Arrays, to_kernel, weight_shape
 
@@ -109,8 +109,9 @@ def _expected_shapes(shapes: dict[str, LayerShape]) -> dict[str, tuple[int, ...]
     expected: dict[str, tuple[int, ...]] = {}
     for layer, shape in shapes.items():
         assert shape.kernel_shape is not None
-        expected |= {f"{layer}/kernel": shape.kernel_shape, f"{layer}/bias": shape.kernel_shape[-1:]}
-        expected[f"{layer}/weight"] = weight_shape(shape)
+        expected |= {f"{layer}/kernel": shape.kernel_shape, f"{layer}/bias": shape.bias_shape}
+        if not isinstance(shape.layer, LocallyConnected):  # others' formats have none
+            expected[f"{layer}/weight"] = weight_shape(shape)
     return expected
 
 

@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from alexnet_jax.config import Config
 from alexnet_jax.data.facts import DataFacts
+from alexnet_jax.errors import UserError
 from alexnet_jax.model.ablations import build_net
 from alexnet_jax.model.architecture import (
     Activation,
@@ -22,6 +23,7 @@ from alexnet_jax.model.architecture import (
     Dense,
     Dropout,
     LayerShape,
+    LocallyConnected,
     MapNorm,
     MaxPool,
     ResponseNorm,
@@ -93,6 +95,8 @@ class _Graph:
                     pads=[before, before, after, after],
                     group=self._towers if layer.sees == "own" else 1,
                 )
+            case LocallyConnected():
+                raise UserError(f"--export=onnx: ONNX has no operator for {layer.name}, a locally connected layer.")
             case Dense() | Classifier():
                 return self._dense(x, layer)
             case Activation():
