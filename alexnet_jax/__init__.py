@@ -1,3 +1,16 @@
-"""AlexNet (Krizhevsky, Sutskever and Hinton, 2012) in JAX: train it, split it over devices, check it."""
+"""AlexNet (Krizhevsky, Sutskever and Hinton, 2012) in JAX: train it, split it over devices, check it, use it."""
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from alexnet_jax.api import Net
 
 __version__ = "0.1.0"
+
+
+def load(workdir: str | os.PathLike[str], step: int | None = None) -> "Net":
+    """The trained net of a workdir, ready to predict: see `alexnet_jax.api.Net` and docs/use.md."""
+    from alexnet_jax import api  # commands import this package before JAX may be imported (`runtime.use_huge_pages`)
+
+    return api.load(workdir, step)

@@ -1,0 +1,80 @@
+"""The Python interface, and that the documents' examples run as they stand there."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import alexnet_jax
+from alexnet_jax.data.datasets import open_dataset
+from alexnet_jax.errors import UserError
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+
+
+@pytest.fixture(scope="module")
+def net(trained_folder):
+    return alexnet_jax.load(trained_folder)
+
+
+@pytest.fixture(scope="module")
+def images(net) -> np.ndarray:
+    """Three validation images, uint8 [3, 72, 72, 3]."""
+    images = np.zeros((3, 72, 72, 3), np.uint8)
+    open_dataset(net.restored.config.data).evaluation.read(range(3), images, np.zeros(3, np.int32))
+    return images
+
+
+def example(document: str, number: int = 0) -> str:
+    """A block of Python of a document."""
+    return re.findall(r"```python\n(.*?)```", (DOCS / document).read_text(), re.DOTALL)[number]
+
+
+def test_the_example_of_the_document_runs(net, images, trained_folder, tmp_path, monkeypatch) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "quickstart").symlink_to(trained_folder)
+    for name, image in zip(("three.png", "seven.png"), images, strict=False):
+        Image.fromarray(image).save(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    made: dict = {}
+    exec(example("use.md"), made)
+    np.testing.assert_allclose(made["probabilities"].sum(axis=1), 1, rtol=1e-5)
+    assert made["probabilities"].shape == (2, 10)
+    assert made["names"] == [str(best) for best in made["probabilities"].argmax(axis=1)]
+    assert made["hidden"].shape[0] == 2
+    np.testing.assert_array_equal(made["hidden"], net.features(images[:2]))
+
+
+def test_images_may_come_as_anything(net, images, tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number}.png" for number in range(3)]
+    for path, image in zip(paths, images, strict=True):
+        Image.fromarray(image).save(path)
+    expected = net.predict(images)
+    for form in (list(images), paths, [str(path) for path in paths], tmp_path, [Image.open(path) for path in paths]):
+        np.testing.assert_array_equal(net.predict(form), expected)
+    for one in (images[1], paths[1], str(paths[1]), Image.open(paths[1])):
+        np.testing.assert_array_equal(net.predict(one), expected[1:2])
+    assert net.predict([]).shape == (0, 10)
+    assert net.features([], "pool5").shape[0] == 0
+
+
+def test_class_scores_are_the_logarithms_of_probabilities_up_to_a_constant(net, images) -> None:
+    scores = net.features(images, "fc8")
+    expected = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(net.predict(images), expected, rtol=1e-4)
+
+
+def test_what_is_no_image_is_refused(net, images, tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(b"broken")
+    with pytest.raises(UserError, match=r"broken\.png can't be read as an image"):
+        net.predict(tmp_path / "broken.png")
+    with pytest.raises(UserError, match=r"array of float64 \[72, 72, 3\]; it must be uint8"):
+        net.predict(images[0] / 255)
+    with pytest.raises(UserError, match="views=3 is not allowed"):
+        net.predict(images, views=3)
+    with pytest.raises(UserError, match="fc9 is no layer"):
+        net.features(images, "fc9")
+    with pytest.raises(UserError, match="holds no run"):
+        alexnet_jax.load(tmp_path)
