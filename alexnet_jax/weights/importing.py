@@ -98,6 +98,11 @@ def read_net(source: Source) -> Net:
         statistics, mean_in_words = _statistics(source.mean, config.model.variant)
     except OSError as error:
         raise UserError(f"{error.filename or source.path} can't be read ({error.strerror or error}).") from error
+    if {told, config.model.variant} == {"caffe", "caffenet"}:  # of the same shapes, so nothing else would tell
+        raise UserError(
+            f"{source.path} is a {told!r}, by the order of its layers, not a {config.model.variant!r}; leave --variant "
+            "out, or take the config of that net."
+        )
     if source.config is None:
         config.model.num_classes = num_classes_in(arrays)
         if source.labels:

@@ -1,0 +1,242 @@
+"""Weights from outside: every number lands where it belongs, and a net computes what it computed where it is from."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+import torch
+from conftest import SHARED_DATA
+from random_nets import relative_errors
+from safetensors.numpy import save_file
+from test_bad_input import run
+from weights_files import (
+    CAFFENET_LAYERS,
+    blob,
+    caffe_scores,
+    caffe_weights,
+    caffemodel,
+    torchvision_net,
+)
+
+from alexnet_jax.data.imagenet import imagenet_classes
+from alexnet_jax.data.statistics import Statistics
+from alexnet_jax.model.ablations import build_net
+from alexnet_jax.model.alexnet import AlexNet
+from alexnet_jax.model.architecture import Net
+from alexnet_jax.predict_step import create_predict_step
+from alexnet_jax.restored import restore
+from alexnet_jax.state import create_model
+from alexnet_jax.weights.caffe import read_caffemodel, read_mean
+from alexnet_jax.weights.fitting import fit, recipe
+from alexnet_jax.weights.importing import Source, import_weights, read_net
+from alexnet_jax.weights.npz import read_npz
+
+CLASSES = 7
+NARROW_TORCHVISION = {"widths": (5, 16, 32, 21, 21), "units": 32, "classes": CLASSES}
+
+
+def narrow(variant: str):
+    """The recipe of a variant with the widths of `weights_files`' small nets."""
+    config = recipe(variant)
+    config.model.conv_width, config.model.fc_width, config.model.num_classes = 0.0833, 0.0079, CLASSES
+    if variant != "torchvision":
+        config.model.image_size = 99
+    return config
+
+
+@pytest.fixture
+def labels(tmp_path):
+    path = tmp_path / "animals.txt"
+    path.write_text("\n".join(f"animal {number}" for number in range(CLASSES)))
+    return path
+
+
+def scores(net, views: np.ndarray) -> np.ndarray:
+    """[B, S, S, 3] -> [B, classes], of a restored net."""
+    return np.asarray(jax.jit(create_model(net.config).apply)({"params": jax.device_get(net.params)}, views))
+
+
+def random_bgr(size: int, batch: int = 2) -> np.ndarray:
+    """[B, 3, S, S] with the spread of photographs less their mean."""
+    return 70 * np.random.default_rng(1).standard_normal((batch, 3, size, size)).astype(np.float32)
+
+
+def to_rgb_last(bgr: np.ndarray) -> np.ndarray:
+    return bgr[:, ::-1].transpose(0, 2, 3, 1)
+
+
+@pytest.mark.parametrize(
+    ("variant", "version", "form"),
+    [("caffe", 1, "legacy"), ("caffenet", 2, "shape"), ("caffe", 2, "double"), ("caffenet", 1, "shape")],
+)
+def test_caffemodel_computes_what_caffe_does(variant, version, form, labels, tmp_path):
+    """Two groups, blue first, fc6 of 2 x 2 x 22 in Caffe's order: scores of a net in PyTorch from the same numbers."""
+    weights, layers = caffe_weights(), CAFFENET_LAYERS if variant == "caffenet" else None
+    path = tmp_path / "a.caffemodel"
+    path.write_bytes(caffemodel(weights, version, form, **({"layers": layers} if layers else {})))
+    assert read_caffemodel(path)[1] == variant
+    import_weights(Source(path, "caffe", config=narrow(variant), bgr=True, labels=labels), tmp_path / "net")
+    bgr = random_bgr(99)
+    found = scores(restore(tmp_path / "net"), to_rgb_last(bgr))
+    assert relative_errors(found, caffe_scores(weights, bgr, pool_first=variant == "caffenet"))[""] < 1e-5
+
+
+def test_a_whole_caffemodel_needs_no_more_than_its_name(tmp_path):
+    """Full size, by the command: variant, mean, classes and recipe are known, and the scores are Caffe's."""
+    weights = caffe_weights((96, 256, 384, 384, 256), units=4096, classes=1000, maps=6)
+    path = tmp_path / "bvlc_alexnet.caffemodel"
+    path.write_bytes(caffemodel(weights, version=1, form="shape"))
+    result = run("convert", f"--source={path}", "--format=caffe", f"--workdir={tmp_path / 'net'}")
+    assert result.returncode == 0, result.stderr
+    assert "net:  caffe" in result.stdout
+    assert "122.68, 116.67, 104.01 (that of Caffe's mean image" in result.stdout
+    path.unlink()
+    net = restore(tmp_path / "net")
+    assert (net.config.model.variant, net.config.model.image_size, net.step) == ("caffe", 227, 0)
+    assert net.facts.label_names == tuple(imagenet_classes())
+    assert net.facts.class_names[:2] == ("tench", "goldfish")
+    bgr = random_bgr(227, batch=1)
+    assert relative_errors(scores(net, to_rgb_last(bgr)), caffe_scores(weights, bgr))[""] < 1e-4
+    shutil.rmtree(tmp_path / "net")
+
+
+@pytest.mark.parametrize("form", ["pth", "legacy.pth", "safetensors"])
+def test_torchvision_state_dict(form, labels, tmp_path):
+    """Probabilities of uint8 images, by torchvision's preprocessing in PyTorch and by our own."""
+    theirs, path = torchvision_net(**NARROW_TORCHVISION), tmp_path / f"alexnet.{form}"
+    if form == "safetensors":
+        save_file({name: tensor.numpy() for name, tensor in theirs.state_dict().items()}, path)
+    else:
+        torch.save(theirs.state_dict(), path, _use_new_zipfile_serialization=form == "pth")
+    import_weights(Source(path, "torchvision", config=narrow("torchvision"), labels=labels), tmp_path / "net")
+    net = restore(tmp_path / "net")
+    images = np.random.default_rng(2).integers(0, 256, (8, 224, 224, 3), np.uint8)
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    views = (torch.tensor(images) / 255 - mean) / std
+    with torch.no_grad():
+        expected = torch.log_softmax(theirs(views.permute(0, 3, 1, 2)), dim=1)
+    found = net.predictor(create_predict_step(net.config, net.mesh, views=1))(images)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_a_whole_torchvision_file(tmp_path):
+    """Full size, variant not given; PyTorch's own weights, 61,100,840 of them."""
+    theirs, path = torchvision_net(), tmp_path / "alexnet.pth"
+    torch.save(theirs.state_dict(), path)
+    net = read_net(Source(path, "torchvision"))
+    assert sum(array.size for layer in net.fitted.params.values() for array in layer.values()) == 61_100_840
+    views = np.random.default_rng(3).standard_normal((1, 224, 224, 3)).astype(np.float32)
+    with torch.no_grad():
+        expected = theirs(torch.tensor(views.transpose(0, 3, 1, 2))).numpy()
+    found = jax.jit(create_model(net.config).apply)({"params": net.fitted.params}, views)
+    assert relative_errors(np.asarray(found), expected)[""] < 1e-4
+
+
+def shared_weights(name: str):
+    path = SHARED_DATA / "weights" / name
+    if not path.exists():
+        pytest.skip(f"{path} is not here")
+    return path
+
+
+def test_caffes_own_activations(tmp_path):
+    """What Caffe computed for one image through CaffeNet, by our layers from the imported weights.
+
+    Tolerances are a few units of float32 rounding of the layer's largest value (1520 behind conv1, 139 behind norm1).
+    """
+    golden = np.load(shared_weights("caffenet_activations.npz"))
+    names = {"weight": "w", "bias": "b"}
+    path = tmp_path / "caffenet.npz"
+    layers = ("conv1", "conv2")
+    np.savez(
+        path, **{f"{layer}/{name}": golden[f"{layer}_{short}"] for layer in layers for name, short in names.items()}
+    )
+    config = recipe("caffenet")
+    params = fit(read_npz(path), config, path, bgr=True).params
+    assert set(params) == set(layers)
+    whole = build_net(config.model)
+    until_norm2 = Net(whole.towers, whole.layers[: whole.names.index("norm2") + 1])
+    model = AlexNet(until_norm2, num_classes=1)
+    _, sown = jax.jit(lambda params, x: model.apply({"params": params}, x, mutable="intermediates"))(
+        params, to_rgb_last(golden["data"][None])
+    )
+    outputs = sown["intermediates"]["outputs"][0]
+    theirs = {"relu1": "conv1_relu", "pool1": "pool1", "norm1": "norm1"}
+    theirs |= {"relu2": "conv2_relu", "pool2": "pool2", "norm2": "norm2"}
+    for ours, name in theirs.items():
+        expected = golden[name].transpose(1, 2, 0)
+        np.testing.assert_allclose(outputs[ours][0], expected, atol=1e-5 * expected.max(), rtol=0, err_msg=name)
+
+
+def test_the_real_trunk():
+    """BVLC AlexNet's convolutions; what the file lacks is named, and every other number is where it was."""
+    path = shared_weights("bvlc_alexnet_trunk.npz")
+    net = read_net(Source(path, "npz", variant="caffe", bgr=True, initialize_missing=True))
+    assert net.fitted.missing == ("fc6", "fc7", "fc8")
+    assert "new:  fc6, fc7, fc8, initialized (seed 0)" in net.answers
+    with np.load(path) as file:
+        for number in range(1, 6):
+            weight = net.fitted.params[f"conv{number}"]["kernel"].transpose(3, 2, 0, 1)
+            theirs = file[f"conv{number}/weight"]
+            np.testing.assert_array_equal(weight[:, ::-1] if number == 1 else weight, theirs)
+            np.testing.assert_array_equal(net.fitted.params[f"conv{number}"]["bias"], file[f"conv{number}/bias"])
+
+
+def test_missing_layers_start_fresh(labels, tmp_path):
+    """The file's layers are taken; the others are what a training with this seed starts from."""
+    weights = caffe_weights()
+    path = tmp_path / "part.npz"
+    np.savez(path, **{f"{layer}/{kind}": weights[layer][kind] for layer in ("conv1", "fc7") for kind in weights[layer]})
+    source = Source(path, "npz", config=narrow("caffe"), labels=labels, initialize_missing=True)
+    assert any("new:  conv2, conv3, conv4, conv5, fc6, fc8" in line for line in import_weights(source, tmp_path / "a"))
+    params = jax.device_get(restore(tmp_path / "a").params)
+    np.testing.assert_array_equal(params["fc7"]["kernel"], weights["fc7"]["weight"].T)
+    assert np.abs(params["conv2"]["kernel"]).max() > 0
+    assert set(params) == {*(f"conv{i}" for i in range(1, 6)), "fc6", "fc7", "fc8"}
+
+
+@pytest.mark.parametrize("form", ["npy", "binaryproto"])
+def test_mean_file(form, tmp_path):
+    """Caffe's mean image, [3, S, S] with blue first, becomes [S, S, 3] with red first."""
+    mean = np.random.default_rng(4).uniform(0, 255, (3, 256, 256)).astype(np.float32)
+    path = tmp_path / f"mean.{form}"
+    if form == "npy":
+        np.save(path, mean.astype(np.float64))
+    else:
+        path.write_bytes(blob(mean[None], "legacy"))
+    np.testing.assert_array_equal(read_mean(path), mean[::-1].transpose(1, 2, 0))
+
+
+def test_caffes_mean_is_what_stands_in_without_a_file(labels, tmp_path):
+    """The constant for nets of Caffe's is the mean of its mean image."""
+    mean = read_mean(shared_weights("ilsvrc_2012_mean.npy"))
+    path = tmp_path / "a.caffemodel"
+    path.write_bytes(caffemodel(caffe_weights(), version=2, form="shape"))
+    found = read_net(Source(path, "caffe", config=narrow("caffe"), bgr=True, labels=labels)).facts.statistics
+    assert isinstance(found, Statistics)
+    np.testing.assert_allclose(found.mean_image[0, 0], mean.mean(axis=(0, 1), dtype=np.float64), atol=1e-4)
+
+
+def test_a_net_that_left_and_came_back_evaluates_as_before(trained_folder, digits_dir, tmp_path):
+    """By the commands: export, convert with its own config, labels and statistics, evaluate."""
+    labels = tmp_path / "digits.txt"
+    labels.write_text("\n".join("0123456789"))
+    exported = run("convert", f"--workdir={trained_folder}", "--export=npz", f"--output={tmp_path / 'net.npz'}")
+    assert exported.returncode == 0, exported.stderr
+    converted = run(
+        "convert", f"--source={tmp_path / 'net.npz'}", "--format=npz", f"--workdir={tmp_path / 'back'}",
+        "--config=configs/quickstart.py", "--config.model.conv_width=0.0833", "--config.model.fc_width=0.0079",
+        f"--config.data.dir={digits_dir}", f"--labels={labels}", f"--mean={trained_folder / 'statistics.npz'}",
+    )  # fmt: skip
+    assert converted.returncode == 0, converted.stderr
+    results = []
+    for folder in (trained_folder, tmp_path / "back"):
+        shutil.copytree(folder, tmp_path / "copy" / folder.name)
+        result = run("evaluate", f"--workdir={tmp_path / 'copy' / folder.name}", "--json")
+        assert result.returncode == 0, result.stderr
+        results.append(json.loads(result.stdout))
+    assert {name: results[0][name] for name in ("loss", "top1_error", "num_examples")} == {
+        name: results[1][name] for name in ("loss", "top1_error", "num_examples")
+    }
