@@ -1,6 +1,7 @@
 """Which sections a report has, and what each needs: records, a checkpoint, the data set."""
 
 import datetime
+import itertools
 import platform
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,8 @@ from alexnet_jax.data.datasets import Dataset, open_dataset
 from alexnet_jax.errors import UserError
 from alexnet_jax.metrics import read_records
 from alexnet_jax.model.ablations import build_net
-from alexnet_jax.predict_step import Predictor, create_predict_step
+from alexnet_jax.neighbors import Nearest
+from alexnet_jax.predict_step import Predictor, create_feature_step, create_predict_step
 from alexnet_jax.reporting import confusion, curves, filters, neighbors, outputs, predictions
 from alexnet_jax.reporting.section import Section, Table
 from alexnet_jax.restored import RestoredNet, restore
@@ -100,14 +102,15 @@ def _look_at(dataset: Dataset, net: RestoredNet, max_images: int) -> list[Sectio
     shown = outputs.one_of_each_class(labels, predictions.NUM_IMAGES)
 
     layer = outputs.last_hidden_layer(build_net(net.config.model))
-    features = net.predictor(outputs.create_features_step(net.config, net.mesh, layer))
+    features = net.predictor(create_feature_step(net.config, net.mesh, layer))
     queries = outputs.Subset(seen, outputs.one_of_each_class(labels, neighbors.NUM_QUERIES))
     searched = outputs.drawn_evenly(dataset.train, max_images)
     of_queries = np.concatenate([values for values, _ in run(features, queries)])
-    places, distances = outputs.nearest(
-        of_queries, (values for values, _ in run(features, searched)), neighbors.NUM_NEIGHBORS
-    )
-    found = [searched.fetch(row) for row in places]
+    nearest = Nearest(of_queries, neighbors.NUM_NEIGHBORS)
+    places = map(str, itertools.count())
+    for values, _ in run(features, searched):
+        nearest.see(values, list(itertools.islice(places, len(values))))
+    found = [searched.fetch(np.array([int(place) for place, _ in row])) for row in nearest.found()]
 
     names = dataset.class_names
     return [
@@ -116,9 +119,9 @@ def _look_at(dataset: Dataset, net: RestoredNet, max_images: int) -> list[Sectio
             *queries.fetch(np.arange(len(queries))),
             np.stack([images for images, _ in found]),
             np.stack([classes for _, classes in found]),
-            distances,
+            np.array([[distance for _, distance in row] for row in nearest.found()]),
             names,
-            f"Compared are the {of_queries.shape[1]:,} outputs of {layer}; searched were {len(searched):,} of "
+            f"Compared are the {of_queries[0].size:,} outputs of {layer}; searched were {len(searched):,} of "
             f"{len(dataset.train):,} training images.",
         ),
         confusion.confusion_section(

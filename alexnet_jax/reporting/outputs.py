@@ -1,24 +1,15 @@
 """What a net says of the images of its data set: the part of a report that computes on a device."""
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
-from jax.sharding import PartitionSpec as P
 
-from alexnet_jax import runtime
-from alexnet_jax.config import Config
-from alexnet_jax.data.augmentation import center_view
 from alexnet_jax.data.pipeline import evaluation_batches
 from alexnet_jax.data.sources import ImageSource
-from alexnet_jax.data.statistics import Statistics
 from alexnet_jax.model.architecture import Activation, Net
 from alexnet_jax.parallel.mesh import feed, local_rows
-from alexnet_jax.parallel.towers import DATA_AXIS
 from alexnet_jax.predict_step import Predictor
-from alexnet_jax.state import create_model, state_specs
 
 
 class Subset:
@@ -57,25 +48,6 @@ def last_hidden_layer(net: Net) -> str:
     return [layer.name for layer in net.layers if isinstance(layer, Activation)][-1]
 
 
-def create_features_step(config: Config, mesh: Mesh, layer: str) -> Callable:
-    """The compiled program (params, statistics, images) -> outputs of a layer in the center view, [B, units].
-
-    The mesh holds both towers on each device.
-    """
-    model = create_model(config)
-    kind: dict[str, Any] = {"mean": config.data.mean, "std": config.data.std}
-
-    def features_step(params: Any, statistics: Statistics, images: jax.Array) -> jax.Array:
-        views = center_view(images, statistics, image_size=config.model.image_size, **kind)
-        _, sown = model.apply({"params": params}, views, mutable="intermediates")
-        output = sown["intermediates"]["outputs"][0][layer]
-        return output.reshape(output.shape[0], -1).astype("float32")
-
-    specs = state_specs(config, mesh).params
-    step = jax.shard_map(features_step, mesh=mesh, in_specs=(specs, P(), P(DATA_AXIS)), out_specs=P(DATA_AXIS))
-    return jax.jit(step, compiler_options=runtime.compiler_options())
-
-
 def outputs_of(
     predictor: Predictor, source: ImageSource, mesh: Mesh, batch_size: int, read_threads: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -91,21 +63,3 @@ def one_of_each_class(labels: np.ndarray, count: int) -> np.ndarray:
     _, first = np.unique(labels, return_index=True)
     count = min(count, len(first))
     return first[np.arange(count) * len(first) // count]
-
-
-def nearest(queries: np.ndarray, batches: Iterator[np.ndarray], count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The features nearest to each query by Euclidean distance (released code, `findsimilar.py`), nearest first.
-
-    Args:
-      queries: [q, units].
-      batches: the features to search, [n, units] each; only their distances are kept.
-      count: how many to find for each query.
-
-    Returns:
-      Their places in the order of the batches, int [q, count], and their distances, float [q, count].
-    """
-    distances = np.concatenate(
-        [np.linalg.norm(queries[:, None, :] - features[None, :, :], axis=-1) for features in batches], axis=1
-    )
-    places = np.argsort(distances, axis=1, kind="stable")[:, :count]
-    return places, np.take_along_axis(distances, places, axis=1)
