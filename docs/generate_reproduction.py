@@ -56,7 +56,8 @@ def runs() -> str:
                 continue
             there, source = "-", "-"
             if errors := published.get(views):
-                there, source = f"{errors.top1:.2f} / {errors.top5:.2f}", errors.source
+                there = f"{errors.top1:.2f}" + (f" / {errors.top5:.2f}" if errors.top5 is not None else "")
+                source = errors.source
             with_what = REPRODUCED.get(training.name)
             how = (with_what.hardware, f"`{with_what.commit}`") if with_what and found else ("-", "-")
             logs = ", ".join(

@@ -47,6 +47,8 @@ CLAIMS = {
     "dropout": "no number",
     "without_conv3": "about +2",
     "without_conv4": "about +2",
+    "relu": "6 times",
+    "cifar_normalization": "+2",  # 13 % without, 11 % with
     "imagenette_views": "-",
     "imagenette_normalization": "-",
     "imagenette_pooling": "-",
@@ -64,6 +66,8 @@ NOTES = {
     ("no_normalization", 10): (0.420340, 0.193620),
     ("non_overlapping_pooling", 10): (0.410580, 0.185100),
     ("no_communication", 10): (0.418280, 0.193300),
+    ("cifar_13pct", 10): (0.13, None),
+    ("cifar_11pct", 10): (0.11, None),
 }
 
 
@@ -79,7 +83,8 @@ def test_published_errors_are_those_of_the_notes() -> None:
     }
     assert found.keys() == NOTES.keys()
     for key, fractions in NOTES.items():
-        np.testing.assert_allclose(found[key], 100 * np.array(fractions), rtol=1e-6)
+        expected = 100 * np.array(fractions, float)  # None, where the source has no top-5 error, is NaN
+        np.testing.assert_allclose(np.array(found[key], float), expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
