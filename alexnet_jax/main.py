@@ -29,7 +29,8 @@ def main(arguments: Sequence[str]) -> None:
     from alexnet_jax.parallel.processes import joined
     from alexnet_jax.train import train_and_evaluate  # JAX takes a second to import: not before the flags are right
 
-    with joined(place):
+    with joined(place) as table:
+        print("".join(f"{line}\n" for line in table), end="", flush=True)
         train_and_evaluate(config, folder)
 
 

@@ -36,29 +36,32 @@ _ALL = "all"  # the axis of a mesh of all devices in a row
 
 
 @contextlib.contextmanager
-def joined(place: Place | None) -> Iterator[None]:
+def joined(place: Place | None) -> Iterator[list[str]]:
     """Inside, this process is one of the group that `place` describes; on its own (None) nothing happens.
 
-    Every device has answered an all-reduce, and the table of processes is printed. When one process ends early, by a
-    mistake or by accident, all of them end at once, with a sentence that says which and why.
+    Every device has answered an all-reduce. When one process ends early, by a mistake or by accident, all of them end
+    at once, with a sentence that says which and why.
+
+    Yields:
+      The lines of a table that says who is there; none on its own.
 
     Raises:
       PreemptedError, DivergedError: as they come from inside, where all processes raise them.
     """
     if place is None:
-        yield
+        yield []
         return
     _leave_stdout_to_process_0(place)
     with _within(place):
         try:
             _initialize(place)
-            watch = _meet(place)
+            watch, table = _meet(place)
         except UserError as error:
             end_process(str(error), error.exit_status)
     with _ending_together(watch):
         with _within(place):
             check_all_reduce()
-        yield
+        yield table
 
 
 def gather(value: Any) -> list[Any]:
@@ -206,22 +209,22 @@ def _initialize(place: Place) -> None:
         ) from error
 
 
-def _meet(place: Place) -> Watch:
-    """Connects the processes to watch each other, and prints who is there."""
+def _meet(place: Place) -> tuple[Watch, list[str]]:
+    """Connects the processes to watch each other, and says who is there."""
     shares = collections.Counter(device.process_index for device in devices())
     if len(set(shares.values())) > 1:
         counts = ", ".join(f"process {process}: {count}" for process, count in sorted(shares.items()))
         raise UserError(f"All processes must have the same number of devices, but there are {counts}.")
     me, meeting = jax.process_index(), Meeting() if jax.process_index() == 0 else None
     local = [str(device) for device in jax.local_devices()]
-    card = {"host": socket.gethostname(), "pid": os.getpid(), "devices": local, "kind": jax.devices()[0].device_kind}
+    card = {"host": socket.gethostname(), "pid": os.getpid(), "devices": local}
     cards = gather(card | {"offer": meeting.offer if meeting else None})
     names = [f"process {number} (pid {card['pid']} on {card['host']})" for number, card in enumerate(cards)]
     members = meeting.members(names) if meeting else [reach(cards[0]["offer"], names, me)]
-    print(f"{len(cards)} processes, started by {place.launcher}:")
+    table = [f"{len(cards)} processes, started by {place.launcher}:"]
     for number, card in enumerate(cards):
-        print(f"  process {number:<4} {card['host']:<20} pid {card['pid']:<8} {', '.join(card['devices'])}", flush=True)
-    return Watch(names[me], members, is_process_0=me == 0)
+        table.append(f"  process {number:<4} {card['host']:<20} pid {card['pid']:<8} {', '.join(card['devices'])}")
+    return Watch(names[me], members, is_process_0=me == 0), table
 
 
 @contextlib.contextmanager
