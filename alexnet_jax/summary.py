@@ -9,12 +9,13 @@ import dataclasses
 import json
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from absl import flags
 
 from alexnet_jax import cli
 from alexnet_jax.config import Config, differences
+from alexnet_jax.errors import UserError
 from alexnet_jax.model.ablations import build_net
 from alexnet_jax.model.architecture import Classifier, LayerShape, Net, layer_shapes
 from alexnet_jax.model.in_words import describe, describe_initialization
@@ -47,10 +48,14 @@ def summarize(config: Config) -> dict[str, Any]:
       mesh axes over which its output ([B, H, W, C] or [B, units]) and its kernel ([kh, kw, in, out] or [in, out]) are
       split: "output_spec", "kernel_spec"; "total"; "notes"; and the settings all of this follows from.
     """
-    net, devices = build_net(config.model), config.mesh.tower
+    net = build_net(config.model)
     shapes = list(layer_shapes(net, config.model.image_size, config.model.num_classes))
-    layers = [_summarize_layer(shape, net, devices, BYTES[config.precision]) for shape in shapes]
-    on_device = sum(_parameters_on_device(shape, devices) for shape in shapes)
+    splits = [_split(config, number < net.num_convolutional) for number in range(len(shapes))]
+    layers = [
+        _summarize_layer(shape, net, split, BYTES[config.precision])
+        for shape, split in zip(shapes, splits, strict=True)
+    ]
+    on_device = sum(_parameters_on_device(shape, split.devices) for shape, split in zip(shapes, splits, strict=True))
     totals = {name: sum(layer[name] for layer in layers) for name in ("neurons", "parameters", "multiply_adds")}
     activation_bytes = sum(layer["activation_bytes"] for layer in layers)
     conv1 = next(layer for layer in layers if layer["name"] == "conv1")
@@ -75,10 +80,30 @@ def summarize(config: Config) -> dict[str, Any]:
     }
 
 
-def _summarize_layer(shape: LayerShape, net: Net, devices: int, activation_bytes: int) -> dict[str, Any]:
+class Split(NamedTuple):
+    """Over which mesh axis the channels and kernels of a layer are split, over how many devices, and its images."""
+
+    axis: str | None
+    devices: int
+    images: str | None = "data"
+
+
+def _split(config: Config, convolutional: bool) -> Split:
+    """How a layer is laid out: over towers, or in a hybrid's fully connected part over `data` (`parallel.hybrid`)."""
+    mesh = config.mesh
+    if convolutional or mesh.fully_connected == "replicated":
+        return Split("tower" if mesh.tower > 1 else None, mesh.tower)
+    if mesh.data == -1:
+        raise UserError(
+            f"config.mesh.data=-1 leaves open over how many devices mesh.fully_connected={mesh.fully_connected!r} "
+            "splits the units; set it to a number for the summary, for example --config.mesh.data=8."
+        )
+    return Split("data", mesh.data, images=None)
+
+
+def _summarize_layer(shape: LayerShape, net: Net, split: Split, activation_bytes: int) -> dict[str, Any]:
     layer = shape.layer
     is_classifier = isinstance(layer, Classifier)
-    tower = "tower" if devices > 1 else None
     outputs = math.prod(shape.output_shape)
     return {
         "name": layer.name,
@@ -87,24 +112,26 @@ def _summarize_layer(shape: LayerShape, net: Net, devices: int, activation_bytes
         "neurons": outputs if shape.kernel_shape else 0,
         "parameters": shape.parameters,
         "multiply_adds": shape.multiply_adds,
-        "activation_bytes": outputs * BYTES["float32"] if is_classifier else outputs // devices * activation_bytes,
+        "activation_bytes": outputs * BYTES["float32"]
+        if is_classifier
+        else outputs // split.devices * activation_bytes,
         "initialization": describe_initialization(shape),
-        "output_spec": ["data", *[None] * (len(shape.output_shape) - 1), None if is_classifier else tower],
-        "kernel_spec": _kernel_spec(shape, tower),
+        "output_spec": [split.images, *[None] * (len(shape.output_shape) - 1), None if is_classifier else split.axis],
+        "kernel_spec": _kernel_spec(shape, split.axis),
     }
 
 
-def _kernel_spec(shape: LayerShape, tower: str | None) -> Sequence[str | None] | None:
+def _kernel_spec(shape: LayerShape, axis: str | None) -> Sequence[str | None] | None:
     """Kernels are split by output, the classifier's by input: `parallel.towers.parameter_specs`."""
     if shape.kernel_shape is None:
         return None
     spec: list[str | None] = [None] * len(shape.kernel_shape)
-    spec[0 if isinstance(shape.layer, Classifier) else -1] = tower
+    spec[0 if isinstance(shape.layer, Classifier) else -1] = axis
     return spec
 
 
 def _parameters_on_device(shape: LayerShape, devices: int) -> int:
-    """Half of everything where there are two devices, but for the classifier's biases (`parallel.towers`)."""
+    """Its share of everything but the classifier's biases (`parallel.towers.parameter_specs`)."""
     if shape.kernel_shape is None:
         return 0
     biases = math.prod(shape.bias_shape) // (1 if isinstance(shape.layer, Classifier) else devices)
@@ -153,7 +180,7 @@ def as_text(summary: dict[str, Any]) -> str:
 def _kernel_split_in_words(spec: Sequence[str | None] | None) -> str:
     if spec is None or not any(spec):
         return ""
-    return "tower (outputs)" if spec[-1] else "tower (inputs)"
+    return f"{spec[-1]} (outputs)" if spec[-1] else f"{spec[0]} (inputs)"
 
 
 def _aligned(rows: list[tuple[str, ...]], right: set[int]) -> list[str]:

@@ -190,7 +190,7 @@ def layout_faults(config: Config, data: int) -> list[str]:
         f"{layer.name} into {parts}, which do not divide them; take fewer or more."
         for layer in build_net(config.model).layers
         if isinstance(layer, Dense) and layer.features % data
-    ]
+    ][:1]
     return found
 
 

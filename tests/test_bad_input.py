@@ -95,7 +95,33 @@ MISTAKES = {
     ),
     "batch that does not divide": (
         [QUICKSTART, "--config.batch_size=100", "--config.mesh.data=8"],
-        r"config.batch_size=100 is not divisible by config.mesh.data=8; take a multiple, for example 104",
+        r"config.batch_size=100 is not divisible into the 8 parts of config.mesh.data=8; take .* for example 104",
+    ),
+    "micro-batches that do not divide": (
+        [QUICKSTART, "--config.mesh.data=2", "--config.gradient_accumulation=3"],
+        r"gradient_accumulation=3 does not divide the 64 images that each of the 2 parts .* take a divisor of 64",
+    ),
+    "hybrid of two towers": (
+        [QUICKSTART, "--config.mesh.fully_connected=gathered"],
+        r"fully_connected='gathered' needs a net with one tower, but model.variant='paper' has 2",
+    ),
+    "hybrid of another kind": (
+        [QUICKSTART, "--config.mesh.fully_connected=split"],
+        r"'split' is not allowed; it must be one of replicated, gathered, broadcast, exchanged",
+    ),
+    "images that can't be exchanged in equal parts": (
+        [
+            *(QUICKSTART, "--config.model.variant=merged", "--config.mesh.fully_connected=exchanged"),
+            *("--config.mesh.data=4", "--config.batch_size=24"),
+        ],
+        r"'exchanged' sends the images of each device in 4 equal parts, but each has 6; .* multiple of 16",
+    ),
+    "units that do not divide": (
+        [
+            *(QUICKSTART, "--config.model.variant=merged", "--config.mesh.fully_connected=gathered"),
+            *("--config.mesh.data=3", "--config.batch_size=120", "--config.eval.batch_size=120"),
+        ],
+        r"'gathered' splits the 512 units of fc6 into the 3 parts of config.mesh.data=3, which do not divide them",
     ),
     "three views": ([QUICKSTART, "--config.eval.views=3"], r"config.eval.views=3 is not allowed; .* 1, 10"),
     "config without get_config": (["--config=tests/conftest.py"], r"conftest.py defines no function get_config\(\)"),

@@ -75,7 +75,7 @@ def test_json_of_two_towers_on_two_devices():
     assert found["total"]["parameters_on_device"] == (60_965_224 - 1000) // 2 + 1000
     assert found["total"]["parameter_and_velocity_bytes"] == 8 * found["total"]["parameters_on_device"]
     assert found["total"]["activation_bytes"] == sum(layer["activation_bytes"] for layer in found["layers"])
-    assert found["mesh"] == {"data": -1, "tower": 2}
+    assert (found["mesh"]["data"], found["mesh"]["tower"]) == (-1, 2)
     assert len(found["notes"]) == 2
 
 
@@ -85,6 +85,23 @@ def test_kernels_are_split_as_the_training_splits_them(variant, tower):
     specs = {layer["name"]: layer["kernel_spec"] for layer in found["layers"] if layer["kernel_spec"] is not None}
     expected = parameter_specs(VARIANTS[variant], devices=tower)
     assert {name: P(*spec) for name, spec in specs.items()} == {name: spec["kernel"] for name, spec in expected.items()}
+
+
+def test_a_hybrid_splits_its_fully_connected_layers_over_data():
+    found = as_json(
+        *("--config=configs/one_weird_trick.py", "--config.mesh.data=8", "--config.mesh.fully_connected=exchanged")
+    )
+    layers = {layer["name"]: layer for layer in found["layers"]}
+    specs = {name: P(*layer["kernel_spec"]) for name, layer in layers.items() if layer["kernel_spec"] is not None}
+    expected = parameter_specs(VARIANTS["one_weird_trick"], devices=1, workers=8)
+    assert specs == {name: spec["kernel"] for name, spec in expected.items()}
+    assert layers["pool5"]["output_spec"] == ["data", None, None, None]
+    assert layers["relu6"]["output_spec"] == [None, "data"]
+    assert layers["relu6"]["activation_bytes"] == 4096 // 8 * 4
+    assert layers["fc8"]["output_spec"] == [None, None]
+    convolutions = sum(layer["parameters"] for name, layer in layers.items() if name.startswith("conv"))
+    fully_connected = sum(layer["parameters"] for name, layer in layers.items() if name.startswith("fc"))
+    assert found["total"]["parameters_on_device"] == convolutions + (fully_connected - 1000) // 8 + 1000
 
 
 def test_options_are_named_and_notes_are_not_misplaced():
@@ -120,6 +137,10 @@ def test_jax_is_not_needed(tmp_path):
         (["--config.model.image_size=20"], "config.model.image_size=20 is too small: pool2 needs a window of 3 pixels"),
         (["--config.model.variant=merged", "--config.mesh.tower=2"], "config.mesh.tower=2 needs a net with two towers"),
         (["paper"], "unexpected argument 'paper'"),
+        (
+            ["--config.model.variant=merged", "--config.mesh.fully_connected=gathered"],
+            "config.mesh.data=-1 leaves open over how many devices",
+        ),
     ],
 )
 def test_mistakes_end_in_one_sentence(arguments, words):
