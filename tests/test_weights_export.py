@@ -1,0 +1,184 @@
+"""Nets for other programs: the same bits in another order, or the same probabilities from another runtime."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from random_nets import random_params
+from safetensors.numpy import load_file
+from weights_files import caffe_weights, caffemodel, torchvision_net
+
+from alexnet_jax.data.facts import DataFacts
+from alexnet_jax.data.statistics import Statistics
+from alexnet_jax.errors import UserError
+from alexnet_jax.model.ablations import build_net
+from alexnet_jax.parallel.mesh import create_mesh
+from alexnet_jax.predict_step import create_predict_step
+from alexnet_jax.restored import RestoredNet, restore
+from alexnet_jax.weights.exporting import export
+from alexnet_jax.weights.fitting import recipe
+from alexnet_jax.weights.importing import Source, import_weights
+
+CLASSES = 7
+
+
+def random_net(variant: str, size: int, **options) -> RestoredNet:
+    """A narrow net with random parameters and statistics, as `restore` gives it."""
+    config = recipe(variant)
+    config.mesh.data = 1
+    config.model.conv_width, config.model.fc_width, config.model.num_classes = 0.0833, 0.0079, CLASSES
+    config.model.image_size = size
+    for name, value in options.items():
+        setattr(config.model, name, value)
+    random = np.random.default_rng(5)
+    mean_image = random.uniform(90, 140, (size + 32, size + 32, 3)).astype(np.float32)
+    statistics = Statistics(mean_image, np.ones(3, np.float32), np.eye(3, dtype=np.float32))
+    names = tuple(f"class {number}" for number in range(CLASSES))
+    params = jax.tree.map(np.float32, random_params(build_net(config.model), size, CLASSES))
+    return RestoredNet(
+        Path("nowhere"), config, DataFacts("set", 1, names, names, statistics), create_mesh(config), 3, params
+    )
+
+
+def telling_net(variant: str, size: int, **options) -> tuple[RestoredNet, Callable]:
+    """A random net whose classifier was scaled so that probabilities differ from image to image, and the function
+    images -> probabilities, as evaluation and prediction compute them.
+    """
+    net = random_net(variant, size, **options)
+    predict_step = create_predict_step(net.config, net.mesh, views=1)
+    scores = np.asarray(net.predictor(predict_step)(random_images(3, size)))
+    spread, last = (scores - scores.mean(axis=0)).std(), net.params["fc8"]
+    last = {"kernel": last["kernel"] / spread, "bias": (last["bias"] - scores.mean(axis=0)) / spread}
+    net = dataclasses.replace(net, params={**net.params, "fc8": last})
+
+    def probabilities(images: np.ndarray) -> np.ndarray:
+        return np.exp(net.predictor(predict_step)(images))
+
+    assert probabilities(random_images(3, size)).std(axis=0).min() > 0.01
+    return net, probabilities
+
+
+def random_images(batch: int, size: int) -> np.ndarray:
+    return np.random.default_rng(batch).integers(0, 256, (batch, size, size, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("variant", "size", "options"),
+    [
+        ("original", 99, {}),  # both normalizations, in towers; dropout that scales at test time
+        ("caffe", 99, {}),  # normalization across the towers
+        ("torchvision", 99, {}),  # one tower, channel means, division by the standard deviation
+        ("no_communication", 99, {}),  # fully connected layers in towers
+        ("paper", 99, {"pooling": "non_overlapping", "activation": "tanh"}),  # windows that stick out
+    ],
+)
+def test_onnx_gives_the_same_probabilities(variant, size, options, tmp_path):
+    net, probabilities = telling_net(variant, size, **options)
+    export(net, "onnx", tmp_path / "net.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "net.onnx", providers=["CPUExecutionProvider"])
+    for batch in (3, 1):  # one file, any batch
+        images = random_images(batch, size)
+        (found,) = session.run(None, {"images": images})
+        np.testing.assert_allclose(found, probabilities(images), atol=1e-5)
+    assert session.get_modelmeta().custom_metadata_map["classes"].split("\n") == list(net.facts.class_names)
+
+
+@pytest.mark.parametrize("variant", ["original", "torchvision"])
+def test_stablehlo_gives_the_same_probabilities(variant, tmp_path):
+    net, probabilities = telling_net(variant, 99)
+    export(net, "stablehlo", tmp_path / "net.stablehlo")
+    program = jax.export.deserialize(bytearray((tmp_path / "net.stablehlo").read_bytes()))
+    assert set(program.platforms) >= {"cpu", "cuda", "tpu"}
+    for batch in (3, 1):
+        images = random_images(batch, 99)
+        np.testing.assert_allclose(program.call(images), probabilities(images), atol=1e-5)
+
+
+def bits(params) -> dict[str, bytes]:
+    return {
+        f"{layer}/{kind}": np.asarray(array).tobytes() for layer, of in params.items() for kind, array in of.items()
+    }
+
+
+@pytest.fixture
+def labels(tmp_path):
+    path = tmp_path / "names.txt"
+    path.write_text("\n".join(f"class {number}" for number in range(CLASSES)))
+    return path
+
+
+def there_and_back(source: Source, form: str, suffix: str, folder: Path) -> tuple[dict, dict]:
+    """The bits of a net as it came in, and after it went out as `form` and came in again."""
+    import_weights(source, folder / "first")
+    first = restore(folder / "first")
+    out = folder / f"out{suffix}"
+    export(first, form, out)
+    import_weights(Source(out, form, config=source.config, labels=source.labels), folder / "second")
+    return bits(first.params), bits(restore(folder / "second").params)
+
+
+@pytest.mark.parametrize(
+    ("form", "suffix"), [("npz", ".npz"), ("torchvision", ".pth"), ("torchvision", ".safetensors")]
+)
+@pytest.mark.parametrize("origin", ["torchvision", "npz"])
+def test_torchvisions_net_comes_back_bit_for_bit(origin, form, suffix, labels, tmp_path):
+    """Also: the state dict that goes out is the one that came in, for PyTorch."""
+    net, path = torchvision_net((5, 16, 32, 21, 21), 32, CLASSES), tmp_path / "in.pth"
+    torch.save(net.state_dict(), path)
+    config = random_net("torchvision", 224).config
+    source = Source(path, "torchvision", config=config, labels=labels)
+    if origin == "npz":
+        import_weights(source, tmp_path / "zero")
+        export(restore(tmp_path / "zero"), "npz", tmp_path / "in.npz")
+        source = Source(tmp_path / "in.npz", "npz", config=config, labels=labels)
+    first, second = there_and_back(source, form, suffix, tmp_path)
+    assert first == second
+    out = tmp_path / f"out{suffix}"
+    if suffix == ".pth":
+        written = torch.load(out, weights_only=True)
+        net.load_state_dict(written)
+    elif suffix == ".safetensors":
+        written = {name: torch.tensor(array) for name, array in load_file(out).items()}
+    else:
+        return
+    assert list(written) == list(net.state_dict()) or suffix == ".safetensors"
+    for name, tensor in net.state_dict().items():
+        assert torch.equal(written[name], tensor), name
+
+
+def test_caffes_net_comes_back_bit_for_bit(labels, tmp_path):
+    """In from .caffemodel, out to .npz and in: blue is not turned into red a second time."""
+    weights, path = caffe_weights(), tmp_path / "in.caffemodel"
+    path.write_bytes(caffemodel(weights, version=2, form="shape"))
+    config = random_net("caffe", 99).config
+    source = Source(path, "caffe", config=config, bgr=True, labels=labels)
+    first, second = there_and_back(source, "npz", ".npz", tmp_path)
+    assert first == second
+    blue = weights["conv1"]["weight"][:, 0].transpose(1, 2, 0)
+    np.testing.assert_array_equal(restore(tmp_path / "second").params["conv1"]["kernel"][:, :, 2], blue)
+
+
+@pytest.mark.parametrize(
+    ("net", "form", "name", "sentence"),
+    [
+        (("original", 99), "torchvision", "a.pth", "torchvision's AlexNet can't hold 'original'"),
+        (("torchvision", 99), "torchvision", "a.pth", "fc6 sees maps of 2 pixels a side, but in torchvision's .* of 6"),
+        (("torchvision", 224), "torchvision", "a.bin", "must end in .pth or .safetensors"),
+        (("torchvision", 224), "npz", "missing/a.npz", r"can't be written \(No such file or directory\)"),
+    ],
+)
+def test_what_can_not_be_exported(net, form, name, sentence, tmp_path):
+    with pytest.raises(UserError, match=sentence):
+        export(random_net(*net), form, tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_onnx_is_asked_for_where_it_is_not_installed(monkeypatch, tmp_path):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match="pip install onnx"):
+        export(random_net("caffe", 99), "onnx", tmp_path / "a.onnx")
