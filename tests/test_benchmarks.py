@@ -17,6 +17,7 @@ from alexnet_jax.model.alexnet import AlexNet
 from alexnet_jax.model.architecture import LayerShape, Net, ResponseNorm, layer_shapes
 from benchmarks import lrn, operations, ours, peer, records, step, table
 from benchmarks.harness import Contender, FailedError, Times, clean_environment, once, race
+from benchmarks.predict import load_weights
 
 SIDE, CLASSES, BATCH = 80, 10, 2
 TASKS = """
@@ -82,11 +83,8 @@ def test_the_peer_is_the_same_net(variant: str) -> None:
 
     theirs = peer.network(net, SIDE, CLASSES).eval()
     shapes = {shape.layer.name: shape for shape in layer_shapes(net, SIDE, CLASSES)}
-    with torch.no_grad():
-        for name, values in params.items():
-            part = theirs.get_submodule(name)
-            part.weight.copy_(torch.tensor(in_torch_s_order(np.asarray(values["kernel"]), shapes[name])))
-            part.bias.copy_(torch.tensor(np.asarray(values["bias"])))
+    arrays = {f"{layer}/{kind}": np.asarray(value) for layer, both in params.items() for kind, value in both.items()}
+    load_weights(theirs, shapes.values(), arrays)
     loss = torch.nn.functional.cross_entropy(theirs(torch.tensor(images.transpose(0, 3, 1, 2))), torch.tensor(labels))
     loss.backward()
 

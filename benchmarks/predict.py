@@ -1,0 +1,165 @@
+"""How fast `alexnet_jax.predict` goes through image files, beside PyTorch with the same weights.
+
+    python -m benchmarks.predict --workdir=DIR --photos=FOLDER
+
+From file to the five most probable classes. PyTorch's side reads, resizes and crops with Pillow, on as many threads,
+and gets images in batches of the same size; the row also says how many images both tell alike. Contenders take turns.
+"""
+
+import itertools
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from alexnet_jax.model.architecture import LayerShape, layer_shapes
+from benchmarks import records
+from benchmarks.harness import Contender, columns, jax_environment, race
+from benchmarks.work import Work
+
+OURS, BATCH = "predict", 64
+
+
+def main() -> None:
+    """Writes the weights down for the other side, lets all take turns, and writes one row."""
+    parser = records.parser(__doc__, repeats=7)
+    parser.add_argument("--workdir", required=True, help="a trained or converted net")
+    parser.add_argument("--photos", required=True, help="a folder of JPEGs")
+    parser.add_argument("--images", type=int, default=256, help="images of a repeat; photographs recur (%(default)s)")
+    parser.add_argument("--modes", nargs="+", default=["eager", "compiled"], help="PyTorch's (benchmarks/peer.py)")
+    flags = parser.parse_args()
+    arguments = {"workdir": flags.workdir, "photos": flags.photos, "images": flags.images}
+    lines, facts = [], {}
+    with tempfile.TemporaryDirectory(prefix="alexnet_jax_predict_") as folder:
+        weights = write_weights(Path(flags.workdir), Path(folder))
+        for column, environment in columns("cpu").items():
+            contenders = [Contender(OURS, "benchmarks.predict:ours", arguments, jax_environment("cpu"), tuned=True)]
+            contenders += [
+                Contender(
+                    f"PyTorch {mode}",
+                    "benchmarks.predict:peer",
+                    {**arguments, "weights": str(weights), "mode": mode},
+                    environment,
+                )
+                for mode in flags.modes
+            ]
+            result = race(contenders, flags.repeats, seconds=0.1)
+            times, told = result.times["images"], {name: fact.pop("told") for name, fact in result.facts.items()}
+            lines += [
+                {
+                    "column": column,
+                    "contender": name,
+                    "images/s": flags.images / times[name].median,
+                    "predict is faster": f"{times[name].median / times[OURS].median:.2f}x",
+                    "told like predict": f"{np.mean(np.equal(told[name], told[OURS])):.1%}",
+                }
+                for name in times
+            ]
+            facts[column] = result.facts
+    records.write("predict", flags, lines, facts=facts)
+
+
+def files_of(photos: str, images: int) -> list[Path]:
+    """So many files, those of the folder over and over again."""
+    return list(itertools.islice(itertools.cycle(sorted(Path(photos).glob("*.JPEG"))), images))
+
+
+def write_weights(workdir: Path, folder: Path) -> Path:
+    """The parameters of a workdir's net and its mean image, as arrays by name."""
+    from alexnet_jax.restored import restore
+
+    net = restore(workdir)
+    arrays = {f"{layer}/{kind}": value for layer, both in net.params.items() for kind, value in both.items()}
+    path = folder / "weights.npz"
+    np.savez(path, mean_image=net.facts.statistics.mean_image, **arrays)
+    return path
+
+
+def ours(workdir: str, photos: str, images: int) -> Work:
+    """What the command does between its start and its end."""
+    from alexnet_jax.predict import predict_files
+    from alexnet_jax.restored import restore
+
+    net, files = restore(Path(workdir)), files_of(photos, images)
+    labels = net.facts.label_names
+    facts: dict[str, Any] = {}
+
+    def run(calls: int) -> None:
+        for _ in range(calls):
+            told = list(predict_files([net], files, views=1, top=5, broken=[]))
+            facts["told"] = [labels.index(one["predictions"][0]["label"]) for one in told]
+
+    return Work({"images": run}, facts)
+
+
+def peer(workdir: str, photos: str, images: int, weights: str, mode: str) -> Work:
+    """The same from PyTorch's and Pillow's own parts."""
+    import torch
+
+    from alexnet_jax import workdir as workdirs
+    from alexnet_jax.model.ablations import build_net
+    from benchmarks.peer import in_mode, network
+
+    config = workdirs.read_config(Path(workdir))
+    net, size = build_net(config.model), config.model.image_size
+    arrays = np.load(weights)
+    model = network(net, size, config.model.num_classes)
+    load_weights(model, layer_shapes(net, size, config.model.num_classes), arrays)
+    model.eval()
+    stored = arrays["mean_image"].shape[0]
+    start = (stored - size) // 2
+    mean = torch.from_numpy(arrays["mean_image"][start : start + size, start : start + size])
+    classify = in_mode(lambda batch: torch.softmax(model(batch), dim=-1).topk(5), mode)
+    files, facts = files_of(photos, images), {}
+
+    def batches() -> Iterator[torch.Tensor]:
+        with ThreadPoolExecutor() as threads:
+            pixels = threads.map(lambda path: _central(path, stored, size), files)
+            while batch := list(itertools.islice(pixels, BATCH)):
+                views = torch.from_numpy(np.stack(batch)) - mean
+                yield views.permute(0, 3, 1, 2).contiguous()
+
+    def run(calls: int) -> None:
+        with torch.no_grad():
+            for _ in range(calls):
+                facts["told"] = [row[0] for batch in batches() for row in classify(batch).indices.tolist()]
+
+    return Work({"images": run}, facts)
+
+
+def load_weights(model: Any, shapes: Iterable[LayerShape], arrays: Mapping[str, np.ndarray]) -> None:
+    """Our parameters ("conv1/kernel", ...) into PyTorch's modules: HWIO to OIHW, flattened [H, W, C] to [C, H, W]."""
+    import torch
+
+    for shape in shapes:
+        name = shape.layer.name
+        if shape.kernel_shape is None:
+            continue
+        kernel = arrays[f"{name}/kernel"]
+        if kernel.ndim == 2 and len(shape.input_shape) == 1:
+            kernel = kernel.T
+        else:
+            seen = shape.input_shape if kernel.ndim == 2 else kernel.shape[:-1]
+            kernel = kernel.reshape(*seen, -1).transpose(3, 2, 0, 1)
+        module = model.get_submodule(name)
+        with torch.no_grad():
+            module.weight.copy_(torch.from_numpy(kernel.reshape(module.weight.shape).copy()))
+            module.bias.copy_(torch.from_numpy(np.array(arrays[f"{name}/bias"])))
+
+
+def _central(path: Path, stored: int, size: int) -> np.ndarray:
+    """uint8 [size, size, 3]: the shorter side to `stored`, then the middle."""
+    from PIL import Image, ImageOps
+
+    image = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
+    scale = stored / min(image.size)
+    image = image.resize((round(scale * image.width), round(scale * image.height)), Image.Resampling.BICUBIC)
+    left, top = (image.width - size) // 2, (image.height - size) // 2
+    return np.asarray(image.crop((left, top, left + size, top + size)))
+
+
+if __name__ == "__main__":
+    main()
