@@ -1,0 +1,283 @@
+"""Files that are not what they should be: one sentence each, and no folder that looks like a net."""
+
+import os
+import pickle
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import save_file
+from test_bad_input import assert_refused, run
+from weights_files import caffe_weights, caffemodel, random_weights, torchvision_net
+
+from alexnet_jax.errors import UserError
+from alexnet_jax.weights.fitting import recipe
+from alexnet_jax.weights.importing import Source, import_weights
+
+CLASSES = 7
+SHAPES = {"conv1": (64, 3, 11, 11), "conv2": (192, 64, 5, 5)}  # of torchvision's net
+
+
+def narrow(variant: str):
+    config = recipe(variant)
+    config.model.conv_width, config.model.fc_width, config.model.num_classes = 0.0833, 0.0079, CLASSES
+    config.model.image_size = 224 if variant == "torchvision" else 99
+    return config
+
+
+def caffe_file(path: Path, **kind) -> None:
+    path.write_bytes(caffemodel(caffe_weights(**kind), version=2, form="shape"))
+
+
+def state_dict(path: Path) -> None:
+    torch.save(torchvision_net((5, 16, 32, 21, 21), 32, CLASSES).state_dict(), path)
+
+
+def plain(path: Path, weights: dict) -> None:
+    np.savez(path, **{f"{layer}/{kind}": array for layer, of in weights.items() for kind, array in of.items()})
+
+
+class RunsCode:
+    """A pickle of this runs a command as soon as it is loaded, by those who load it like any other."""
+
+    def __init__(self, proof: Path):
+        self.proof = proof
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.proof}",)
+
+
+def malicious(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", pickle.dumps({"features.0.weight": RunsCode(path.parent / "proof")}))
+
+
+def malicious_legacy(path: Path) -> None:
+    path.write_bytes(pickle.dumps(RunsCode(path.parent / "proof")))
+
+
+def cut(write, share: float = 0.5):
+    """The same file, of which only the beginning arrived."""
+
+    def write_and_cut(path: Path) -> None:
+        write(path)
+        path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+
+    return write_and_cut
+
+
+def text(path: Path) -> None:
+    path.write_text("<!DOCTYPE html><title>404 Not Found</title>")
+
+
+def not_finite(path: Path) -> None:
+    weights = caffe_weights()
+    weights["conv3"]["weight"][0, 0, 0, 0] = np.nan
+    path.write_bytes(caffemodel(weights, version=1, form="shape"))
+
+
+def with_the_shape_of_another(path: Path) -> None:
+    weights = caffe_weights()
+    weights["conv2"]["weight"] = weights["conv2"]["weight"][:, :1]
+    plain(path, weights)
+
+
+# file name, how it is written, format, variant, what the sentence must say
+FAULTS = {
+    "caffe: a web page": ("a.caffemodel", text, "caffe", "caffe", r"a.caffemodel is not a .caffemodel"),
+    "caffe: empty": ("a.caffemodel", lambda path: path.touch(), "caffe", "caffe", "it holds no layer with weights"),
+    "caffe: truncated": ("a.caffemodel", cut(caffe_file), "caffe", "caffe", "or only a part of one; download it again"),
+    "caffe: not finite": ("a.caffemodel", not_finite, "caffe", "caffe", "conv3/weight holds numbers that are not"),
+    "caffe: the other of the two": ("a.caffemodel", caffe_file, "caffe", "caffenet", "is a 'caffe', by the order"),
+    "caffe: other class count": (
+        "a.caffemodel",
+        lambda path: caffe_file(path, classes=5),
+        "caffe",
+        "caffe",
+        "has 5 classes and config.model.num_classes=7",
+    ),
+    "pth: a web page": ("a.pth", text, "torchvision", "torchvision", "a.pth is not a .pth file"),
+    "pth: truncated": ("a.pth", cut(state_dict), "torchvision", "torchvision", "or only a part of one"),
+    "pth: code": ("a.pth", malicious, "torchvision", "torchvision", "names posix.system, .* nothing of it was run"),
+    "pth: code, old form": ("a.pth", malicious_legacy, "torchvision", "torchvision", "nothing of it was run"),
+    "pth: a whole module": (
+        "a.pth",
+        lambda path: torch.save(torch.nn.Linear(2, 2), path),
+        "torchvision",
+        "torchvision",
+        r"names torch.nn.modules.linear.Linear, .* Save `model.state_dict\(\)`",
+    ),
+    "pth: a training's checkpoint": (
+        "a.pth",
+        lambda path: torch.save({"epoch": 3, "model": {"a": torch.zeros(1)}}, path),
+        "torchvision",
+        "torchvision",
+        "holds no state dict, only",
+    ),
+    "pth: another net": (
+        "a.pth",
+        lambda path: torch.save({"layer1.0.conv1.weight": torch.zeros(2, 2)}, path),
+        "torchvision",
+        "torchvision",
+        "is not torchvision's AlexNet: it holds 'layer1.0.conv1.weight'",
+    ),
+    "safetensors: a web page": ("a.safetensors", text, "torchvision", "torchvision", "is not a .safetensors file"),
+    "safetensors: truncated": (
+        "a.safetensors",
+        cut(lambda path: save_file({"features.0.bias": np.zeros(64, np.float32)}, path)),
+        "torchvision",
+        "torchvision",
+        "is not a .safetensors file, or only a part of one",
+    ),
+    "npz: a web page": ("a.npz", text, "npz", "caffe", "is not a .npz file of plain arrays"),
+    "npz: truncated": (
+        "a.npz", cut(lambda path: plain(path, caffe_weights())), "npz", "caffe", "is not a .npz file of plain arrays"
+    ),
+    "npz: Python objects": (
+        "a.npz",
+        lambda path: np.savez(path, **{"conv1/kernel": np.array([{}], object)}),
+        "npz",
+        "caffe",
+        "is not a .npz file of plain arrays, or is damaged",
+    ),
+    "npz: whole numbers": (
+        "a.npz",
+        lambda path: np.savez(path, **{"conv1/bias": np.zeros(8, np.int32)}),
+        "npz",
+        "caffe",
+        "conv1/bias holds int32 where weights are floating-point",
+    ),
+    "npz: layers are missing": (
+        "a.npz",
+        lambda path: plain(path, {name: of for name, of in caffe_weights().items() if name != "fc7"}),
+        "npz",
+        "caffe",
+        "is not a whole 'caffe': it lacks fc7; --missing=initialize",
+    ),
+    "npz: layers of another net": (
+        "a.npz",
+        lambda path: plain(path, caffe_weights() | {"fc9": {"bias": np.zeros(3, np.float32)}}),
+        "npz",
+        "caffe",
+        "holds fc9/bias, which are no whole layer of it",
+    ),
+    "npz: weights of another net": (
+        "a.npz",
+        lambda path: plain(path, random_weights(SHAPES, seed=0)),
+        "npz",
+        "caffe",
+        r"conv1/weight is \[64, 3, 11, 11\] there and \[8, 3, 11, 11\] in 'caffe'; "
+        r"it fits --variant=one_weird_trick\|torchvision",
+    ),
+    "npz: weights of no net": (
+        "a.npz", with_the_shape_of_another, "npz", "caffe", r"conv2/weight is \[22, 1, 5, 5\] .* fits none of the"
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture
+def labels(tmp_path):
+    path = tmp_path / "labels.txt"
+    path.write_text("\n".join(f"class {number}" for number in range(CLASSES)))
+    return path
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_file_that_is_something_else(fault, labels, tmp_path):
+    name, write, form, variant, sentence = FAULTS[fault]
+    write(tmp_path / name)
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(UserError, match=sentence):
+        import_weights(Source(tmp_path / name, form, config=narrow(variant), bgr=True, labels=labels), tmp_path / "net")
+    assert sorted(tmp_path.iterdir()) == before  # neither a folder, nor what the code in a pickle would have made
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("mean.npy", b"GIF89a", "mean.npy is not a .npy file"),
+        ("mean.npy", None, r"mean.npy: there is no such file"),
+        ("mean.binaryproto", b"\x08", "mean.binaryproto is not a .binaryproto"),
+        ("mean.binaryproto", b"", r"mean.binaryproto holds 0 numbers for an array of \[0, 0, 0, 0\]"),
+        ("mean.npz", b"PK", "must be a .npy or .binaryproto of Caffe's, or a statistics.npz"),
+    ],
+)
+def test_mean_files(name, content, sentence, labels, tmp_path):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    caffe_file(tmp_path / "a.caffemodel")
+    source = Source(tmp_path / "a.caffemodel", "caffe", config=narrow("caffe"), labels=labels, mean=tmp_path / name)
+    with pytest.raises(UserError, match=sentence):
+        import_weights(source, tmp_path / "net")
+
+
+@pytest.mark.parametrize(
+    ("shape", "sentence"),
+    [
+        ((3, 256), r"holds \[3, 256\]; a mean image of Caffe's is \[3, S, S\]"),
+        ((3, 64, 64), "has 64 pixels a side, but"),
+    ],
+)
+def test_means_of_another_shape(shape, sentence, labels, tmp_path):
+    np.save(tmp_path / "mean.npy", np.zeros(shape))
+    caffe_file(tmp_path / "a.caffemodel")
+    source = Source(
+        tmp_path / "a.caffemodel", "caffe", config=narrow("caffe"), labels=labels, mean=tmp_path / "mean.npy"
+    )
+    with pytest.raises(UserError, match=sentence):
+        import_weights(source, tmp_path / "net")
+
+
+@pytest.mark.parametrize(
+    ("names", "sentence"),
+    [
+        (None, "has 7 classes, but only ImageNet's 1000 are built in; give --labels=FILE"),
+        ("cat\ndog\n", "has 7 classes, but --labels=.* names 2"),
+        ("cat\ndog\ncat\n", "names 'cat' twice"),
+    ],
+)
+def test_labels(names, sentence, tmp_path):
+    if names:
+        (tmp_path / "names.txt").write_text(names)
+    caffe_file(tmp_path / "a.caffemodel")
+    labels = tmp_path / "names.txt" if names else None
+    with pytest.raises(UserError, match=sentence):
+        import_weights(
+            Source(tmp_path / "a.caffemodel", "caffe", config=narrow("caffe"), labels=labels), tmp_path / "n"
+        )
+
+
+def test_a_taken_folder_is_left_alone(labels, tmp_path):
+    (tmp_path / "net").mkdir()
+    (tmp_path / "net" / "thesis.tex").write_text("precious")
+    caffe_file(tmp_path / "a.caffemodel")
+    source = Source(tmp_path / "a.caffemodel", "caffe", config=narrow("caffe"), labels=labels)
+    with pytest.raises(UserError, match=r"net is taken; converted weights need a new or empty folder"):
+        import_weights(source, tmp_path / "net")
+    assert [path.name for path in (tmp_path / "net").iterdir()] == ["thesis.tex"]
+
+
+def test_ambiguous_weights_name_the_choices(tmp_path):
+    """The shapes of five published nets are the same as far as conv2."""
+    plain(tmp_path / "a.npz", random_weights({"conv1": (96, 3, 11, 11), "conv2": (256, 48, 5, 5)}, seed=0))
+    with pytest.raises(UserError, match=r"fits several nets, .* --variant=paper\|original\|six_conv\|caffe\|caffenet"):
+        import_weights(Source(tmp_path / "a.npz", "npz"), tmp_path / "net")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "give either --source=FILE, to import weights, or --export=FORM"),
+        (
+            ["--source=a.npz", "--workdir=b"],
+            "--format is missing: say whose file it is, one of caffe, torchvision, npz",
+        ),
+        (["--source=a.npz", "--format=npz", "--workdir=b"], "a.npz: there is no such file"),
+        (["--source=requirements.txt", "--format=npz", "--workdir=b", "--variant=cafe"], "is not a .npz file"),
+        (["--export=onnx", "--workdir=b"], "--output is missing: give the file to write with --export"),
+    ],
+)
+def test_flags(arguments, sentence):
+    assert_refused(run("convert", *arguments), sentence)
