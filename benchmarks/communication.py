@@ -1,0 +1,32 @@
+"""What each device sends in a training step, on different layouts, as the compiled program says.
+
+    python -m benchmarks.communication --variant=paper --batch=128
+    python -m benchmarks.communication --variant=one_weird_trick --batch=128
+
+Nothing is run. "Needed" is the theoretical minimum from the layer table (`benchmarks.layouts.transfers`): activations
+and their gradients where devices meet, and gradients of parameters once a step. Layouts are data x tower.
+"""
+
+from benchmarks import layouts, records
+
+
+def main() -> None:
+    """Compiles for each layout and writes the row."""
+    parser = records.parser(__doc__, repeats=1)
+    layouts.add_flags(parser)
+    flags = parser.parse_args()
+    lines = [
+        {
+            "layout": layout,
+            "collectives in a step": plan["collectives"],
+            "sent by a device, MiB": plan["sent"] / 2**20,
+            "needed, MiB": plan["needed"] / 2**20,
+            "sent / needed": plan["sent"] / plan["needed"] if plan["needed"] else None,
+        }
+        for layout, plan in layouts.plans(flags).items()
+    ]
+    records.write("communication", flags, lines)
+
+
+if __name__ == "__main__":
+    main()
