@@ -1,0 +1,67 @@
+"""Twenty training steps of four nets, as one process of a group; `test_processes.py` starts it and compares.
+
+python tests/steps_of_processes.py NUM_PROCESSES PROCESS_ID PORT TOWERS OUTPUT.npz
+"""
+
+import sys
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from alexnet_jax.data.statistics import Statistics
+from alexnet_jax.optimizer import create_optimizer
+from alexnet_jax.parallel.launcher import find_place
+from alexnet_jax.parallel.mesh import create_mesh, feed, local_rows
+from alexnet_jax.parallel.processes import joined
+from alexnet_jax.state import create_train_state
+from alexnet_jax.train_step import create_train_step
+from configs import quickstart
+
+VARIANTS = ("paper", "original", "caffe", "one_weird_trick")
+STEPS, BATCH, SIDE = 20, 16, 72
+STATISTICS = Statistics(
+    mean_image=np.full((SIDE, SIDE, 3), 120.0, np.float32),
+    color_std=np.array([20.0, 37.0, 120.0], np.float32),
+    color_axes=np.eye(3, dtype=np.float32),
+)
+
+
+def parameters_after_training(variant: str, towers: int) -> dict[str, np.ndarray]:
+    """All parameters by name, after training on random images over all devices, every random thing on."""
+    config = quickstart.get_config()
+    config.batch_size = config.eval.batch_size = BATCH
+    config.model.variant = variant
+    config.model.image_size = 67
+    config.model.conv_width, config.model.fc_width = 0.0833, 0.0079
+    config.data.flip, config.data.color_noise = True, "original"
+    config.optimizer.learning_rate = 0.001
+    config.mesh.tower = 1 if variant == "one_weird_trick" else towers
+    mesh = create_mesh(config)
+    optimizer = create_optimizer(config, STEPS)
+    state = create_train_state(config, optimizer, mesh)
+    train_step = create_train_step(config, optimizer, mesh, STEPS)
+    rows = local_rows(mesh, BATCH)
+    random = np.random.default_rng(0)
+    for _ in range(STEPS):
+        images = random.integers(0, 256, (BATCH, SIDE, SIDE, 3)).astype(np.uint8)
+        labels = random.integers(0, 10, BATCH).astype(np.int32)
+        state, _ = train_step(state, feed(mesh, {"image": images[rows], "label": labels[rows]}), STATISTICS)
+    whole = multihost_utils.process_allgather(state.params, tiled=True)
+    named, _ = jax.tree_util.tree_flatten_with_path(whole)
+    return {f"{variant}{jax.tree_util.keystr(path)}": np.asarray(leaf) for path, leaf in named}
+
+
+def main(num_processes: str, process_id: str, port: str, towers: str, output: str) -> None:
+    """Joins the group and trains; process 0 writes the parameters down."""
+    place = find_place({}, f"localhost:{port}", int(num_processes), int(process_id), timeout=240)
+    with joined(place):
+        found = {}
+        for variant in VARIANTS:
+            found |= parameters_after_training(variant, int(towers))
+        if jax.process_index() == 0:
+            np.savez(output, **found)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

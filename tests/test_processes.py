@@ -1,0 +1,383 @@
+"""Several real processes train as one, agree before the first step, and end together; what stops them loses nothing."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import kubernetes_validate
+import numpy as np
+import pytest
+import yaml
+
+from alexnet_jax.config import Config, to_dict
+from alexnet_jax.errors import EXIT_LOST_PROCESS, EXIT_PREEMPTED, EXIT_USER_ERROR, UserError
+from alexnet_jax.parallel.launcher import find_place
+
+ROOT = Path(__file__).resolve().parents[1]
+TIMEOUT = 300  # seconds for anything that a test starts
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return probe.getsockname()[1]
+
+
+def start(*command: object, devices: int = 1, **environment: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [str(part) for part in command],
+        cwd=ROOT,
+        env={**os.environ, "JAX_NUM_CPU_DEVICES": str(devices), "PYTHONPATH": str(ROOT), **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(*processes: subprocess.Popen) -> list[tuple[int, str, str]]:
+    """Exit status, stdout and stderr of each."""
+    try:
+        outputs = [process.communicate(timeout=TIMEOUT) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [(process.returncode, *output) for process, output in zip(processes, outputs, strict=True)]
+
+
+# The numbers.
+
+
+def steps(num_processes: int, towers: int, output: Path) -> dict[str, np.ndarray]:
+    """What `steps_of_processes.py` finds."""
+    program, port = ROOT / "tests" / "steps_of_processes.py", free_port()
+    numbers = range(num_processes)
+    group = [start(sys.executable, program, num_processes, number, port, towers, output) for number in numbers]
+    for status, _, errors in finish(*group):
+        assert status == 0, errors
+    return dict(np.load(output))
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
+    """The parameters after the steps of one process."""
+    return steps(1, 1, tmp_path_factory.mktemp("alone") / "found.npz")
+
+
+@pytest.mark.parametrize(
+    ("num_processes", "towers"),
+    [(2, 1), pytest.param(2, 2, marks=pytest.mark.slow), pytest.param(4, 1, marks=pytest.mark.slow)],
+)
+def test_twenty_steps_agree(num_processes: int, towers: int, alone: dict[str, np.ndarray], tmp_path: Path) -> None:
+    """`paper`, `original`, `caffe` and `one_weird_trick`, dropout on; with two towers, each in a process of its own."""
+    found = steps(num_processes, towers, tmp_path / "found.npz")
+    assert found.keys() == alone.keys()
+    for name, expected in alone.items():
+        assert np.max(np.abs(found[name] - expected)) < 1e-5 * np.max(np.abs(expected)), name
+
+
+# Whole runs, as `launch/local.sh` starts them.
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the repository whose environment is the one that the tests run in."""
+    root = tmp_path_factory.mktemp("checkout")
+    for name in ("alexnet_jax", "configs"):
+        (root / name).symlink_to(ROOT / name)
+    shutil.copytree(ROOT / "launch", root / "launch")
+    requirements = (ROOT / "requirements.txt").read_text().replace("jax[cuda12]", "jax")
+    (root / "requirements.txt").write_text(requirements)
+    programs = root / ".venv" / "bin"
+    programs.mkdir(parents=True)
+    (root / ".venv" / "requirements.txt").write_text(requirements)
+    for name in ("python", "pip"):
+        (programs / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+        (programs / name).chmod(0o755)
+    return root
+
+
+@pytest.fixture
+def config_file(tiny_config: Config, tmp_path: Path) -> Path:
+    """The tiny net on all devices, with a rate at which rounding stays rounding."""
+    tiny_config.mesh.data = -1
+    tiny_config.optimizer.learning_rate = 0.001
+    file = tmp_path / "config_of_test.py"
+    file.write_text(
+        "from alexnet_jax import validation\n"
+        f"def get_config():\n    return validation.from_dict({to_dict(tiny_config)!r}, 'test')\n"
+    )
+    return file
+
+
+class Group:
+    """`bash launch/local.sh N --config=... --workdir=...`."""
+
+    def __init__(self, checkout: Path, count: int, config: Path, workdir: Path, *flags: str, devices: int = 1):
+        self.workdir = workdir
+        command = (
+            "bash",
+            checkout / "launch" / "local.sh",
+            count,
+            f"--config={config}",
+            f"--workdir={workdir}",
+            *flags,
+        )
+        self.script = start(*command, devices=devices, ALEXNET_JAX_ACCELERATOR="cpu")
+        self.output = ""
+
+    def send_at_step(self, step: int, number: signal.Signals, process: int) -> None:
+        """Sends a signal to one of the processes once the metrics tell of this step."""
+        metrics = self.workdir / "metrics.jsonl"
+        pid = None
+        while pid is None:
+            line = self.script.stdout.readline()
+            assert line, self.script.stderr.read()
+            self.output += line
+            if match := re.match(rf"  process {process} .*pid (\d+)", line):
+                pid = int(match[1])
+        while not (metrics.exists() and f'"step": {step},' in metrics.read_text()):
+            assert self.script.poll() is None, self.script.stderr.read()
+            time.sleep(0.02)
+        os.kill(pid, number)
+
+    def finish(self) -> tuple[int, str, str]:
+        """Exit status, stdout, and stderr without the lines of the library that connects the processes."""
+        ((status, output, errors),) = finish(self.script)
+        lines = [line for line in errors.splitlines() if not line.startswith("[Gloo]")]
+        return status, self.output + output, "\n".join(lines)
+
+
+def records(workdir: Path) -> list[dict]:
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def last_state(workdir: Path) -> tuple[int, dict]:
+    """Step and parameters of the latest checkpoint."""
+    from alexnet_jax.restored import restore
+
+    net = restore(workdir)
+    return net.step, jax.device_get(net.params)
+
+
+def test_a_signal_to_one_process_stops_all_at_the_same_step(checkout: Path, config_file: Path, tmp_path: Path) -> None:
+    """Two processes, evaluated on images that don't divide into batches, stopped and resumed: to the bit."""
+    flags = ("--config.eval.batch_size=50",)
+    status, output, errors = Group(checkout, 2, config_file, tmp_path / "whole", *flags).finish()
+    assert (status, errors) == (0, "")
+    assert len(re.findall("^net:", output, re.MULTILINE)) == len(re.findall("^Done:", output, re.MULTILINE)) == 1
+
+    stopped = Group(checkout, 2, config_file, tmp_path / "stopped", *flags)
+    stopped.send_at_step(7, signal.SIGTERM, process=1)
+    status, _, errors = stopped.finish()
+    assert status == EXIT_PREEMPTED, errors
+    match = re.fullmatch(r"error: stopped by SIGTERM after step (\d+) of 24; everything is saved in .*", errors)
+    assert match, errors
+    assert last_state(tmp_path / "stopped")[0] == int(match[1]) < 24
+    status, output, errors = Group(checkout, 2, config_file, tmp_path / "stopped", *flags).finish()
+    assert (status, errors) == (0, "")
+    assert f"going on from step {match[1]}" in output
+
+    found, expected = last_state(tmp_path / "stopped"), last_state(tmp_path / "whole")
+    assert found[0] == expected[0] == 24
+    jax.tree.map(np.testing.assert_array_equal, found[1], expected[1])
+    for workdir in (tmp_path / "whole", tmp_path / "stopped"):
+        steps_and_splits = [(record["step"], record["split"]) for record in records(workdir)]
+        assert len(set(steps_and_splits)) == len(steps_and_splits)
+        evaluations = [record for record in records(workdir) if record["split"] == "validation"]
+        assert [(record["step"], record["num_examples"]) for record in evaluations] == [(12, 360), (24, 360)]
+
+    port = free_port()
+    command = (
+        sys.executable,
+        "-m",
+        "alexnet_jax.evaluate",
+        f"--workdir={tmp_path / 'whole'}",
+        "--json",
+        "--batch_size=50",
+    )
+    together = (f"--coordinator_address=localhost:{port}", "--num_processes=2")
+    group = [start(*command, *together, f"--process_id={number}") for number in (0, 1)]
+    first, second = finish(*group)
+    assert first[0] == second[0] == 0, first[2] + second[2]
+    assert second[1] == ""
+    result, by_the_run = json.loads(first[1]), records(tmp_path / "whole")[-2]
+    assert result["num_examples"] == by_the_run["num_examples"] == 360
+    assert result["top1_error"] == by_the_run["top1_error"]
+    assert result["loss"] == pytest.approx(by_the_run["loss"], rel=1e-5)
+
+
+@pytest.mark.slow
+def test_a_killed_process_costs_nothing_but_time(checkout: Path, config_file: Path, tmp_path: Path) -> None:
+    """Four processes of two devices, one of them killed; finished by two processes of one device."""
+    (status, _, errors) = Group(checkout, 1, config_file, tmp_path / "whole").finish()
+    assert status == 0, errors
+
+    killed = Group(checkout, 4, config_file, tmp_path / "killed", devices=2)
+    killed.send_at_step(15, signal.SIGKILL, process=2)
+    status, _, errors = killed.finish()
+    assert status == EXIT_LOST_PROCESS, errors
+    assert len(re.findall(r"error: process 2 \(pid \d+ on \S+\) ended without a word", errors)) == 3, errors
+    assert re.search(r"error: process 2 of 4 \(pid \d+\) was ended by signal 9", errors)
+
+    status, output, errors = Group(checkout, 2, config_file, tmp_path / "killed").finish()
+    assert status == 0, errors
+    assert re.search(r"going on from step (6|12|18)", output)
+    (step, found), (last, expected) = last_state(tmp_path / "killed"), last_state(tmp_path / "whole")
+    assert step == last == 24
+    for layer in expected:
+        for name, value in expected[layer].items():
+            assert np.max(np.abs(found[layer][name] - value)) < 1e-5 * np.max(np.abs(value)), (layer, name)
+
+
+def test_a_killed_coordinator_is_named(checkout: Path, config_file: Path, tmp_path: Path) -> None:
+    """JAX alone would end the other process from C++, with a stack trace."""
+    group = Group(checkout, 2, config_file, tmp_path / "w", "--config.num_epochs=500")
+    group.send_at_step(2, signal.SIGKILL, process=0)
+    status, _, errors = group.finish()
+    assert status == EXIT_LOST_PROCESS, errors
+    assert re.search(r"error: process 0 \(pid \d+ on \S+\) ended without a word: it was killed", errors)
+    assert "Traceback" not in errors
+
+
+# What is refused.
+
+
+def by_hand(config: Path, workdir: Path, port: int, *flags: list[str], count: int = 2) -> list[subprocess.Popen]:
+    """One process for each list of flags."""
+    command = (sys.executable, "-m", "alexnet_jax.main", f"--config={config}", f"--workdir={workdir}")
+    place = (f"--coordinator_address=localhost:{port}", f"--num_processes={count}")
+    return [start(*command, *place, f"--process_id={number}", *more) for number, more in enumerate(flags)]
+
+
+def test_processes_that_disagree_are_refused(config_file: Path, tmp_path: Path) -> None:
+    group = by_hand(config_file, tmp_path / "w", free_port(), ["--config.seed=1"], ["--config.seed=2"])
+    for status, _, errors in finish(*group):
+        assert status == EXIT_USER_ERROR, errors
+        assert "The processes disagree: config.seed is 1 in process 0" in errors
+        assert "and 2 in process 1" in errors
+        assert errors.count("error: ") == 1
+    assert not (tmp_path / "w").exists()
+
+
+def test_the_mistake_of_one_process_ends_all(config_file: Path, tmp_path: Path) -> None:
+    """The data lies elsewhere on one machine: allowed, unless it is not there."""
+    (tmp_path / "file").write_text("")
+    flags = [[], [f"--config.data.dir={tmp_path / 'file'}"]]
+    (status, _, errors), (status_1, _, errors_1) = finish(*by_hand(config_file, tmp_path / "w", free_port(), *flags))
+    assert status == status_1 == EXIT_USER_ERROR
+    assert re.search(r"^error: data.dir: the digits can't be written", errors_1, re.MULTILINE)
+    assert re.search(
+        r"^error: process 1 \(pid \d+ on \S+\): data.dir: the digits can't be written", errors, re.MULTILINE
+    )
+
+
+def test_a_mesh_that_leaves_a_process_out_is_refused(config_file: Path, tmp_path: Path) -> None:
+    """As when a run of one device goes on in two processes with the mesh it had."""
+    group = by_hand(config_file, tmp_path / "w", free_port(), *[["--config.mesh.data=1"]] * 2)
+    for status, _, errors in finish(*group):
+        assert status == EXIT_USER_ERROR, errors
+        assert "config.mesh.data=1 x config.mesh.tower=1 leaves process 1 of 2 without a device" in errors
+
+
+def test_a_wrong_coordinator_is_named_within_the_time_out(config_file: Path, tmp_path: Path) -> None:
+    port = free_port()
+    group = by_hand(config_file, tmp_path / "w", port, [], ["--initialization_timeout=3"])
+    group.pop(0).kill()
+    ((status, _, errors),) = finish(*group)
+    assert status == EXIT_USER_ERROR, errors
+    assert f"waited for 3 s, but --coordinator_address=localhost:{port} does not answer" in errors
+    assert errors.count("\n") == 1
+
+
+# Who starts a group.
+
+SLURM = {
+    "SLURM_JOB_ID": "7",
+    "SLURM_STEP_NODELIST": "node[1-2]",
+    "SLURM_STEP_NUM_TASKS": "4",
+    "SLURM_PROCID": "3",
+    "SLURM_LOCALID": "1",
+}
+OPEN_MPI = {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1"}
+INDEXED_JOB = {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "2"}
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {},
+        SLURM | {"SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0"},
+        {name: value for name, value in SLURM.items() if "STEP" not in name},
+        OPEN_MPI | {"OMPI_COMM_WORLD_SIZE": "1", "OMPI_COMM_WORLD_RANK": "0"},
+        {"KUBERNETES_SERVICE_HOST": "10.0.0.1"},
+    ],
+    ids=["shell", "srun -n 1", "a script of sbatch", "mpirun -n 1", "pod"],
+)
+def test_a_process_on_its_own_starts_no_group(environment: dict[str, str]) -> None:
+    assert find_place(environment) is None
+
+
+def test_launchers_are_recognized() -> None:
+    assert find_place(SLURM)[:4] == (None, 4, 3, "SLURM")
+    assert find_place(OPEN_MPI | {"OMPI_MCA_orte_hnp_uri": "x"})[:4] == (None, 2, 1, "Open MPI")
+    assert find_place(OPEN_MPI, "node1:1234")[:4] == ("node1:1234", 2, 1, "Open MPI")
+    assert find_place(INDEXED_JOB, "node1:1234", 4)[:4] == ("node1:1234", 4, 2, "Kubernetes")
+    assert find_place({}, "[::1]:1234", 4, 0)[:4] == ("[::1]:1234", 4, 0, "flags")
+    assert find_place(SLURM, num_processes=1) is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (({}, "node1:1"), "--num_processes is missing"),
+        (({}, "node1", 2, 0), "--coordinator_address=node1 must be HOST:PORT"),
+        (({}, "node1:1", 2), "--process_id is missing"),
+        (({}, None, 2, 0), "--coordinator_address is missing"),
+        (({}, "node1:1", 2, 2), "--process_id=2 is not allowed with --num_processes=2; it must be from 0 to 1"),
+        ((OPEN_MPI,), "Open MPI started this process, but it does not say where process 0 runs"),
+        ((INDEXED_JOB,), r"Kubernetes started this process, but .* pip install 'jax\[k8s\]'"),
+    ],
+)
+def test_flags_that_do_not_place_a_process_are_refused(arguments: tuple, sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
+        find_place(*arguments)
+
+
+# The files in launch/.
+
+
+def test_scripts_pass_shellcheck() -> None:
+    scripts = [*sorted((ROOT / "launch").glob("*.sh")), ROOT / "launch" / "slurm.sbatch"]
+    checker = Path(sys.executable).parent / "shellcheck"
+    result = subprocess.run(
+        [checker, "-x", *scripts], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert result.returncode == 0, result.stdout
+
+
+@pytest.mark.parametrize("version", ["1.30", "1.37"])
+def test_the_kubernetes_manifest_is_valid(version: str) -> None:
+    documents = list(yaml.safe_load_all((ROOT / "launch" / "kubernetes.yaml").read_text()))
+    for document in documents:
+        kubernetes_validate.validate(document, version, strict=True)
+    by_kind = {document["kind"]: document for document in documents}
+    job, pod = by_kind["Job"], by_kind["Job"]["spec"]["template"]["spec"]
+    assert job["spec"]["completionMode"] == "Indexed"
+    assert job["spec"]["completions"] == job["spec"]["parallelism"]
+    assert pod["subdomain"] == by_kind["Service"]["metadata"]["name"]
+    assert by_kind["Service"]["spec"]["selector"] == {"job-name": job["metadata"]["name"]}
+    assert pod["serviceAccountName"] == by_kind["RoleBinding"]["subjects"][0]["name"]
+    assert by_kind["RoleBinding"]["roleRef"]["name"] == by_kind["Role"]["metadata"]["name"]
+    status = {
+        rule["action"]: rule.get("onExitCodes", {}).get("values")
+        for rule in job["spec"]["podFailurePolicy"]["rules"][:2]
+    }
+    assert status == {"FailJob": [2, 3], "Ignore": [EXIT_LOST_PROCESS, EXIT_PREEMPTED]}
