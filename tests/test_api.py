@@ -78,3 +78,18 @@ def test_what_is_no_image_is_refused(net, images, tmp_path: Path) -> None:
         net.features(images, "fc9")
     with pytest.raises(UserError, match="holds no run"):
         alexnet_jax.load(tmp_path)
+
+
+def test_the_linear_probe_of_the_document_runs(tmp_path: Path, monkeypatch, capsys) -> None:
+    """On features that a plane divides: what it prints is its score."""
+    random = np.random.default_rng(0)
+    for split, count in (("train", 60), ("validation", 30)):
+        labels = np.arange(count) % 3
+        features = np.eye(3)[labels].repeat(4, axis=1).reshape(count, 2, 2, 3) + random.normal(
+            0, 0.05, (count, 2, 2, 3)
+        )
+        np.save(tmp_path / f"{split}.npy", features.astype(np.float32))
+        np.save(tmp_path / f"{split}.labels.npy", labels.astype(np.int32))
+    monkeypatch.chdir(tmp_path)
+    exec(example("transfer.md"), {})
+    assert capsys.readouterr().out == "100.0%\n"
