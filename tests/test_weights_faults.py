@@ -14,7 +14,7 @@ from weights_files import caffe_weights, caffemodel, random_weights, torchvision
 
 from alexnet_jax.errors import UserError
 from alexnet_jax.weights.fitting import recipe
-from alexnet_jax.weights.importing import Source, import_weights
+from alexnet_jax.weights.importing import Source, import_weights, read_net
 
 CLASSES = 7
 SHAPES = {"conv1": (64, 3, 11, 11), "conv2": (192, 64, 5, 5)}  # of torchvision's net
@@ -281,3 +281,35 @@ def test_ambiguous_weights_name_the_choices(tmp_path):
 )
 def test_flags(arguments, sentence):
     assert_refused(run("convert", *arguments), sentence)
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "form"),
+    [
+        ("a.caffemodel", caffe_file, "caffe"),
+        ("a.pth", state_dict, "torchvision"),
+        ("a.npz", lambda path: plain(path, caffe_weights()), "npz"),
+    ],
+)
+def test_damage_of_any_kind_ends_in_a_sentence(name, write, form, labels, tmp_path):
+    """Cut or with some bytes changed, mostly where a file describes itself: it is read, or refused by a UserError."""
+    write(tmp_path / name)
+    whole, random = (tmp_path / name).read_bytes(), np.random.default_rng(6)
+    source = Source(
+        tmp_path / name, form, config=narrow("torchvision" if form == "torchvision" else "caffe"), labels=labels
+    )
+    refused = 0
+    for trial in range(60):
+        damaged = bytearray(whole)
+        if trial % 3 == 0:
+            del damaged[random.integers(len(whole)) :]
+        else:
+            ends = (random.integers(200), -1 - random.integers(200), random.integers(len(whole)))
+            for place in ends:
+                damaged[place] = random.integers(256)
+        (tmp_path / name).write_bytes(damaged)
+        try:
+            read_net(source)
+        except UserError:
+            refused += 1
+    assert refused > 10

@@ -13,6 +13,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message, message_fa
 
 from alexnet_jax.errors import UserError
 from alexnet_jax.weights.layout import Arrays
+from alexnet_jax.weights.npz import DAMAGE
 
 _Field = descriptor_pb2.FieldDescriptorProto
 # message: field: (number, type); a message's name as the type, a list of one for a repeated field.
@@ -92,7 +93,7 @@ def read_mean(path: Path) -> np.ndarray:
     if path.suffix == ".npy":
         try:
             mean = np.load(path, allow_pickle=False)
-        except (ValueError, EOFError) as error:
+        except DAMAGE as error:
             raise UserError(f"--mean={path} is not a .npy file with a mean image ({error}).") from error
     else:
         mean = _array(_parse("BlobProto", path, "a .binaryproto"), f"--mean={path}")

@@ -3,6 +3,7 @@
 Read as well: `conv1/weight`, with channels first (`layout.py`).
 """
 
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
@@ -11,6 +12,13 @@ import numpy as np
 
 from alexnet_jax.errors import UserError
 from alexnet_jax.weights.layout import Arrays
+
+# What reading a damaged array or archive may raise: NumPy parses a header as Python, and `zipfile` has a RuntimeError
+# for what looks encrypted.
+DAMAGE = (
+    *(ValueError, EOFError, MemoryError, SyntaxError, tokenize.TokenError),
+    *(RuntimeError, zipfile.BadZipFile, zlib.error),
+)
 
 
 def read_npz(path: Path) -> Arrays:
@@ -22,7 +30,7 @@ def read_npz(path: Path) -> Arrays:
                     f"{path} holds a single array, not a net; give a .npz file with conv1/kernel and so on."
                 )
             return {name: file[name] for name in file.files}
-    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except DAMAGE as error:
         raise UserError(f"{path} is not a .npz file of plain arrays, or is damaged ({error}).") from error
 
 

@@ -8,6 +8,7 @@ archive with `data.pkl` and one file a storage; before, pickles one after the ot
 import io
 import pickle
 import zipfile
+import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -50,8 +51,12 @@ class _ForbiddenNameError(pickle.UnpicklingError):
     """The pickle names something that no file of tensors needs."""
 
 
-# What reading a damaged pickle may raise (documentation of `pickle`, and tried).
-_DAMAGE = (pickle.UnpicklingError, ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError, OverflowError)
+# What reading a damaged pickle or archive may raise: the documentation of `pickle` says any of these; `zipfile` has a
+# RuntimeError for what looks encrypted or compressed in an unknown way.
+_DAMAGE = (
+    *(pickle.UnpicklingError, ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError, OverflowError),
+    *(MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error),
+)
 
 
 class _TensorUnpickler(pickle.Unpickler):
@@ -94,7 +99,7 @@ def read_pth(path: Path) -> Arrays:
             f"{path} names {name}, which is no part of a state dict; nothing of it was run. Save `model.state_dict()`, "
             "and be wary of where this file is from."
         ) from None
-    except (*_DAMAGE, zipfile.BadZipFile) as error:
+    except _DAMAGE as error:
         raise UserError(f"{path} is not a .pth file of PyTorch's, or only a part of one; download it again.") from error
 
 
