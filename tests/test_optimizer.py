@@ -215,6 +215,23 @@ def test_lars_is_optax_lars():
     assert jax.tree.structure(states[-1].velocity) == jax.tree.structure(params)
 
 
+def test_lars_takes_the_norm_of_a_whole_layer_wherever_its_parts_lie():
+    mesh = jax.make_mesh((2, 2), ("data", "tower"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+    specs = {
+        "conv1": {"kernel": P(None, None, None, "tower"), "bias": P("tower")},
+        "conv2": {"kernel": P(None, None, "data", "tower"), "bias": P("tower")},
+        "fc8": {"kernel": P("tower", None), "bias": P()},
+    }
+    transformation = optimizer.create_optimizer(recipe(rule="lars", learning_rate=2.0), 10)
+    gradients = [random_tree(1 + step, scale=0.01) for step in range(10)]
+    expected, _ = apply(transformation, random_tree(0), gradients)
+    split = jax.device_put(random_tree(0), jax.tree.map(lambda spec: jax.NamedSharding(mesh, spec), specs))
+    found, _ = apply(transformation, split, gradients)
+    assert len(found[-1]["conv2"]["kernel"].sharding.device_set) == 4
+    for a, b in zip(jax.tree.leaves(found[-1]), jax.tree.leaves(expected[-1]), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
 def test_the_rate_warms_up_and_falls_by_the_square():
     config = recipe(learning_rate=8.0, schedule="polynomial", warmup=0.1, bias_rate=0.5)
     for create, rate in ((optimizer.learning_rate_schedule, 8.0), (optimizer.bias_schedule, 4.0)):
