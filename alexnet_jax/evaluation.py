@@ -11,9 +11,7 @@ from alexnet_jax.data.pipeline import evaluation_batches
 from alexnet_jax.data.sources import ImageSource
 from alexnet_jax.objective import cross_entropy, top_k_error
 from alexnet_jax.parallel.mesh import feed, local_rows
-from alexnet_jax.predict_step import Predictor, create_predict_step
-
-__all__ = ["create_predict_step", "evaluate"]
+from alexnet_jax.predict_step import Predictor
 
 
 @jax.jit

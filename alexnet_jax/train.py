@@ -16,11 +16,12 @@ from alexnet_jax.config import Config
 from alexnet_jax.data.datasets import Dataset, open_dataset
 from alexnet_jax.data.feeding import open_feed
 from alexnet_jax.errors import PreemptedError, UserError
-from alexnet_jax.evaluation import create_predict_step, evaluate
+from alexnet_jax.evaluation import evaluate
 from alexnet_jax.metrics import check_finite
 from alexnet_jax.optimizer import create_optimizer
 from alexnet_jax.parallel import processes
 from alexnet_jax.parallel.mesh import create_mesh
+from alexnet_jax.predict_step import create_predict_step
 from alexnet_jax.preemption import StopSignals
 from alexnet_jax.reporter import Reporter
 from alexnet_jax.state import abstract_train_state

@@ -14,10 +14,11 @@ from alexnet_jax.data.augmentation import center_view, ten_views
 from alexnet_jax.data.datasets import open_dataset
 from alexnet_jax.errors import UserError
 from alexnet_jax.evaluate import parse_weights
-from alexnet_jax.evaluation import create_predict_step, evaluate
+from alexnet_jax.evaluation import evaluate
 from alexnet_jax.objective import cross_entropy, top_k_error
 from alexnet_jax.optimizer import create_optimizer
 from alexnet_jax.parallel.mesh import create_mesh
+from alexnet_jax.predict_step import create_predict_step
 from alexnet_jax.state import create_model, create_train_state
 
 
