@@ -19,6 +19,7 @@ import yaml
 
 from alexnet_jax.config import Config, to_dict
 from alexnet_jax.errors import EXIT_LOST_PROCESS, EXIT_PREEMPTED, EXIT_USER_ERROR, UserError
+from alexnet_jax.parallel import processes
 from alexnet_jax.parallel.launcher import find_place
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -247,7 +248,45 @@ def test_a_killed_coordinator_is_named(checkout: Path, config_file: Path, tmp_pa
     assert "Traceback" not in errors
 
 
+MEMBER = """
+import json, os, signal, sys, threading
+from alexnet_jax.parallel import watch
+
+watch.BEAT, watch.SILENCE = 0.1, 1.0
+names = ["process 0", "process 1"]
+if len(sys.argv) == 1:
+    meeting = watch.Meeting()
+    print(json.dumps(meeting.offer), flush=True)
+    watch.Watch(names[0], meeting.members(names), is_process_0=True)
+    threading.Event().wait()
+else:
+    watch.Watch(names[1], [watch.reach(json.loads(sys.argv[1]), names, 1)], is_process_0=False)
+    os.kill(os.getpid(), signal.SIGSTOP)
+"""
+
+
+def test_a_process_that_falls_silent_is_named() -> None:
+    """As when its machine loses power: no connection is closed."""
+    first = start(sys.executable, "-c", MEMBER)
+    silent = start(sys.executable, "-c", MEMBER, first.stdout.readline().strip())
+    try:
+        ((status, _, errors),) = finish(first)
+    finally:
+        silent.kill()
+        silent.communicate()
+    assert status == EXIT_LOST_PROCESS
+    assert re.fullmatch(r"error: process 1 was not heard of for 1 s: its machine or the network is down; .*\n", errors)
+
+
 # What is refused.
+
+
+def test_a_device_that_adds_wrongly_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    processes.check_all_reduce()
+    psum = jax.lax.psum
+    monkeypatch.setattr(jax.lax, "psum", lambda numbers, axis: 2 * psum(numbers, axis))
+    with pytest.raises(UserError, match=r"got 72 for the sum of 1 to 8 over all devices, which is 36"):
+        processes.check_all_reduce()
 
 
 def by_hand(config: Path, workdir: Path, port: int, *flags: list[str], count: int = 2) -> list[subprocess.Popen]:
@@ -265,6 +304,14 @@ def test_processes_that_disagree_are_refused(config_file: Path, tmp_path: Path) 
         assert "and 2 in process 1" in errors
         assert errors.count("error: ") == 1
     assert not (tmp_path / "w").exists()
+
+
+def test_a_workdir_that_is_not_shared_is_refused(config_file: Path, tmp_path: Path) -> None:
+    """A folder of the same name on another machine, say."""
+    group = by_hand(config_file, tmp_path / "w", free_port(), [], [f"--workdir={tmp_path / 'other'}"])
+    for status, _, errors in finish(*group):
+        assert status == EXIT_USER_ERROR, errors
+        assert re.search(r"of process 1 is not that of process 0, where \d+ on \S+ holds the lock; put it on a", errors)
 
 
 def test_the_mistake_of_one_process_ends_all(config_file: Path, tmp_path: Path) -> None:
