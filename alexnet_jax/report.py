@@ -3,11 +3,12 @@
     python -m alexnet_jax.report --workdir=DIR [--step=N] [--data_dir=DIR] [--output=DIR] [--max_images=10000]
 
 Learning curves, conv1's kernels by tower (figure 3), predictions and nearest neighbors (figure 4), and which classes
-are taken for which. The page is `DIR/report/index.html` and needs no other file. A run in progress can be reported on;
-what needs a checkpoint or a data set that is not there says so in one sentence. Beside a training that fills a GPU,
-`JAX_PLATFORMS=cpu` keeps the report off it.
+are taken for which. The page is `DIR/report/index.html` and needs no other file; `report.json` has its numbers. A run
+in progress can be reported on; what needs a checkpoint or a data set that is not there says so in one sentence. Beside
+a training that fills a GPU, `JAX_PLATFORMS=cpu` keeps the report off it.
 """
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -37,7 +38,9 @@ def main(arguments: Sequence[str]) -> None:
 
     contents = collect(folder, _STEP.value, _DATA_DIR.value, _MAX_IMAGES.value)
     figures = {f"{section.name}.png": section.figure for section in contents.sections if section.figure is not None}
-    write(output, {**figures, "index.html": page(*contents).encode()})
+    numbers = {section.name: section.numbers for section in contents.sections if section.numbers}
+    for_programs = json.dumps({**contents.facts, **numbers}, indent=1) + "\n"
+    write(output, {**figures, "report.json": for_programs.encode(), "index.html": page(*contents).encode()})
     for section in contents.sections:
         print(f"{section.title + ':':<32}{' '.join(section.text)}")
     print(output / "index.html")

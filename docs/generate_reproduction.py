@@ -36,8 +36,10 @@ def claims() -> str:
     """A row for each claim: what was published, and what came out here."""
     rows = []
     for experiment in EXPERIMENTS:
-        trainings = ", ".join(f"`{name}`" for name in experiment.trainings)
+        trainings = ", ".join(f"`{name}`" for name in experiment.trainings) or "-"
         ours = experiment.measure(LOGS) or "-"
+        for log in sorted((LOGS / experiment.name).glob("*.json*")):
+            ours += f", [log](../experiments/logs/{experiment.name}/{log.name})"
         rows.append(
             (f"`{experiment.name}`", experiment.claim, experiment.source, experiment.published, ours, trainings)
         )

@@ -1,4 +1,5 @@
-"""What the kept logs say: `LOGS/NAME/SEED/metrics.jsonl` for trainings, `LOGS/NAME/ensemble.jsonl` for ensembles.
+"""What the kept logs say: `LOGS/TRAINING/SEED/metrics.jsonl`, and for what is measured on trained nets
+`LOGS/EXPERIMENT/ensemble.jsonl` or `LOGS/EXPERIMENT/report.json`.
 
 Every number of `docs/reproduction.md` that is ours is read from here.
 """
@@ -14,6 +15,7 @@ from alexnet_jax.metrics import read_records
 
 LOGS = Path(__file__).with_name("logs")
 ENSEMBLE = "ensemble.jsonl"  # what `evaluate --json` printed
+REPORT = "report.json"  # what `report` wrote
 
 Measure = Callable[[Path], str | None]
 
@@ -102,6 +104,19 @@ def ensemble_error(name: str) -> Measure:
             return None
         record = json.loads(path.read_text().splitlines()[-1])
         return in_words([Errors(record["top1_error"], record["top5_error"])])
+
+    return measure
+
+
+def colors_of_towers(name: str) -> Measure:
+    """The share of the energy of each tower's first kernels that lies off the gray axis (`reporting/filters.py`)."""
+
+    def measure(logs: Path) -> str | None:
+        path = logs / name / REPORT
+        if not path.exists():
+            return None
+        shares = json.loads(path.read_text())["filters"]["color_of_all_energy"]
+        return f"color {' and '.join(f'{share:.2f}' for share in shares)}"
 
     return measure
 

@@ -5,7 +5,7 @@ at the end of `layers/layer-params-*.cfg` are the author's notes on each run, na
 cuda-convnet (2011), `example-layers/`. Errors are in percent, top-1 / top-5.
 """
 
-from experiments.logs import difference, ensemble_error, error_of, gain_of_views, speed_up
+from experiments.logs import colors_of_towers, difference, ensemble_error, error_of, gain_of_views, speed_up
 from experiments.registry import Experiment, Machine, Published, Reproduced, Training, by_hand
 
 EXAMPLES = {  # training images
@@ -296,6 +296,27 @@ EXPERIMENTS = (
         "+2",
         ("cifar_11pct", "cifar_13pct"),
         difference("cifar_11pct", "cifar_13pct", 10),
+    ),
+    Experiment(
+        "figure_3_bvlc",
+        "The first kernels become color-agnostic in one tower and color-specific in the other: in BVLC's AlexNet.",
+        "[PAPER] section 6.1, figure 3",
+        "no number",
+        (),
+        colors_of_towers("figure_3_bvlc"),
+        (
+            "python -m alexnet_jax.convert --source=bvlc_alexnet.caffemodel --format=caffe --workdir=runs/bvlc_alexnet",
+            "python -m alexnet_jax.report --workdir=runs/bvlc_alexnet",
+        ),
+    ),
+    Experiment(
+        "figure_3_imagenette",
+        "The same in a net trained on Imagenette.",
+        "[PAPER] section 6.1, figure 3",
+        "no number",
+        ("imagenette",),
+        colors_of_towers("figure_3_imagenette"),
+        ("python -m alexnet_jax.report --workdir=runs/imagenette/0",),
     ),
     Experiment(
         "imagenette_views",

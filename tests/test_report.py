@@ -157,7 +157,12 @@ def test_the_command_writes_page_and_figures_or_one_sentence(trained: Path, tmp_
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[-1] == str(tmp_path / "out" / "index.html")
     figures = {f"{name}.png" for name in ("curves", "filters", "predictions", "neighbors", "confusion")}
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"index.html", *figures}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"index.html", "report.json", *figures}
+    numbers = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert numbers["confusion"]["images"] == 100
+    colors = numbers["filters"]["color_of_all_energy"]
+    assert len(colors) == 2
+    assert all(0 < color < 1 for color in colors)
     result = report("--workdir", str(tmp_path / "out"))
     assert (result.returncode, result.stderr.count("\n")) == (2, 1)
     assert "holds no run" in result.stderr

@@ -37,7 +37,8 @@ def confusion_section(labels: np.ndarray, guesses: np.ndarray, class_names: Sequ
         else:
             text.append(f"{len(counts)} classes are too many for a matrix: these are the {len(worst)} worst.")
             figure = _draw_worst(worst, class_names)
-        return Section(TITLE, text, "confusion", png(figure), _table(worst, class_names))
+        numbers = {"top1_error": float(error), "images": len(labels)}
+        return Section(TITLE, text, "confusion", png(figure), _table(worst, class_names), numbers)
 
 
 def confusion_matrix(labels: np.ndarray, guesses: np.ndarray, num_classes: int) -> np.ndarray:

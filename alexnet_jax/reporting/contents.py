@@ -49,7 +49,7 @@ def collect(folder: Path, step: int | None, data_dir: str | None, max_images: in
     facts = {
         "Net": f"{config.model.variant}, {config.model.num_classes} classes",
         "Data": f"{config.data.name}: {config.data.train_split}, {config.data.eval_split}",
-        "Training": f"{config.num_epochs:g} epochs, batches of {config.batch_size}, seed {config.seed}",
+        "Schedule": f"{config.num_epochs:g} epochs, batches of {config.batch_size}, seed {config.seed}",
     }
     sections = [curves.curves_section(read_records(folder))]
     try:

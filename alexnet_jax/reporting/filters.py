@@ -24,8 +24,12 @@ def filters_section(kernels: np.ndarray, towers: int) -> Section:
         f"{_UNTRAINED:.2f}.",
         " ".join(f"{_title(number, towers)}: {colors_in_words(tower)}." for number, tower in enumerate(per_tower)),
     ]
+    numbers = {
+        "color_of_all_energy": [color_share_of_all(tower) for tower in per_tower],
+        "color_in_the_mean": [float(color_shares(tower).mean()) for tower in per_tower],
+    }
     with style():
-        return Section(TITLE, text, "filters", png(_draw(per_tower)))
+        return Section(TITLE, text, "filters", png(_draw(per_tower)), numbers=numbers)
 
 
 def color_shares(kernels: np.ndarray) -> np.ndarray:

@@ -43,4 +43,4 @@ def neighbors_section(
                 name = in_figure(class_names[neighbor_labels[row, column]], 14)
                 same = neighbor_labels[row, column] == query_labels[row]
                 cell.set_title(f"{name}  {distances[row, column]:.3g}", fontsize=7, color="black" if same else GRAY)
-        return Section(TITLE, text, "neighbors", png(figure))
+        return Section(TITLE, text, "neighbors", png(figure), numbers={"share_of_same_class": float(agree)})

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import matplotlib
@@ -36,6 +36,7 @@ class Section:
     """One part of the page.
 
     title: its heading. text: paragraphs. figure: a PNG, kept as `name`.png and shown on the page. table: shown last.
+    numbers: what the text says, for programs.
     """
 
     title: str
@@ -43,6 +44,7 @@ class Section:
     name: str = ""
     figure: bytes | None = None
     table: Table | None = None
+    numbers: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @contextlib.contextmanager
