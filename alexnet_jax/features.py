@@ -23,6 +23,7 @@ from alexnet_jax.errors import UserError
 if TYPE_CHECKING:
     import numpy as np
 
+    from alexnet_jax.data.sources import JpegSource
     from alexnet_jax.restored import RestoredNet
 
 _WORKDIR = cli.define_workdir_flag("the folder of a trained net")
@@ -84,11 +85,14 @@ def main(arguments: Sequence[str]) -> None:
                 raise UserError("\n".join(broken))
             nearest = Nearest(np.concatenate([features_of(batch.images) for batch in queries]), _COUNT.value)
             takers.append(lambda features, names, labels: nearest.see(features, names))
-        rows = (
-            _of_split(net, batch_size) if _SPLIT.value else _of_files(net, find_images(arguments), batch_size, broken)
-        )
+        if _SPLIT.value:
+            source = _open_split(net)
+            total, rows = len(source), _of_split(source, batch_size)
+        else:
+            files = find_images(arguments)
+            total, rows = len(files), _of_files(net, files, batch_size, broken)
         count = 0
-        for images, names, labels in rows:
+        for images, names, labels in inference.with_progress(rows, total, lambda batch: len(batch.images)):
             features = features_of(images)
             for take in takers:
                 take(features, names, labels)
@@ -111,25 +115,30 @@ def _of_files(net: "RestoredNet", files: Sequence[Path], batch_size: int, broken
         yield Rows(images, [str(names.popleft()) for _ in images], None)
 
 
-def _of_split(net: "RestoredNet", batch_size: int) -> Iterator[Rows]:
-    """The images of a split in order, named "SPLIT/NUMBER". UserError if they are not of the net's size."""
+def _open_split(net: "RestoredNet") -> "JpegSource":
+    """The images of --split. UserError if they are not of the size that the net was trained on."""
     from alexnet_jax.data.datasets import open_dataset
-    from alexnet_jax.data.pipeline import consecutive_batches
 
-    data, split = net.config.data, _SPLIT.value
-    assert split is not None
+    data = net.config.data
     data.name, data.dir = _DATASET.value or data.name, _DATA_DIR.value or data.dir
-    data.train_split = data.eval_split = split
+    data.train_split = data.eval_split = cli.required(_SPLIT)
     dataset = open_dataset(data)
     if dataset.image_size != net.facts.statistics.image_size:
         raise UserError(
             f"the images of {data.name!r} in {data.dir} have {dataset.image_size} pixels a side, those that --workdir="
             f"{net.folder} was trained on {net.facts.statistics.image_size}; prepare the set with that --size."
         )
-    source, start = dataset.evaluation, 0
-    for batch in consecutive_batches(source, 0, len(source), batch_size=batch_size, read_threads=data.read_threads):
+    return dataset.evaluation
+
+
+def _of_split(source: "JpegSource", batch_size: int) -> Iterator[Rows]:
+    """All images in order, named "SPLIT/NUMBER"."""
+    from alexnet_jax.data.pipeline import consecutive_batches
+
+    start = 0
+    for batch in consecutive_batches(source, 0, len(source), batch_size=batch_size, read_threads=-1):
         count = len(batch["label"])
-        yield Rows(batch["image"], [f"{split}/{start + row}" for row in range(count)], batch["label"])
+        yield Rows(batch["image"], [f"{source.split}/{start + row}" for row in range(count)], batch["label"])
         start += count
 
 

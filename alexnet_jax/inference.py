@@ -3,16 +3,20 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from alexnet_jax.data.image_files import in_a_sentence, load_images
+from alexnet_jax.data.preparation.progress import Progress
 from alexnet_jax.errors import UserError
 from alexnet_jax.parallel.mesh import feed
 from alexnet_jax.predict_step import create_predict_step, mean_of_probabilities
 from alexnet_jax.restored import RestoredNet
+
+T = TypeVar("T")
 
 BATCH_SIZES = (1, 8, 64)  # compiling takes longer than computing what pads a batch to the next of these
 
@@ -47,6 +51,19 @@ def readable(files: Sequence[Path], net: RestoredNet, names: deque[Path], broken
             yield pixels
         else:
             broken.append(in_a_sentence(path, pixels))
+
+
+def with_progress(batches: Iterable[T], num_images: int, size: Callable[[T], int]) -> Iterator[T]:
+    """The batches, and on stderr, from the second on, how far they are; `size` tells how many images one has."""
+    progress = Progress(num_images, of=f"{num_images:,}")
+    done = 0
+    try:
+        for batch in batches:
+            yield batch
+            done += size(batch)
+            progress.images(size(batch), done, skipped=False)
+    finally:
+        progress.close()
 
 
 def run(program: Callable[[jax.Array], jax.Array], mesh: Mesh, images: np.ndarray, batch_size: int) -> np.ndarray:

@@ -7,6 +7,7 @@ predicted, and the exit status is 2.
 """
 
 import json
+import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -65,7 +66,10 @@ def predict_files(
     predict = inference.create_ensemble(nets, views)
     batch_size = inference.batch_size_for(len(files), mesh)
     names: deque[Path] = deque()  # of the images that are on their way through the net
-    for images in inference.in_batches(inference.readable(files, nets[0], names, broken), batch_size):
+    batches = inference.in_batches(inference.readable(files, nets[0], names, broken), batch_size)
+    if not sys.stdout.isatty():  # there what is told shows how far it is
+        batches = inference.with_progress(batches, len(files), len)
+    for images in batches:
         for log_probabilities in inference.run(predict, mesh, images, batch_size):
             best = np.argsort(-log_probabilities, kind="stable")[:top]
             classes = [

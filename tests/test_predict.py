@@ -268,3 +268,12 @@ def test_people_read_names_and_programs_labels() -> None:
     assert as_text({"image": "a.jpg", "predictions": predictions}) == "a.jpg\n   50.00%  tench  (n01440764)"
     predictions = [{"class": "7", "label": "7", "probability": 1.0}]
     assert as_text({"image": "a.jpg", "predictions": predictions}) == "a.jpg\n  100.00%  7"
+
+
+def test_long_work_says_how_far_it_is(capsys) -> None:
+    """On stderr, from the second batch on; what has one batch stays silent."""
+    batches = [list(range(64)), list(range(36))]
+    assert list(inference.with_progress(batches, 100, len)) == batches
+    assert capsys.readouterr().err.startswith("100 images, 100.0% of 100, ")
+    assert list(inference.with_progress(batches[:1], 64, len)) == batches[:1]
+    assert capsys.readouterr().err == ""

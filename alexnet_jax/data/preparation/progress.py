@@ -1,4 +1,4 @@
-"""What a long preparation says of itself: how far it is, how fast, how long it will take."""
+"""What long work on images says of itself: how far it is, how fast, how long it will take."""
 
 import sys
 import time
@@ -8,9 +8,10 @@ from typing import TextIO
 class Progress:
     """One line, rewritten in place on a terminal; in a log, a new line every half minute."""
 
-    def __init__(self, num_bytes: int, stream: TextIO | None = None):
-        """`num_bytes`: of the source, which the time left is estimated by."""
+    def __init__(self, num_bytes: int, stream: TextIO | None = None, of: str | None = None):
+        """`num_bytes`: of the source, which the time left is estimated by. `of`: what else that number counts."""
         self._num_bytes = num_bytes
+        self._of = of or _in_bytes(num_bytes)
         self._stream = stream or sys.stderr
         self._interval = 0.5 if self._stream.isatty() else 30.0
         self._num_images = 0
@@ -31,8 +32,7 @@ class Progress:
         left = seconds * (self._num_bytes - position) / max(position - first_byte, 1)
         share = min(position / max(self._num_bytes, 1), 1.0)
         self._say(
-            f"{self._num_images:,} images, {share:.1%} of {_in_bytes(self._num_bytes)}, {speed:,.0f} images/s, "
-            f"{in_time(left)} left"
+            f"{self._num_images:,} images, {share:.1%} of {self._of}, {speed:,.0f} images/s, {in_time(left)} left"
         )
 
     def shards(self, split: str, number: int, num_shards: int) -> None:
