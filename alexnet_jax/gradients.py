@@ -25,6 +25,7 @@ from alexnet_jax.randomness import Purpose, example_keys
 from alexnet_jax.state import create_halves, create_model, hybrid_workers, state_specs
 
 Tree = Any  # {"conv1": {"kernel", "bias"}, ...}
+METRICS = ("loss", "top1_error", "top5_error")
 
 
 def create_gradients(config: Config, mesh: Mesh, num_steps: int) -> Callable:
@@ -35,7 +36,6 @@ def create_gradients(config: Config, mesh: Mesh, num_steps: int) -> Callable:
       split as their velocity is; `metrics` holds the batch's mean "loss", "top1_error" and "top5_error" (percent).
     """
     parts, workers = mesh.shape[DATA_AXIS], hybrid_workers(config, mesh)
-    images_here = config.batch_size // parts
     noise_ends = first_step(config.data.color_noise_until, num_steps)
     specs = state_specs(config, mesh)
     velocity_specs = {n: spec for n, spec in specs.opt_state.velocity.items() if n not in config.optimizer.frozen}
@@ -51,7 +51,6 @@ def create_gradients(config: Config, mesh: Mesh, num_steps: int) -> Callable:
         trained = {
             name: _vary(params[name], (DATA_AXIS,)) if needs_sum(name) else params[name] for name in velocity_specs
         }
-        first = lax.axis_index(DATA_AXIS) * images_here if parts > 1 else 0
 
         def of_micro_batch(examples: dict[str, jax.Array]) -> tuple[jax.Array, Tree]:
             positions = step * config.batch_size + examples["row"]
@@ -68,15 +67,6 @@ def create_gradients(config: Config, mesh: Mesh, num_steps: int) -> Callable:
             )
             return shares_of(frozen, trained, views, step, examples)
 
-        micro_batches = {
-            name: rows.reshape(config.gradient_accumulation, -1, *rows.shape[1:])
-            for name, rows in {**batch, "row": first + jnp.arange(images_here)}.items()
-        }
-        if workers > 1:  # the fully connected layers see the images of all workers
-            rows = np.arange(config.batch_size).reshape(workers, images_here)
-            labels = lax.all_gather(batch["label"], DATA_AXIS, to="invarying")
-            micro_batches |= {"joint_row": _joint(config, jnp.asarray(rows)), "joint_label": _joint(config, labels)}
-
         like = jnp.zeros(len(METRICS)), trained
         axes = (
             (DATA_AXIS,) if parts > 1 and workers == 1 else (),
@@ -85,6 +75,7 @@ def create_gradients(config: Config, mesh: Mesh, num_steps: int) -> Callable:
                 for name in trained
             },
         )
+        micro_batches = _in_micro_batches(config, batch, parts, joint=workers > 1)
         sums, gradients = _sum_over(of_micro_batch, micro_batches, like, axes)
         gradients = {
             name: {leaf: _add_up(g, velocity_specs[name][leaf]) for leaf, g in of_layer.items()}
@@ -99,9 +90,6 @@ def create_gradients(config: Config, mesh: Mesh, num_steps: int) -> Callable:
     return jax.shard_map(
         on_device, mesh=mesh, in_specs=(specs.params, P(), batch_spec, P()), out_specs=(velocity_specs, P())
     )
-
-
-METRICS = ("loss", "top1_error", "top5_error")
 
 
 def _sums(scores: jax.Array, labels: jax.Array) -> jax.Array:
@@ -156,11 +144,23 @@ def _hybrid(config: Config, workers: int) -> Callable:
     return shares
 
 
-def _joint(config: Config, of_workers: jax.Array) -> jax.Array:
-    """[workers, images] -> [micro-batches, images of all workers in each]."""
-    workers = len(of_workers)
-    split = of_workers.reshape(workers, config.gradient_accumulation, -1)
-    return split.swapaxes(0, 1).reshape(config.gradient_accumulation, -1)
+def _in_micro_batches(config: Config, batch: dict[str, jax.Array], parts: int, joint: bool) -> dict[str, jax.Array]:
+    """The examples here with their rows in the batch, [micro-batches, images, ...].
+
+    With `joint`, "joint_row" and "joint_label" are those of all devices' images in each micro-batch.
+    """
+    here, k = config.batch_size // parts, config.gradient_accumulation
+    first = lax.axis_index(DATA_AXIS) * here if parts > 1 else 0
+    examples = {**batch, "row": first + jnp.arange(here)}
+    split = {name: rows.reshape(k, here // k, *rows.shape[1:]) for name, rows in examples.items()}
+    if joint:
+        labels = lax.all_gather(batch["label"], DATA_AXIS, to="invarying")
+        of_all = {"joint_row": jnp.arange(config.batch_size), "joint_label": labels}
+        split |= {
+            name: rows.reshape(parts, k, here // k).swapaxes(0, 1).reshape(k, parts * here // k)
+            for name, rows in of_all.items()
+        }
+    return split
 
 
 def _sum_over(function: Callable, micro_batches: Any, like: Any, axes: Any) -> Any:
