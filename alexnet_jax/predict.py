@@ -2,7 +2,7 @@
 
     python -m alexnet_jax.predict --workdir=DIR[,DIR2,...] [--views=1|10] [--top=5] [--json] IMAGE|FOLDER ...
 
-Images may have any size, colors and format; see docs/predict.md. One that can't be read is named, the others are
+Images may have any size, colors and format; see docs/use.md. One that can't be read is named, the others are
 predicted, and the exit status is 2.
 """
 

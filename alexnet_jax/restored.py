@@ -14,6 +14,7 @@ from alexnet_jax.checkpoint import Checkpoints
 from alexnet_jax.config import Config, MeshConfig
 from alexnet_jax.data.facts import DataFacts, load_facts
 from alexnet_jax.errors import UserError
+from alexnet_jax.model.ablations import build_net
 from alexnet_jax.optimizer import create_optimizer
 from alexnet_jax.parallel.mesh import create_mesh, devices
 from alexnet_jax.predict_step import Predictor
@@ -53,6 +54,8 @@ def restore(folder: Path, step: int | None = None, tower: int = 1) -> RestoredNe
       UserError: the folder holds no run or no such checkpoint, or the net can't be laid out like that.
     """
     config = workdir.read_config(folder)
+    if build_net(config.model).towers % tower:
+        raise UserError(f"--workdir={folder} holds {config.model.variant!r}, a net with one tower; leave --tower at 1.")
     config.mesh = MeshConfig(data=max(1, len(devices()) // tower), tower=tower)
     facts = load_facts(folder)
     runtime.use_compilation_cache()

@@ -78,20 +78,16 @@ def _check_same_net(config: Config, there: Config, source: Path) -> None:
     """UserError if a layer has another shape there, or works otherwise."""
     shapes, shapes_there = _kernel_shapes(config), _kernel_shapes(there)
     unequal = [name for name in {**shapes, **shapes_there} if shapes.get(name) != shapes_there.get(name)]
-    changed = {
-        f"config.{name}={here!r} (there: {value!r})"
-        for name, (here, value) in differences(config, there).items()
-        if (name.startswith("model.") and name not in _MAY_DIFFER) or name in ("data.mean", "data.std")
-    }
-    if not unequal and not changed:
+    changed = differences(config, there)
+    decisive = [name for name in changed if name.startswith("model.") and name not in _MAY_DIFFER]
+    decisive += [name for name in ("data.mean", "data.std") if name in changed]
+    if not unequal and not decisive:
         return
     layer = ""
     if unequal:
-        name = unequal[0]
+        name, decisive = unequal[0], decisive or ["model.image_size"]
         layer = f"{name} is {shapes_there.get(name, 'missing')} there and {shapes.get(name, 'missing')} here; "
-    fields = ", ".join(sorted(changed)) or f"config.model.image_size={config.model.image_size} (there: "
-    if not changed:
-        fields += f"{there.model.image_size})"
+    fields = ", ".join(f"config.{name}={changed[name][0]!r} (there: {changed[name][1]!r})" for name in decisive)
     raise UserError(f"config.init_from={source} holds another net: {layer}{fields}; set these as they are there.")
 
 

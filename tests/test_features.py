@@ -167,3 +167,11 @@ MISTAKES = {
 def test_mistakes_end_in_one_sentence(mistake: str, net) -> None:
     arguments, sentence = MISTAKES[mistake]
     assert_refused(run("features", f"--workdir={net.folder}", *arguments), sentence)
+
+
+def test_one_tower_is_not_spread_over_two_devices(trained_folder, tmp_path: Path) -> None:
+    config = json.loads((trained_folder / "config.json").read_text())
+    config["model"]["variant"] = "merged"
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="'merged', a net with one tower; leave --tower at 1"):
+        restore(tmp_path, tower=2)
