@@ -7,7 +7,7 @@ Every number of `docs/reproduction.md` that is ours is read from here.
 import json
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,17 +43,34 @@ def final_errors(logs: Path, training: str, views: int) -> list[Errors]:
     return found
 
 
-def epochs_to(records: Sequence[dict[str, Any]], error: float) -> float:
-    """The first epoch over which the mean training error is at most `error` percent; infinity if none is.
+def training_errors(records: Iterable[Mapping[str, Any]]) -> list[tuple[int, float]]:
+    """The mean training error (percent) over each whole epoch: (1, 63.2), (2, 51.7), ...
 
-    Of the training records, which hold the errors of single batches, those of each whole epoch are averaged.
+    The records hold the errors of single batches. An epoch with at most half as many of them as the others, such as
+    what is left of one at the end, is not counted.
     """
     by_epoch: dict[int, list[float]] = {}
     for record in records:
         if record["split"] == "train" and record["top1_error"] is not None:
             by_epoch.setdefault(math.ceil(record["epoch"]), []).append(record["top1_error"])
-    reached = [epoch for epoch, errors in sorted(by_epoch.items()) if statistics.fmean(errors) <= error]
-    return float(reached[0]) if reached else math.inf
+    most = max(map(len, by_epoch.values()), default=0)
+    whole = {epoch: errors for epoch, errors in by_epoch.items() if 2 * len(errors) > most}
+    return [(epoch, statistics.fmean(errors)) for epoch, errors in sorted(whole.items())]
+
+
+def epochs_to(errors: Sequence[tuple[int, float]], error: float) -> float:
+    """After how many epochs the training error comes down to this; infinity if it never does.
+
+    Between the means of two epochs (`training_errors`), each taken for its end, it falls along a line.
+    """
+    before: tuple[int, float] | None = None
+    for epoch, mean in errors:
+        if mean <= error:
+            if before is None:
+                return float(epoch)
+            return epoch - (epoch - before[0]) * (error - mean) / (before[1] - mean)
+        before = epoch, mean
+    return math.inf
 
 
 def error_of(training: str, views: int) -> Measure:
@@ -127,7 +144,7 @@ def speed_up(reference: str, changed: str, error: float) -> Measure:
     def measure(logs: Path) -> str | None:
         means = []
         for training in (reference, changed):
-            epochs = [epochs_to(list(read_records(run)), error) for run in runs_of(logs, training)]
+            epochs = [epochs_to(training_errors(read_records(run)), error) for run in runs_of(logs, training)]
             if not epochs:
                 return None
             means.append(statistics.fmean(epochs))

@@ -24,7 +24,7 @@ from alexnet_jax.state import create_train_state
 from alexnet_jax.train_step import create_train_step
 from alexnet_jax.workdir import MAY_CHANGE, read_config
 from docs.generate_reproduction import DOCUMENT, with_new_tables
-from experiments import logs
+from experiments import figure_1, logs
 from experiments.__main__ import how
 from experiments.paper import EXPERIMENTS, MACHINES, REPRODUCED, TRAININGS
 from experiments.registry import Training
@@ -186,17 +186,29 @@ def test_the_last_evaluation_of_each_seed_counts(tmp_path: Path) -> None:
     assert logs.colors_of_towers("five")(tmp_path) == "color 0.79 and 0.09"
 
 
-def test_epochs_to_an_error_are_counted_on_whole_epochs(tmp_path: Path) -> None:
-    def training(errors: list[tuple[float, float]]) -> list[dict]:
-        return [{"step": i, "epoch": epoch, "split": "train", "top1_error": e} for i, (epoch, e) in enumerate(errors)]
+def training_lines(errors: list[tuple[float, float]]) -> list[dict]:
+    return [{"step": i, "epoch": epoch, "split": "train", "top1_error": e} for i, (epoch, e) in enumerate(errors)]
 
-    fast = training([(0.5, 80.0), (1.0, 20.0), (1.5, 24.0), (2.0, 25.0), (2.5, 1.0)])
-    assert logs.epochs_to(fast, 25.0) == 2.0  # the first epoch's mean is 50 %, however good its last batch was
-    assert logs.epochs_to(fast, 0.5) == math.inf
-    write_log(tmp_path, "relu", 0, fast)
-    write_log(tmp_path, "tanh", 0, training([(float(epoch), 100.0 - 5.0 * epoch) for epoch in range(1, 20)]))
-    assert logs.speed_up("relu", "tanh", 25.0)(tmp_path) == "7.5 (2 and 15 epochs to 25 %)"
-    assert "not reached" in str(logs.speed_up("relu", "tanh", 2.0)(tmp_path))
+
+def test_epochs_to_an_error_are_counted_on_the_means_of_epochs(tmp_path: Path) -> None:
+    fast = training_lines([(0.5, 80.0), (1.0, 20.0), (1.5, 24.0), (2.0, 16.0), (2.5, 1.0), (3.0, 5.0), (3.01, 0.0)])
+    errors = logs.training_errors(fast)
+    # The first epoch's mean counts, however good its last batch was; the step past the last epoch does not.
+    assert errors == [(1, 50.0), (2, 20.0), (3, 3.0)]
+    assert logs.epochs_to(errors, 25.0) == pytest.approx(1 + 25 / 30)
+    assert logs.epochs_to(errors, 60.0) == 1.0
+    assert logs.epochs_to(errors, 0.5) == math.inf
+    assert logs.epochs_to([], 25.0) == math.inf
+
+    with pytest.raises(UserError, match="holds no log yet: run figure_1_relu"):
+        figure_1.figure(tmp_path)
+    write_log(tmp_path, "figure_1_relu", 0, fast)
+    slow = training_lines([(float(epoch), 100.0 - 5.0 * epoch) for epoch in range(1, 20)])
+    write_log(tmp_path, "figure_1_tanh", 0, slow)
+    measure = logs.speed_up("figure_1_relu", "figure_1_tanh", 25.0)
+    assert measure(tmp_path) == "8.2 (1.83 and 15 epochs to 25 %)"
+    assert "not reached" in str(logs.speed_up("figure_1_relu", "figure_1_tanh", 4.0)(tmp_path))
+    assert figure_1.figure(tmp_path) == figure_1.figure(tmp_path)
 
 
 def test_costs_follow_from_images_and_speed() -> None:
