@@ -123,9 +123,15 @@ def there_and_back(source: Source, form: str, suffix: str, folder: Path) -> tupl
 
 
 @pytest.mark.parametrize(
-    ("form", "suffix"), [("npz", ".npz"), ("torchvision", ".pth"), ("torchvision", ".safetensors")]
+    ("origin", "form", "suffix"),
+    [
+        ("torchvision", "npz", ".npz"),
+        ("torchvision", "torchvision", ".pth"),
+        ("torchvision", "torchvision", ".safetensors"),
+        ("npz", "torchvision", ".pth"),
+        ("npz", "npz", ".npz"),
+    ],
 )
-@pytest.mark.parametrize("origin", ["torchvision", "npz"])
 def test_torchvisions_net_comes_back_bit_for_bit(origin, form, suffix, labels, tmp_path):
     """Also: the state dict that goes out is the one that came in, for PyTorch."""
     net, path = torchvision_net((5, 16, 32, 21, 21), 32, CLASSES), tmp_path / "in.pth"

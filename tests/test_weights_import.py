@@ -83,23 +83,35 @@ def test_caffemodel_computes_what_caffe_does(variant, version, form, labels, tmp
     assert relative_errors(found, caffe_scores(weights, bgr, pool_first=variant == "caffenet"))[""] < 1e-5
 
 
+def test_caffemodel_by_the_command(labels, tmp_path):
+    """Without a word on its colors: Caffe's have blue first."""
+    weights, path = caffe_weights(), tmp_path / "a.caffemodel"
+    path.write_bytes(caffemodel(weights, version=1, form="shape"))
+    result = run(
+        "convert", f"--source={path}", "--format=caffe", f"--workdir={tmp_path / 'net'}", f"--labels={labels}",
+        "--config=configs/caffe.py", "--config.model.conv_width=0.0833", "--config.model.fc_width=0.0079",
+        "--config.model.image_size=99", f"--config.model.num_classes={CLASSES}",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    bgr = random_bgr(99)
+    assert relative_errors(scores(restore(tmp_path / "net"), to_rgb_last(bgr)), caffe_scores(weights, bgr))[""] < 1e-5
+
+
 def test_a_whole_caffemodel_needs_no_more_than_its_name(tmp_path):
-    """Full size, by the command: variant, mean, classes and recipe are known, and the scores are Caffe's."""
+    """Full size: variant, mean, classes and recipe are known, and the scores are Caffe's."""
     weights = caffe_weights((96, 256, 384, 384, 256), units=4096, classes=1000, maps=6)
     path = tmp_path / "bvlc_alexnet.caffemodel"
     path.write_bytes(caffemodel(weights, version=1, form="shape"))
-    result = run("convert", f"--source={path}", "--format=caffe", f"--workdir={tmp_path / 'net'}")
-    assert result.returncode == 0, result.stderr
-    assert "net:  caffe" in result.stdout
-    assert "122.68, 116.67, 104.01 (that of Caffe's mean image" in result.stdout
+    net = read_net(Source(path, "caffe", bgr=True))
     path.unlink()
-    net = restore(tmp_path / "net")
-    assert (net.config.model.variant, net.config.model.image_size, net.step) == ("caffe", 227, 0)
+    assert net.answers[0] == "net:  caffe"
+    assert "122.68, 116.67, 104.01 (that of Caffe's mean image" in net.answers[1]
+    assert (net.config.model.variant, net.config.model.image_size) == ("caffe", 227)
     assert net.facts.label_names == tuple(imagenet_classes())
     assert net.facts.class_names[:2] == ("tench", "goldfish")
     bgr = random_bgr(227, batch=1)
-    assert relative_errors(scores(net, to_rgb_last(bgr)), caffe_scores(weights, bgr))[""] < 1e-4
-    shutil.rmtree(tmp_path / "net")
+    found = jax.jit(create_model(net.config).apply)({"params": net.fitted.params}, to_rgb_last(bgr))
+    assert relative_errors(np.asarray(found), caffe_scores(weights, bgr))[""] < 1e-4
 
 
 @pytest.mark.parametrize("form", ["pth", "legacy.pth", "safetensors"])

@@ -79,8 +79,8 @@ def random_weights(shapes: dict, seed: int) -> dict:
     random = np.random.default_rng(seed)
     return {
         name: {
-            "weight": ((2 / np.prod(shape[1:])) ** 0.5 * random.standard_normal(shape)).astype(np.float32),
-            "bias": random.standard_normal(shape[0]).astype(np.float32),
+            "weight": np.float32((2 / np.prod(shape[1:])) ** 0.5) * random.standard_normal(shape, np.float32),
+            "bias": random.standard_normal(shape[0], np.float32),
         }
         for name, shape in shapes.items()
     }
