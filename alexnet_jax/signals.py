@@ -2,6 +2,7 @@
 
 import signal
 from types import FrameType
+from typing import Self
 
 
 class NotedSignals:
@@ -10,7 +11,7 @@ class NotedSignals:
     def __init__(self) -> None:
         self.number = 0
 
-    def __enter__(self) -> "NotedSignals":
+    def __enter__(self) -> Self:
         self._before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
         return self
 
