@@ -1,11 +1,14 @@
 """Twenty training steps of four nets, as one process of a group; `test_processes.py` starts it and compares.
 
 python tests/steps_of_processes.py NUM_PROCESSES PROCESS_ID PORT TOWERS OUTPUT.npz
+
+Numbers have 64 bits, for the reason that `test_layouts.py` gives.
 """
 
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
@@ -35,11 +38,12 @@ def parameters_after_training(variant: str, towers: int) -> dict[str, np.ndarray
     config.model.image_size = 67
     config.model.conv_width, config.model.fc_width = 0.0833, 0.0079
     config.data.flip, config.data.color_noise = True, "original"
-    config.optimizer.learning_rate = 0.001
+    config.precision = "float64"
+    config.optimizer.learning_rate = 0.0001
     config.mesh.tower = 1 if variant == "one_weird_trick" else towers
     mesh = create_mesh(config)
     optimizer = create_optimizer(config, STEPS)
-    state = create_train_state(config, optimizer, mesh)
+    state = jax.tree.map(in_double, create_train_state(config, optimizer, mesh))
     train_step = create_train_step(config, optimizer, mesh, STEPS)
     rows = local_rows(mesh, BATCH)
     random = np.random.default_rng(0)
@@ -52,8 +56,14 @@ def parameters_after_training(variant: str, towers: int) -> dict[str, np.ndarray
     return {f"{variant}{jax.tree_util.keystr(path)}": np.asarray(leaf) for path, leaf in named}
 
 
+def in_double(leaf: jax.Array) -> jax.Array:
+    """Parameters and velocity with 64 bits, where they lie; the step counts as it is."""
+    return leaf.astype(jnp.float64) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+
 def main(num_processes: str, process_id: str, port: str, towers: str, output: str) -> None:
     """Joins the group and trains; process 0 writes the parameters down."""
+    jax.config.update("jax_enable_x64", True)
     place = find_place({}, f"localhost:{port}", int(num_processes), int(process_id), timeout=240)
     with joined(place):
         found = {}
