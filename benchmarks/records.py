@@ -42,12 +42,13 @@ def write(benchmark: str, flags: argparse.Namespace, lines: list[dict[str, Any]]
       lines: the table: for each line the same columns, texts or numbers; numbers are kept to four digits.
       more: what else is worth keeping, JSON values.
     """
-    settings = {name: value for name, value in vars(flags).items() if name not in ("results", "commit")}
+    given = {name: value for name, value in vars(flags).items() if name not in ("results", "commit")}
+    settings = {name: without_path(value) if isinstance(value, str) else value for name, value in given.items()}
     row = {
         "benchmark": benchmark,
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "commit": flags.commit,
-        "command": shlex.join(["python", "-m", f"benchmarks.{benchmark}", *sys.argv[1:]]),
+        "command": shlex.join(["python", "-m", f"benchmarks.{benchmark}", *map(without_path, sys.argv[1:])]),
         "settings": settings,
         "versions": versions(),
         "hardware": hardware(),
@@ -59,6 +60,12 @@ def write(benchmark: str, flags: argparse.Namespace, lines: list[dict[str, Any]]
         file.write(json.dumps(row) + "\n")
     print(markdown(row["lines"]))
     return row
+
+
+def without_path(argument: str) -> str:
+    """An argument or a flag of the command line, with PATH for the name of a file or folder of this machine."""
+    flag, equals, value = argument.rpartition("=")
+    return f"{flag}{equals}PATH" if os.sep in value else argument
 
 
 def markdown(lines: Sequence[Mapping[str, Any]]) -> str:

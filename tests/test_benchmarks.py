@@ -197,3 +197,11 @@ def test_numbers_are_kept_to_four_digits() -> None:
         "text",
         7,
     ]
+
+
+@pytest.mark.parametrize(
+    ("argument", "kept"),
+    [("--batch=64", "--batch=64"), ("--photos=/home/me/photos", "--photos=PATH"), ("a/b", "PATH"), ("--x", "--x")],
+)
+def test_a_row_names_no_folder_of_this_machine(argument, kept):
+    assert records.without_path(argument) == kept
