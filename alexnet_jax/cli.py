@@ -1,6 +1,7 @@
 """What all commands share: reading flags, and ending a user's mistake with one sentence and an exit status."""
 
 import ast
+import math
 import os
 import re
 import signal
@@ -70,6 +71,21 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
 
     logging.set_verbosity(logging.WARNING)
     app.run(guarded, flags_parser=_parse_flags)
+
+
+def parse_weights(text: str, num_nets: int) -> tuple[float, ...]:
+    """The weights of an ensemble's nets; UserError unless each net has one, none is negative and not all are 0."""
+    try:
+        weights = tuple(map(float, text.split(",")))
+    except ValueError:
+        weights = ()
+    right = len(weights) == num_nets and all(math.isfinite(weight) and weight >= 0 for weight in weights)
+    if not right or not 0 < sum(weights) < math.inf:
+        raise UserError(
+            f"--weights={text} is not allowed with {num_nets} workdir{'s' if num_nets > 1 else ''}; give each one a "
+            f"number of at least 0, not all of them 0, for example --weights={','.join(['1'] * num_nets)}."
+        )
+    return weights
 
 
 def no_arguments(arguments: Sequence[str]) -> None:

@@ -8,7 +8,6 @@ Several processes share the images: docs/cluster.md.
 """
 
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -35,27 +34,12 @@ def main(arguments: Sequence[str]) -> None:
     """Checks the flags, and evaluates, in this process or together with others."""
     cli.no_arguments(arguments)
     folders = [Path(name).expanduser() for name in cli.required(_WORKDIR).split(",")]
-    weights = parse_weights(_WEIGHTS.value, len(folders)) if _WEIGHTS.value is not None else None
+    weights = cli.parse_weights(_WEIGHTS.value, len(folders)) if _WEIGHTS.value is not None else None
     place = _PROCESSES.place()
     from alexnet_jax.parallel.processes import joined
 
     with joined(place):
         evaluate_and_report(folders, weights)
-
-
-def parse_weights(text: str, num_nets: int) -> tuple[float, ...]:
-    """The weights of an ensemble's nets; UserError unless each net has one, none is negative and not all are 0."""
-    try:
-        weights = tuple(map(float, text.split(",")))
-    except ValueError:
-        weights = ()
-    right = len(weights) == num_nets and all(math.isfinite(weight) and weight >= 0 for weight in weights)
-    if not right or not 0 < sum(weights) < math.inf:
-        raise UserError(
-            f"--weights={text} is not allowed with {num_nets} workdir{'s' if num_nets > 1 else ''}; give each one a "
-            f"number of at least 0, not all of them 0, for example --weights={','.join(['1'] * num_nets)}."
-        )
-    return weights
 
 
 def evaluate_and_report(folders: Sequence[Path], weights: Sequence[float] | None) -> None:

@@ -1,9 +1,10 @@
 """Restored nets at work on images that come in any number: in batches of one size, so that one program serves all."""
 
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -95,3 +96,45 @@ def create_ensemble(nets: Sequence[RestoredNet], views: int) -> Callable[[jax.Ar
     if len(predictors) == 1:
         return predictors[0]
     return lambda images: mean_of_probabilities(jax.numpy.stack([predict(images) for predict in predictors]), axis=0)
+
+
+def predict_files(
+    nets: Sequence[RestoredNet], files: Sequence[Path], views: int, top: int, broken: list[str]
+) -> Iterator[dict[str, Any]]:
+    """Of each file that can be read: {"image", "predictions": [{"class", "label", "probability"}, ...]}.
+
+    Args:
+      nets: one, or those of an ensemble.
+      files: the images.
+      views: 1 or 10.
+      top: how many classes, most probable first.
+      broken: gets a sentence for each of the other files.
+    """
+    facts, mesh = nets[0].facts, nets[0].mesh
+    predict = create_ensemble(nets, views)
+    batch_size = batch_size_for(len(files), mesh)
+    names: deque[Path] = deque()  # of the images that are on their way through the net
+    batches = in_batches(readable(files, nets[0], names, broken), batch_size)
+    if not sys.stdout.isatty():  # there what is told shows how far it is
+        batches = with_progress(batches, len(files), len)
+    for images in batches:
+        for log_probabilities in run(predict, mesh, images, batch_size):
+            best = np.argsort(-log_probabilities, kind="stable")[:top]
+            classes = [
+                {
+                    "class": facts.class_names[number],
+                    "label": facts.label_names[number],
+                    "probability": float(np.exp(log_probabilities[number])),
+                }
+                for number in best
+            ]
+            yield {"image": str(names.popleft()), "predictions": classes}
+
+
+def as_text(prediction: dict[str, Any]) -> str:
+    """The lines for people."""
+    lines = [prediction["image"]]
+    for row in prediction["predictions"]:
+        label = "" if row["label"] == row["class"] else f"  ({row['label']})"
+        lines.append(f"  {row['probability']:7.2%}  {row['class']}{label}")
+    return "\n".join(lines)

@@ -9,14 +9,12 @@ a training that fills a GPU, `JAX_PLATFORMS=cpu` keeps the report off it.
 """
 
 import json
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
 
 from alexnet_jax import cli
-from alexnet_jax.errors import UserError
 
 _WORKDIR = cli.define_workdir_flag("the folder that training wrote to")
 _STEP = flags.DEFINE_integer("step", None, "the checkpoint; by default the latest", lower_bound=0)
@@ -34,7 +32,7 @@ def main(arguments: Sequence[str]) -> None:
     folder = Path(cli.required(_WORKDIR)).expanduser()
     output = Path(_OUTPUT.value).expanduser() if _OUTPUT.value else folder / "report"
     from alexnet_jax.reporting.contents import collect
-    from alexnet_jax.reporting.page import page
+    from alexnet_jax.reporting.page import page, write
 
     contents = collect(folder, _STEP.value, _DATA_DIR.value, _MAX_IMAGES.value)
     figures = {f"{section.name}.png": section.figure for section in contents.sections if section.figure is not None}
@@ -44,20 +42,6 @@ def main(arguments: Sequence[str]) -> None:
     for section in contents.sections:
         print(f"{section.title + ':':<32}{' '.join(section.text)}")
     print(output / "index.html")
-
-
-def write(output: Path, files: Mapping[str, bytes]) -> None:
-    """Writes files in order, each whole or not at all; UserError if the folder can't be written."""
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        for name, data in files.items():
-            new = output / f"{name}.tmp"
-            new.write_bytes(data)
-            os.replace(new, output / name)
-    except OSError as error:
-        raise UserError(
-            f"--output={output} can't be written ({error.strerror}); choose a folder that can, or free some space."
-        ) from error
 
 
 if __name__ == "__main__":

@@ -61,11 +61,11 @@ def train_and_evaluate(config: Config, folder: Path) -> None:
         SIGTERM or SIGINT came, and a checkpoint was saved.
     """
     runtime.use_compilation_cache()
+    startup.check_devices(config)
     processes.check_agreement(startup.program(config))
     dataset = transfer.with_statistics(open_dataset(config.data), config, folder)
     processes.check_agreement(startup.data_in_short(config, dataset))
     startup.check_data_fits(config, dataset)
-    startup.check_devices(config)
     mesh = create_mesh(config)
     processes.check_mesh_reaches_all(mesh)
     with workdir.opened_for_training(folder, config, dataset.facts), StopSignals() as stop:

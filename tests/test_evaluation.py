@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from alexnet_jax.cli import parse_weights
 from alexnet_jax.config import Config
 from alexnet_jax.data.augmentation import center_view, ten_views
 from alexnet_jax.data.datasets import open_dataset
 from alexnet_jax.errors import UserError
-from alexnet_jax.evaluate import parse_weights
 from alexnet_jax.evaluation import evaluate
 from alexnet_jax.objective import cross_entropy, top_k_error
 from alexnet_jax.optimizer import create_optimizer

@@ -17,7 +17,7 @@ from alexnet_jax.data.image_files import MIN_SIDE, find_images, load_image, load
 from alexnet_jax.data.preparation.images import BrokenImageError, decode, resize_and_crop
 from alexnet_jax.data.statistics import load_statistics
 from alexnet_jax.errors import EXIT_USER_ERROR, UserError
-from alexnet_jax.predict import as_text, predict_files
+from alexnet_jax.inference import as_text, predict_files
 from alexnet_jax.predict_step import create_predict_step
 from alexnet_jax.restored import restore
 

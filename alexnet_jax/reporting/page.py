@@ -1,9 +1,12 @@
 """The page: one HTML file that holds everything, its figures too."""
 
 import base64
+import os
 from collections.abc import Mapping, Sequence
 from html import escape
+from pathlib import Path
 
+from alexnet_jax.errors import UserError
 from alexnet_jax.reporting.section import Section, Table
 
 _STYLE = """
@@ -41,3 +44,17 @@ def _table(table: Table) -> str:
     header = "".join(f"<th>{escape(cell)}</th>" for cell in table.header)
     rows = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>\n" for row in table.rows)
     return f"<table><tr>{header}</tr>\n{rows}</table>\n"
+
+
+def write(output: Path, files: Mapping[str, bytes]) -> None:
+    """Writes files in order, each whole or not at all; UserError if the folder can't be written."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        for name, data in files.items():
+            new = output / f"{name}.tmp"
+            new.write_bytes(data)
+            os.replace(new, output / name)
+    except OSError as error:
+        raise UserError(
+            f"--output={output} can't be written ({error.strerror}); choose a folder that can, or free some space."
+        ) from error
