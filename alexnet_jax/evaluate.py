@@ -50,10 +50,12 @@ def evaluate_and_report(folders: Sequence[Path], weights: Sequence[float] | None
     from alexnet_jax.data.datasets import open_dataset
     from alexnet_jax.evaluation import evaluate
     from alexnet_jax.metrics import append_record, evaluation_line
+    from alexnet_jax.parallel.mesh import devices
     from alexnet_jax.parallel.processes import check_agreement
     from alexnet_jax.predict_step import create_predict_step
     from alexnet_jax.restored import restore
 
+    devices()  # or a sentence that says why there are none
     asked = (_WORKDIR, _WEIGHTS, _VIEWS, _SPLIT, _STEP, _BATCH_SIZE)
     check_agreement({f"--{flag.name}": flag.value for flag in asked})
     nets = [restore(folder, _STEP.value) for folder in folders]

@@ -292,10 +292,12 @@ def test_a_workdir_in_use_is_refused(trained, workdir: Path) -> None:
     assert_refused(result, rf"is in use by process {os.getpid()}")
 
 
-def test_jax_platforms_that_are_not_there(trained, tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", ["main", "evaluate"])
+def test_jax_platforms_that_are_not_there(trained, tmp_path: Path, command: str) -> None:
     environment = {**os.environ, "JAX_PLATFORMS": "cuda"}
+    arguments = [*trained[1], f"--workdir={tmp_path / 'w'}"] if command == "main" else [f"--workdir={trained[0]}"]
     result = subprocess.run(
-        [sys.executable, "-m", "alexnet_jax.main", *trained[1], f"--workdir={tmp_path / 'w'}"],
+        [sys.executable, "-m", f"alexnet_jax.{command}", *arguments],
         cwd=ROOT,
         env=environment,
         capture_output=True,

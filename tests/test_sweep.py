@@ -70,7 +70,7 @@ def test_names_tell_the_overrides_and_are_folders(tmp_path):
     ]
     planned = runs.plan(Config(), sweep, tmp_path)
     names = [run.name for run in planned]
-    assert names[:4] == ["learning_rate=0.01,seed=1", "drops=_0.3,0.6,_", "name=a_b", "base"]
+    assert names[:4] == ["learning_rate=0.01+seed=1", "drops=_0.3_0.6_", "name=a_b", "base"]
     assert len(names[4]) <= 120
     assert [run.folder.parent for run in planned] == [tmp_path] * 5
     assert planned[1].flags == ["--config.optimizer.drops=(0.3,0.6,)"]
@@ -80,7 +80,7 @@ def test_names_tell_the_overrides_and_are_folders(tmp_path):
 
 def test_fields_that_end_alike_keep_their_whole_names(tmp_path):
     planned = runs.plan(Config(), [{"batch_size": 64, "eval.batch_size": 128}], tmp_path)
-    assert planned[0].name == "batch_size=64,eval.batch_size=128"
+    assert planned[0].name == "batch_size=64+eval.batch_size=128"
 
 
 def test_all_faults_are_listed_before_the_first_run(tmp_path):

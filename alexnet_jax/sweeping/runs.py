@@ -142,13 +142,13 @@ def pick(planned: Sequence[Run], index: int | None) -> Sequence[Run]:
 
 
 def _name(overrides: Overrides, sweep: Sequence[Overrides]) -> str:
-    """A name that is a folder's too: `learning_rate=0.01,seed=0`; of fields with one last part, the whole names."""
+    """A name that is a folder's too: `learning_rate=0.01+seed=0`, whole names of fields that end alike."""
     last_parts = collections.Counter(field.rsplit(".", 1)[-1] for field in {f for run in sweep for f in run})
     parts = []
     for field, value in overrides.items():
         last = field.rsplit(".", 1)[-1]
         parts.append(f"{last if last_parts[last] == 1 else field}={_as_flag(value)}")
-    name = re.sub(r"[^\w.,=+-]+", "_", ",".join(parts)) or "base"
+    name = re.sub(r"[^\w.=+-]+", "_", "+".join(parts)) or "base"
     if len(name) <= _LONGEST_NAME:
         return name
     return f"{name[: _LONGEST_NAME - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
