@@ -61,20 +61,22 @@ while [ "$running" -gt 0 ]; do
         running=$((running - 1))
         this=0
         wait "${pids[i]}" || this=$?
-        if [ "$this" -ne 0 ] && [ "$status" -eq 0 ]; then
+        [ "$this" -ne 0 ] || continue
+        # Whoever is killed is named, even where the others, who stop for its sake, were seen to end first.
+        if [ "$this" -gt 128 ] && [ -z "$stopping" ]; then
+            echo "error: process $i of $count (pid ${pids[i]}) was ended by signal $((this - 128))." >&2
+            this=4 # as the processes that it leaves behind
+        elif [ "$this" -ne 75 ] && [ "$this" -ne 4 ] && [ "$status" -eq 0 ]; then
+            echo "error: process $i of $count (pid ${pids[i]}) ended with status $this." >&2
+        fi
+        if [ "$status" -eq 0 ]; then
             status=$this
             patience=60
-            if [ "$this" -gt 128 ]; then
-                echo "error: process $i of $count (pid ${pids[i]}) was ended by signal $((this - 128))." >&2
-                [ -n "$stopping" ] || status=4 # as the processes that it leaves behind
-            elif [ "$this" -ne 75 ]; then
-                echo "error: process $i of $count (pid ${pids[i]}) ended with status $this." >&2
-            fi
         fi
     done
     if [ -n "$patience" ]; then
         case $patience in
-            30) kill -TERM "${pids[@]}" 2>/dev/null || true ;;
+            30) pass_on ;;
             0) kill -KILL "${pids[@]}" 2>/dev/null || true ;;
         esac
         patience=$((patience - 1))
