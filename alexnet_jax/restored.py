@@ -16,7 +16,7 @@ from alexnet_jax.data.facts import DataFacts, load_facts
 from alexnet_jax.errors import UserError
 from alexnet_jax.model.ablations import build_net
 from alexnet_jax.optimizer import create_optimizer
-from alexnet_jax.parallel.mesh import create_mesh, devices
+from alexnet_jax.parallel.mesh import devices, mesh_of
 from alexnet_jax.predict_step import Predictor
 from alexnet_jax.state import abstract_train_state
 
@@ -59,10 +59,7 @@ def restore(folder: Path, step: int | None = None, tower: int = 1) -> RestoredNe
     config.mesh = MeshConfig(data=max(1, len(devices()) // tower), tower=tower)
     facts = load_facts(folder)
     runtime.use_compilation_cache()
-    any_batch = dataclasses.replace(config.eval, batch_size=config.mesh.data)  # the batches of training don't matter
-    mesh = create_mesh(
-        dataclasses.replace(config, batch_size=config.mesh.data, gradient_accumulation=1, eval=any_batch)
-    )
+    mesh = mesh_of(config.mesh.data, tower)  # whatever the batches of training were
     params, step = restore_params(folder, config, mesh, step)
     return RestoredNet(folder, config, facts, mesh, step, params)
 

@@ -32,18 +32,24 @@ def create_mesh(config: Config) -> Mesh:
     Raises:
       UserError: the devices do not suffice, or the batch does not divide into the parts.
     """
-    available = jax.device_count()
     data, tower = config.mesh.data, config.mesh.tower
     if data == -1:
-        data = max(1, available // tower)
+        data = max(1, jax.device_count() // tower)
+    mesh = mesh_of(data, tower)
+    if faults := layout_faults(config, data):
+        raise UserError("\n".join(faults))
+    return mesh
+
+
+def mesh_of(data: int, tower: int) -> Mesh:
+    """The mesh of this size, over the first devices there are; UserError if they do not suffice."""
+    available = jax.device_count()
     if data * tower > available:
         raise UserError(
             f"config.mesh.data={data} x config.mesh.tower={tower} needs {data * tower} devices, but there "
             f"{'is' if available == 1 else 'are'} {available} ({jax.devices()[0].platform}); make the mesh smaller"
             " or, to simulate devices on a CPU, set JAX_NUM_CPU_DEVICES."
         )
-    if faults := layout_faults(config, data):
-        raise UserError("\n".join(faults))
     devices = jax.devices()[: data * tower]
     return jax.make_mesh((data, tower), (DATA_AXIS, TOWER_AXIS), axis_types=(AxisType.Auto,) * 2, devices=devices)
 
