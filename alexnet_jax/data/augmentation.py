@@ -60,11 +60,16 @@ def subtract_mean(views: jax.Array, statistics: Statistics, mean: str) -> jax.Ar
     "image": the central s x s of the mean image, wherever the view lies and whether or not it is mirrored (the
     released code, convdata_jpeg.py). "channel": the mean of each channel over the whole mean image.
     """
+    return views.astype(jnp.float32) - mean_to_subtract(statistics, mean, views.shape[-2])
+
+
+def mean_to_subtract(statistics: Statistics, mean: str, size: int) -> jax.Array:
+    """What `subtract_mean` takes from views of so many pixels a side: float32 [size, size, 3], or [3] for "channel"."""
     mean_image = jnp.asarray(statistics.mean_image, jnp.float32)
     if mean == "channel":
         # Rows first: a float32 sum over all pixels at once would be off by some thousandths of a gray level.
-        return views.astype(jnp.float32) - mean_image.mean(axis=0).mean(axis=0)
-    return views.astype(jnp.float32) - _center(mean_image, views.shape[-2])
+        return mean_image.mean(axis=0).mean(axis=0)
+    return _center(mean_image, size)
 
 
 def divide(views: jax.Array, std: Sequence[float]) -> jax.Array:

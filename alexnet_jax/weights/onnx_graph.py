@@ -13,6 +13,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from alexnet_jax.config import Config
+from alexnet_jax.data.augmentation import mean_to_subtract
 from alexnet_jax.data.facts import DataFacts
 from alexnet_jax.errors import UserError
 from alexnet_jax.model.ablations import build_net
@@ -76,7 +77,8 @@ class _Graph:
     def views(self, images: str, config: Config, facts: DataFacts) -> str:
         """uint8 [B, S, S, 3] -> what the first layer sees, [B, 3, S, S]: `data.augmentation.center_view`."""
         x = self.node("Cast", [images], "pixels", to=TensorProto.FLOAT)
-        x = self.node("Sub", [x, self.constant("mean", _mean(config, facts))], "less_mean")
+        mean = mean_to_subtract(facts.statistics, config.data.mean, config.model.image_size)
+        x = self.node("Sub", [x, self.constant("mean", mean)], "less_mean")
         if config.data.std:
             x = self.node("Div", [x, self.constant("std", config.data.std)], "divided")
         return self.node("Transpose", [x], "views", perm=[0, 3, 1, 2])
@@ -164,13 +166,3 @@ class _Graph:
         parts = [f"{name}/tower{number}" for number in range(self._towers)]
         self.nodes.append(helper.make_node("Split", [x], parts, name=f"{name}/split", axis=1))
         return parts
-
-
-def _mean(config: Config, facts: DataFacts) -> np.ndarray:
-    """What is subtracted: [S, S, 3], or [3] where it is one color."""
-    mean_image = facts.statistics.mean_image
-    if config.data.mean == "channel":
-        return mean_image.mean(axis=(0, 1), dtype=np.float64)
-    size = config.model.image_size
-    start = (mean_image.shape[0] - size) // 2
-    return mean_image[start : start + size, start : start + size]
