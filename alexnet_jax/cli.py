@@ -118,17 +118,21 @@ def _check_config_file(argv: Sequence[str]) -> None:
         if not (match := _CONFIG_FILE.match(argument)):
             continue
         name = match[1] if match[1] is not None else argv[position + 1] if position + 1 < len(argv) else ""
-        path = Path(name.split(":", 1)[0])
-        if not path.is_file():
-            there = sorted(str(file) for file in Path("configs").rglob("*.py") if file.name != "__init__.py")
-            hint = f"there are {', '.join(there)}" if there else "run from the project's folder, or give a full path"
-            raise UserError(f"--config={name}: there is no such file; {hint}.")
-        try:
-            code = ast.parse(path.read_text(), str(path))
-        except (SyntaxError, ValueError, OSError) as error:
-            raise UserError(f"--config={name} is not a Python file that can be read: {error}.") from error
-        if not any(isinstance(line, ast.FunctionDef) and line.name == "get_config" for line in code.body):
-            raise UserError(f"--config={name} defines no function get_config(); see configs/quickstart.py.")
+        check_python_file(f"--config={name}", Path(name.split(":", 1)[0]), "get_config", Path("configs/quickstart.py"))
+
+
+def check_python_file(flag: str, path: Path, function: str, example: Path) -> None:
+    """UserError unless `path`, which `flag` names, is a Python file that defines the function, as `example` does."""
+    if not path.is_file():
+        there = sorted(str(file) for file in example.parent.glob("*.py"))
+        hint = f"there are {', '.join(there)}" if there else "run from the project's folder, or give a full path"
+        raise UserError(f"{flag}: there is no such file; {hint}.")
+    try:
+        code = ast.parse(path.read_text(), str(path))
+    except (SyntaxError, ValueError, OSError) as error:
+        raise UserError(f"{flag} is not a Python file that can be read: {error}.") from error
+    if not any(isinstance(line, ast.FunctionDef) and line.name == function for line in code.body):
+        raise UserError(f"{flag} defines no function {function}(); see {example}.")
 
 
 def _check_overrides(argv: Sequence[str]) -> None:

@@ -20,6 +20,8 @@ from ml_collections import config_flags
 from alexnet_jax import cli
 from alexnet_jax.errors import PreemptedError, UserError
 from alexnet_jax.metrics import duration
+from alexnet_jax.signals import NotedSignals
+from alexnet_jax.sweeping import execution, results, runs
 
 _CONFIG = cli.define_config_flag()
 _WORKDIR = cli.define_workdir_flag("the folder for the runs' folders and the results")
@@ -33,14 +35,11 @@ def main(arguments: Sequence[str]) -> None:
     """Checks all runs, carries out those that are left, and writes the results."""
     cli.no_arguments(arguments)
     base = cli.the_config(_CONFIG)
-    from alexnet_jax.signals import NotedSignals
-    from alexnet_jax.sweeping import execution, results, runs
-
     folder = Path(cli.required(_WORKDIR)).expanduser()
     planned = runs.plan(base, runs.read_sweep(Path(cli.required(_SWEEP))), folder)
     chosen = runs.pick(planned, _index())
     places = execution.slots(_PARALLEL.value)
-    show = Display(planned, results)
+    show = Display(planned)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with NotedSignals() as stop:
@@ -61,11 +60,9 @@ def main(arguments: Sequence[str]) -> None:
 
 def _config_arguments() -> list[str]:
     """--config and its overrides, as they were given to us."""
-    from alexnet_jax.sweeping.runs import override_flags
-
     flag = flags.FLAGS["config"]
     overrides = config_flags.get_override_values(flag)
-    return [f"--config={config_flags.get_config_filename(flag)}", *override_flags(overrides)]
+    return [f"--config={config_flags.get_config_filename(flag)}", *runs.override_flags(overrides)]
 
 
 def _index() -> int | None:
@@ -77,9 +74,8 @@ def _index() -> int | None:
 class Display:
     """The table while runs are under way: drawn over itself in a terminal, else a line for each change."""
 
-    def __init__(self, planned, results):
+    def __init__(self, planned: Sequence[runs.Run]):
         self._planned = planned
-        self._results = results
         self._running: Collection[int] = ()
         self._started, self._done = time.monotonic(), 0
         self._height = 0
@@ -95,7 +91,7 @@ class Display:
         self._running = running
         self._done += len(ended)
         for number in sorted(ended) + sorted(begun):
-            row = self._results.table([self._planned[number]], running)[0]
+            row = results.table([self._planned[number]], running)[0]
             error = f", top-1 error {row['top1_error']:.2f} %" if number in ended and row["top1_error"] else ""
             left = f", {self._time_left()} left" if number in ended else ""
             name = self._planned[number].name
@@ -110,7 +106,7 @@ class Display:
         """Prints the whole table, in a terminal over the one before."""
         if self._height:
             print(f"\x1b[{self._height}A\x1b[J", end="")
-        lines = self._results.lines(self._results.table(self._planned, running))
+        lines = results.lines(results.table(self._planned, running))
         print("\n".join(lines), flush=True)
         self._height = len(lines) if sys.stdout.isatty() else 0
         self._drawn = time.monotonic()

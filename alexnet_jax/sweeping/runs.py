@@ -1,6 +1,5 @@
 """The runs of a sweep: their names and folders, whether their configs are right, and how far each has come."""
 
-import ast
 import collections
 import copy
 import dataclasses
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from alexnet_jax import validation
+from alexnet_jax.cli import check_python_file
 from alexnet_jax.config import Config, field_types, set_field
 from alexnet_jax.errors import EXIT_DIVERGED, UserError
 from alexnet_jax.metrics import read_records
@@ -88,18 +88,8 @@ def override_flags(overrides: Mapping[str, Any]) -> list[str]:
 
 def read_sweep(path: Path) -> list[Overrides]:
     """The runs that the sweep file's `get_sweep` lists; UserError if it is no such file."""
-    if not path.is_file():
-        there = sorted(str(file) for file in Path("configs/sweeps").glob("*.py") if file.name != "__init__.py")
-        hint = f"there are {', '.join(there)}" if there else "run from the project's folder, or give a full path"
-        raise UserError(f"--sweep={path}: there is no such file; {hint}.")
-    try:
-        ast.parse(path.read_text(), str(path))
-    except (SyntaxError, ValueError, OSError) as error:
-        raise UserError(f"--sweep={path} is not a Python file that can be read: {error}.") from error
-    get_sweep = runpy.run_path(str(path)).get("get_sweep")
-    if get_sweep is None:
-        raise UserError(f"--sweep={path} defines no function get_sweep(); see configs/sweeps/.")
-    runs = get_sweep()
+    check_python_file(f"--sweep={path}", path, "get_sweep", Path("configs/sweeps/learning_rate.py"))
+    runs = runpy.run_path(str(path))["get_sweep"]()
     if not isinstance(runs, Sequence) or not runs or not all(isinstance(run, Mapping) for run in runs):
         raise UserError(f"get_sweep() of --sweep={path} must return a list of overrides, {{'seed': 1}} for example.")
     return [dict(run) for run in runs]
