@@ -202,8 +202,19 @@ class Checkpoints:
             )
         context = ocp.Context(self._orbax)
         context.pytree.loading.partial_load = only is not None
-        with context:
-            state = ocp.load(path, abstract_state)
+        try:
+            with context:
+                state = ocp.load(path, abstract_state)
+        except jax.errors.JaxRuntimeError:  # the devices' memory, for one
+            raise
+        # The bytes are those that were written, so they were written to deceive, or by another Orbax: that raises
+        # whatever its code runs into, a KeyError for example.
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}".split("\n", 1)[0][:200]
+            raise UserError(
+                f"Checkpoint {path} can't be read by Orbax ({reason}); take the version of Orbax that wrote it, or "
+                "another checkpoint."
+            ) from error
         return Restored(state[only] if only else state, content["data_state"], step)
 
     def _finish(self, response: ocp.AsyncResponse, unfinished: Path, content: dict[str, Any]) -> None:
@@ -243,8 +254,8 @@ class Checkpoints:
         complete = self._complete()
         for step in steps:
             try:
-                error = manifest.read(complete[step])["metrics"].get("top1_error", math.nan)
-            except manifest.DamagedError:
+                error = float(manifest.read(complete[step])["metrics"].get("top1_error", math.nan))
+            except (manifest.DamagedError, KeyError, AttributeError, TypeError, ValueError, OverflowError):
                 continue
             if not math.isnan(error):
                 errors[step] = error
@@ -269,8 +280,10 @@ def _arrays(state: Any) -> dict[str, str]:
 def _check(step: int, path: Path) -> dict[str, Any]:
     """The manifest of a sound checkpoint of this step; DamagedError if it isn't one."""
     content = manifest.read_and_check(path)
-    if content["step"] != step:
-        raise manifest.DamagedError(f"it holds step {content['step']}")
+    if content.get("step") != step:
+        raise manifest.DamagedError(f"it holds step {content.get('step')}")
+    if not isinstance(content.get("arrays"), dict) or not isinstance(content.get("data_state"), dict):
+        raise manifest.DamagedError("its manifest lists no arrays")
     return content
 
 

@@ -28,5 +28,9 @@ class PreemptedError(UserError):
 
 
 def print_error(sentence: str) -> None:
-    """Says on stderr what went wrong, as every command does."""
-    print("\n".join(f"error: {line}" for line in sentence.splitlines()), file=sys.stderr, flush=True)
+    """Says on stderr what went wrong, as every command does.
+
+    Names from files may hold control characters, which a terminal would obey: they are shown as escapes.
+    """
+    lines = ["".join(c if c.isprintable() else repr(c)[1:-1] for c in line) for line in sentence.split("\n")]
+    print("\n".join(f"error: {line}" for line in lines), file=sys.stderr, flush=True)

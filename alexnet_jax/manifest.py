@@ -49,7 +49,13 @@ def read(folder: Path) -> dict[str, Any]:
 def read_and_check(folder: Path) -> dict[str, Any]:
     """The content, once every file was read and found to be as it was written. Raises DamagedError if one is not."""
     content = read(folder)
-    for name, (size, crc) in content.pop("files").items():
+    try:
+        files = {str(name): (int(size), int(crc)) for name, (size, crc) in content.pop("files").items()}
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+        raise DamagedError(f"{NAME} lists no files") from error
+    for name, (size, crc) in files.items():
+        if not (folder / name).resolve().is_relative_to(folder.resolve()):
+            raise DamagedError(f"{NAME} lists {name!r}, which lies elsewhere")
         try:
             found_size, found_crc = _checksum(folder / name)
         except OSError as error:

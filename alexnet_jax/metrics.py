@@ -25,6 +25,7 @@ from alexnet_jax.errors import DivergedError, UserError
 Record = Mapping[str, Any]
 
 FILE_NAME = "metrics.jsonl"
+_LARGEST = 1e30  # of the numbers in a record: beyond it, no figure can be drawn
 _NOT_PLOTTED = ("step", "epoch", "split", "views", "num_examples")
 
 
@@ -89,8 +90,8 @@ def read_records(workdir: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
     path = Path(workdir) / FILE_NAME
     if path.exists():
         for line in path.read_bytes().splitlines():
-            if math.isfinite(_step(line)):
-                yield json.loads(line)
+            if (record := _record(line)) is not None:
+                yield record
 
 
 def _drop_records_after(step: int, path: Path) -> None:
@@ -98,19 +99,28 @@ def _drop_records_after(step: int, path: Path) -> None:
     if not path.exists():
         return
     lines = path.read_bytes().splitlines(keepends=True)
-    kept = [line for line in lines if line.endswith(b"\n") and _step(line) <= step]
+    kept = [line for line in lines if line.endswith(b"\n") and (record := _record(line)) and record["step"] <= step]
     if kept != lines:
         new = path.with_suffix(".jsonl.tmp")
         new.write_bytes(b"".join(kept))
         os.replace(new, path)
 
 
-def _step(line: bytes) -> float:
-    """The step of a line; infinity if it is no record (after a power failure, for one)."""
+def _record(line: bytes) -> dict[str, Any] | None:
+    """The record of a line; None if it is none (after a power failure, for one): a step, text and finite numbers."""
     try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return math.inf
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(record, dict) or not _is_number(record.get("step")):
+        return None
+    split = record.get("split", "")
+    numbers = [value for key, value in record.items() if key != "split" and value is not None]
+    return record if isinstance(split, str) and all(map(_is_number, numbers)) else None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and abs(value) < _LARGEST
 
 
 def _json_value(value: Any) -> Any:

@@ -21,7 +21,7 @@ def _one_of(*allowed: Any) -> Check:
 
 
 def _at_least(least: float) -> Check:
-    return lambda value: math.isfinite(value) and value >= least, f"a number of at least {least}"
+    return lambda value: least <= value < _LIMIT, f"a number of at least {least}, and below 2^31"
 
 
 def _fractions() -> Check:
@@ -33,9 +33,11 @@ def _fractions() -> Check:
     )
 
 
-_POSITIVE: Check = (lambda value: math.isfinite(value) and value > 0, "a number above 0")
+_LIMIT = 2**31  # beyond it, 32-bit steps and sizes are wrong
+_POSITIVE: Check = (lambda value: 0 < value < _LIMIT, "a number above 0, and below 2^31")
+_WIDTH: Check = (lambda value: 0 < value <= 100, "a number above 0, and at most 100")
 _FRACTION: Check = (lambda value: 0 <= value <= 1, "a fraction between 0 and 1")
-_NOT_EMPTY: Check = (bool, "a name, not an empty text")
+_NAME: Check = (lambda value: value != "" and value.isprintable(), "a name, not an empty text")
 
 CHECKS: dict[str, Check] = {
     "seed": (lambda value: 0 <= value < 2**32, "a whole number from 0 to 4294967295"),
@@ -43,10 +45,11 @@ CHECKS: dict[str, Check] = {
     "gradient_accumulation": _at_least(1),
     "num_epochs": _POSITIVE,
     "precision": _one_of("float32", "bfloat16"),
-    "model.num_classes": _at_least(2),
-    "model.image_size": _at_least(1),
-    "model.conv_width": _POSITIVE,
-    "model.fc_width": _POSITIVE,
+    "init_from": (str.isprintable, "a folder"),
+    "model.num_classes": (lambda value: 2 <= value < 2**24, "a number of at least 2, and below 2^24"),
+    "model.image_size": (lambda value: 1 <= value < 2**16, "a number of at least 1, and below 2^16"),
+    "model.conv_width": _WIDTH,
+    "model.fc_width": _WIDTH,
     "model.initialization": _one_of("published", "he"),
     "model.normalization": _one_of("published", "none", "first", "second"),
     "model.second_normalization": _one_of("published", "before_relu"),
@@ -54,19 +57,25 @@ CHECKS: dict[str, Check] = {
     "model.activation": _one_of("relu", "tanh"),
     "model.dropout": _one_of("published", "original", "inverted", "none"),
     "model.without": _one_of("nothing", "conv3", "conv4"),
-    "mesh.data": (lambda value: value >= 1 or value == -1, "a number of at least 1, or -1 for as many as there are"),
+    "mesh.data": (
+        lambda value: 1 <= value < _LIMIT or value == -1,
+        "a number of at least 1, or -1 for as many as there are",
+    ),
     "mesh.tower": _one_of(1, 2),
     "mesh.fully_connected": _one_of("replicated", "gathered", "broadcast", "exchanged"),
-    "data.name": _NOT_EMPTY,
-    "data.dir": _NOT_EMPTY,
-    "data.train_split": _NOT_EMPTY,
-    "data.eval_split": _NOT_EMPTY,
+    "data.name": _NAME,
+    "data.dir": _NAME,
+    "data.train_split": _NAME,
+    "data.eval_split": _NAME,
     "data.feed": _one_of("jpeg", "raw", "device"),
     "data.color_noise": _one_of("original", "paper", "none"),
     "data.color_noise_until": _FRACTION,
     "data.mean": _one_of("image", "channel"),
-    "data.std": (lambda values: len(values) in (0, 3) and min(values, default=1) > 0, "() or three numbers above 0"),
-    "data.read_threads": (lambda value: value >= -1, "a number of at least 0, or -1 for one a core"),
+    "data.std": (
+        lambda values: len(values) in (0, 3) and all(0 < value < _LIMIT for value in values),
+        "() or three numbers above 0",
+    ),
+    "data.read_threads": (lambda value: -1 <= value < _LIMIT, "a number of at least 0, or -1 for one a core"),
     "data.prefetch_batches": _at_least(1),
     "optimizer.rule": _one_of("momentum", "lars"),
     "optimizer.learning_rate": _POSITIVE,

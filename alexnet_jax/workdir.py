@@ -38,8 +38,8 @@ def opened_for_training(workdir: Path, config: Config, facts: DataFacts) -> Iter
     with contextlib.ExitStack() as stack:
 
         def take() -> str:
+            stack.enter_context(lock(workdir))  # first: what is written below may be another's who trains here
             open_for_training(workdir, config, facts)
-            stack.enter_context(lock(workdir))
             return _owner(workdir)
 
         owner = on_process_0(take)
@@ -61,23 +61,19 @@ def open_for_training(workdir: Path, config: Config, facts: DataFacts) -> None:
     path = workdir / "config.json"
     if path.exists():
         _check_same_run(config, read_config(workdir), workdir)
-    try:
+    with _writing_to(workdir):
         workdir.mkdir(parents=True, exist_ok=True)
         new = workdir / "config.json.tmp"
         new.write_text(json.dumps(to_dict(config), indent=2) + "\n")
         os.replace(new, path)
         save_facts(facts, workdir)
-    except OSError as error:
-        raise UserError(
-            f"--workdir={workdir} can't be written ({error.strerror}); choose a folder that can, or free some space."
-        ) from error
 
 
 def read_config(workdir: Path) -> Config:
     """The config of the run in this folder.
 
     Raises:
-      UserError: there is none, or `config.json` is damaged.
+      UserError: there is none, or `config.json` is damaged or describes no run that can be.
     """
     path = workdir / "config.json"
     try:
@@ -88,20 +84,25 @@ def read_config(workdir: Path) -> Config:
         ) from None
     except OSError as error:
         raise UserError(f"{path} can't be read ({error.strerror}).") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({error}); restore it or train into a new folder.") from error
     if not isinstance(data, dict):
         raise UserError(f"{path} is damaged (it holds no object); restore it or train into a new folder.")
-    return validation.from_dict(data, str(path))
+    config = validation.from_dict(data, str(path))
+    if faults := validation.faults(config):
+        raise UserError(f"{path} is damaged ({faults[0]}); restore it or train into a new folder.")
+    return config
 
 
 def lock(workdir: Path) -> IO[str]:
-    """Takes the folder for this process until the returned file is closed or the process ends, however it ends.
+    """Takes the folder, made if need be, for this process until the file is closed or the process ends, however.
 
     Raises:
-      UserError: another process trains in it.
+      UserError: another process trains in it, or it can't be written.
     """
-    file = open(workdir / "lock", "a+")  # noqa: SIM115 - stays open as long as the run
+    with _writing_to(workdir):
+        workdir.mkdir(parents=True, exist_ok=True)
+        file = open(workdir / "lock", "a+")  # noqa: SIM115 - stays open as long as the run
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -110,10 +111,22 @@ def lock(workdir: Path) -> IO[str]:
         raise UserError(
             f"--workdir={workdir} is in use by process {owner}; wait for it, stop it, or choose another --workdir."
         ) from None
-    file.truncate(0)
-    file.write(f"{os.getpid()} on {socket.gethostname()}")
-    file.flush()
+    with _writing_to(workdir):
+        file.truncate(0)
+        file.write(f"{os.getpid()} on {socket.gethostname()}")
+        file.flush()
     return file
+
+
+@contextlib.contextmanager
+def _writing_to(workdir: Path) -> Iterator[None]:
+    """Makes an error of the system inside a UserError."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"--workdir={workdir} can't be written ({error.strerror}); choose a folder that can, or free some space."
+        ) from error
 
 
 def _owner(workdir: Path) -> str:

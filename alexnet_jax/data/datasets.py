@@ -1,10 +1,11 @@
 """From the name of a data set to its examples, label names and statistics."""
 
 import dataclasses
+import json
 from pathlib import Path
+from typing import Any
 
 import tensorflow_datasets as tfds
-from google.protobuf import json_format
 
 from alexnet_jax.config import DataConfig
 from alexnet_jax.data import digits
@@ -54,12 +55,7 @@ def open_dataset(config: DataConfig) -> Dataset:
     """
     root = Path(config.dir).expanduser()
     directory = find_directory(root, config.name)
-    try:
-        builder = tfds.builder_from_directory(directory)
-    except (OSError, ValueError, KeyError, json_format.ParseError) as error:
-        raise UserError(
-            f"{directory} can't be read as a TFDS data set ({error}); delete it and prepare the data set again."
-        ) from error
+    builder, class_names = _open_builder(directory)
     _check_features(directory, builder.info)
     if not (directory / STATISTICS).exists():
         _write_statistics(directory, builder, config)
@@ -70,9 +66,35 @@ def open_dataset(config: DataConfig) -> Dataset:
         train=JpegSource(builder, config.train_split, statistics.image_size),
         evaluation=JpegSource(builder, config.eval_split, statistics.image_size),
         label_names=label_names,
-        class_names=tuple((builder.info.metadata or {}).get("class_names", names_for_people(label_names))),
+        class_names=class_names if len(class_names) == len(label_names) else names_for_people(label_names),
         statistics=statistics,
     )
+
+
+def _open_builder(directory: Path) -> tuple[tfds.core.DatasetBuilder, tuple[str, ...]]:
+    """The set's description as TFDS reads it, and its names of the classes for people, if it has any; or UserError."""
+    try:
+        _check_features_file(directory)
+        builder = tfds.builder_from_directory(directory)
+        return builder, tuple(map(str, (builder.info.metadata or {}).get("class_names", ())))
+    # On a damaged description TFDS raises whatever its code runs into, an AttributeError for example.
+    except Exception as error:
+        reason = str(error).split("\n", 1)[0]
+        raise UserError(
+            f"{directory} can't be read as a TFDS data set ({reason}); delete it and prepare the data set again."
+        ) from error
+
+
+def _check_features_file(directory: Path) -> None:
+    """ValueError if the features name a class that is not TFDS's own: TFDS imports, and so runs, any module named."""
+    named: list[str] = []
+
+    def note(pairs: list[tuple[str, Any]]) -> None:
+        named.extend(str(value) for key, value in pairs if key in ("pythonClassName", "python_class_name"))
+
+    json.loads((directory / "features.json").read_text(), object_pairs_hook=note)
+    if strangers := [name for name in named if not name.startswith("tensorflow_datasets.core.features.")]:
+        raise ValueError(f"its features.json names {strangers[0]}, which is not TFDS's")
 
 
 def find_directory(root: Path, name: str) -> Path:

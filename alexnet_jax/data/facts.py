@@ -60,7 +60,7 @@ def load_facts(workdir: Path) -> DataFacts:
         raise UserError(f"{path} is missing: the names of the classes; train into --workdir={workdir} again.") from None
     except OSError as error:
         raise UserError(f"{path} can't be read ({error.strerror}).") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({error}); go on with the training, which writes it again.") from error
     if not facts.label_names or len(facts.label_names) != len(facts.class_names) or facts.num_examples < 1:
         raise UserError(f"{path} is damaged (classes or examples are missing); go on with the training to mend it.")

@@ -1,6 +1,5 @@
 """What the augmentation knows of a training set: its mean image and the principal components of its colors."""
 
-import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -8,6 +7,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from alexnet_jax.arrays import load_arrays
 from alexnet_jax.errors import UserError
 
 FILE_NAME = "statistics.npz"
@@ -136,20 +136,21 @@ def load_statistics(directory: Path) -> Statistics:
     """Reads `statistics.npz` from the folder of a data set; UserError if it is missing or damaged."""
     path = directory / FILE_NAME
     try:
-        with np.load(path, allow_pickle=False) as file:
-            statistics = Statistics(*(file[name] for name in Statistics._fields))
+        arrays = load_arrays(path)
+        statistics = Statistics(*(arrays[name] for name in Statistics._fields))
     except FileNotFoundError as error:
         raise UserError(
             f"{path} is missing: the mean image and color statistics that training needs; "
             "`python -m alexnet_jax.prepare` makes a data set with them, of images of one size."
         ) from error
-    except (ValueError, KeyError, EOFError, zipfile.BadZipFile, OSError) as error:
+    except (ValueError, KeyError, OSError) as error:
         raise UserError(f"{path} is damaged ({error}); delete the data set's folder and prepare it again.") from error
     size = statistics.mean_image.shape[:1]
     shapes = tuple(np.shape(value) for value in statistics)
-    if shapes != ((*size, *size, 3), (3,), (3, 3)) or not all(np.isfinite(value).all() for value in statistics):
+    finite = all(value.dtype.kind == "f" and np.isfinite(value).all() for value in statistics)
+    if shapes != ((*size, *size, 3), (3,), (3, 3)) or 0 in size or not finite:
         raise UserError(
-            f"{path} is damaged (arrays of shapes {shapes}, or values that are not finite); "
+            f"{path} is damaged (arrays of shapes {shapes}, or values that are no finite numbers); "
             "delete the data set's folder and prepare it again."
         )
     return statistics

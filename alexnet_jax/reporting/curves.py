@@ -15,6 +15,7 @@ PANELS = (
     ("top5_error", "top-5 error (%)"),
     ("learning_rate", "learning rate of the kernels"),
 )
+_NEEDED = ("split", "step", "epoch")  # to have a place on a line
 _BINS = 150  # more points than that on a line are drawn as means of their neighbors
 _COLORS = ("#d95f02", "#1b9e77", "#7570b3", "#a6761d")
 
@@ -24,7 +25,7 @@ Curve = tuple[np.ndarray, np.ndarray]  # epochs, values
 
 def curves_section(records: Iterable[Record]) -> Section:
     """Loss, errors and rate by epoch; a line for the training and one for each split and number of views evaluated."""
-    series = group_records(records)
+    series = group_records(record for record in records if all(record.get(key) is not None for key in _NEEDED))
     if not series:
         return Section(TITLE, ["metrics.jsonl holds no records yet: the run has not reported its first step."])
     with style():
@@ -36,7 +37,7 @@ def group_records(records: Iterable[Record]) -> dict[str, list[Record]]:
     series: dict[str, dict[int, Record]] = {}
     for record in records:
         name = record["split"]
-        if "views" in record:
+        if record.get("views") is not None:
             name += f", {record['views']} view{'s' if record['views'] > 1 else ''}"
         series.setdefault(name, {})[record["step"]] = record
     in_order = sorted(series.items(), key=lambda item: (item[0] != "train", item[0]))
@@ -61,9 +62,9 @@ def _in_words(series: Mapping[str, Sequence[Record]]) -> str:
     epoch = max(record["epoch"] for record in last.values())
     parts = [
         f"{name}: top-1 error {record['top1_error']:.2f} %, top-5 error {record['top5_error']:.2f} %, "
-        f"loss {_number(record['loss'])} (epoch {record['epoch']:.2f})"
+        f"loss {_number(record.get('loss'))} (epoch {record['epoch']:.2f})"
         for name, record in last.items()
-        if name != "train" and record["top1_error"] is not None
+        if name != "train" and record.get("top1_error") is not None and record.get("top5_error") is not None
     ]
     return f"Up to epoch {epoch:.2f}. {'; '.join(parts) or 'Not evaluated yet'}."
 

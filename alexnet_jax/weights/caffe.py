@@ -5,15 +5,16 @@ all others. A net lists its layers as `layers` (V1, until 2014) or as `layer`, w
 """
 
 import functools
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
 
+from alexnet_jax.arrays import DamagedArraysError, load_array
 from alexnet_jax.errors import UserError
 from alexnet_jax.weights.layout import Arrays
-from alexnet_jax.weights.npz import DAMAGE
 
 _Field = descriptor_pb2.FieldDescriptorProto
 # message: field: (number, type); a message's name as the type, a list of one for a repeated field.
@@ -92,13 +93,14 @@ def read_mean(path: Path) -> np.ndarray:
     """
     if path.suffix == ".npy":
         try:
-            mean = np.load(path, allow_pickle=False)
-        except DAMAGE as error:
+            mean = load_array(path)
+        except DamagedArraysError as error:
             raise UserError(f"--mean={path} is not a .npy file with a mean image ({error}).") from error
     else:
         mean = _array(_parse("BlobProto", path, "a .binaryproto"), f"--mean={path}")
         mean = mean[0] if mean.ndim == 4 and len(mean) == 1 else mean
-    if mean.ndim != 3 or mean.shape[0] != 3 or mean.shape[1] != mean.shape[2] or not np.isfinite(mean).all():
+    is_image = mean.ndim == 3 and mean.shape[0] == 3 and mean.shape[1] == mean.shape[2] and mean.size > 0
+    if not is_image or mean.dtype.kind not in "fiu" or not np.isfinite(np.float32(mean)).all():
         raise UserError(
             f"--mean={path} holds {list(mean.shape)}; a mean image of Caffe's is [3, S, S], finite numbers."
         )
@@ -118,7 +120,7 @@ def _array(blob: Any, where: str) -> np.ndarray:
     """The numbers of a BlobProto, float32; UserError if there are not as many as its shape says."""
     shape = tuple(blob.shape.dim) if blob.HasField("shape") else (blob.num, blob.channels, blob.height, blob.width)
     values = np.array(blob.data or blob.double_data, np.float32)
-    if values.size != np.prod(shape) or min(shape, default=0) < 1:
+    if values.size != math.prod(shape) or min(shape, default=0) < 1:
         raise UserError(
             f"{where} holds {values.size:,} numbers for an array of {list(shape)}; download the file again."
         )

@@ -156,6 +156,8 @@ def _read_labels(path: Path) -> tuple[str, ...]:
         names = tuple(line.strip() for line in path.read_text().splitlines() if line.strip())
     except UnicodeDecodeError as error:
         raise UserError(f"--labels={path} is not a text file; it must hold the name of one class a line.") from error
+    if not names:
+        raise UserError(f"--labels={path} is empty; it must hold the name of one class a line.")
     if len(set(names)) != len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise UserError(f"--labels={path} names {twice!r} twice; every class needs a name of its own.")

@@ -6,6 +6,7 @@ archive with `data.pkl` and one file a storage; before, pickles one after the ot
 """
 
 import io
+import math
 import pickle
 import zipfile
 import zlib
@@ -17,6 +18,8 @@ from typing import Any, BinaryIO, NamedTuple
 import ml_dtypes
 import numpy as np
 
+from alexnet_jax import pickles
+from alexnet_jax.arrays import MAX_BYTES
 from alexnet_jax.errors import UserError
 from alexnet_jax.weights.layout import Arrays
 
@@ -80,6 +83,12 @@ class _TensorUnpickler(pickle.Unpickler):
         return _Storage(_DTYPES[storage], key, size)
 
 
+def _load(file: BinaryIO) -> Any:
+    """What the pickle that begins here describes; the file is then behind it."""
+    pickles.check(file)
+    return _TensorUnpickler(file).load()
+
+
 def _rebuild_tensor(storage: _Storage, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *_: Any):
     return _Tensor(storage, offset, shape, strides)
 
@@ -93,6 +102,8 @@ def read_pth(path: Path) -> Arrays:
         described, load = _open_zip(path) if zipfile.is_zipfile(path) else _open_legacy(path)
         if not isinstance(described, Mapping) or not all(isinstance(value, _Tensor) for value in described.values()):
             raise UserError(f"{path} holds no state dict, only tensors by name; save `model.state_dict()`.")
+        if sum(_num_bytes(tensor) for tensor in described.values()) > MAX_BYTES:  # of one storage, many times
+            raise ValueError("more than a net has")
         return {str(name): _to_numpy(tensor, load(tensor.storage)) for name, tensor in described.items()}
     except _ForbiddenNameError as name:
         raise UserError(
@@ -106,6 +117,8 @@ def read_pth(path: Path) -> Arrays:
 def _open_zip(path: Path) -> tuple[Any, Callable[[_Storage], np.ndarray]]:
     """What the pickle describes, and the function that reads a storage."""
     archive = zipfile.ZipFile(path)
+    if sum(entry.file_size for entry in archive.infolist()) > MAX_BYTES:
+        raise ValueError("it unpacks to more than a net has")
     pickled = next((name for name in archive.namelist() if name.endswith("/data.pkl")), None)
     if pickled is None:
         raise ValueError("no data.pkl")
@@ -116,15 +129,15 @@ def _open_zip(path: Path) -> tuple[Any, Callable[[_Storage], np.ndarray]]:
     def load(storage: _Storage) -> np.ndarray:
         return np.frombuffer(archive.read(f"{folder}data/{storage.key}"), storage.dtype, storage.size)
 
-    return _TensorUnpickler(io.BytesIO(archive.read(pickled))).load(), load
+    return _load(io.BytesIO(archive.read(pickled))), load
 
 
 def _open_legacy(path: Path) -> tuple[Any, Callable[[_Storage], np.ndarray]]:
     """The same for the older form: magic number, version, facts of the machine, the dict, keys, then the storages."""
     with open(path, "rb") as file:
-        if _TensorUnpickler(file).load() != _LEGACY_MAGIC:
+        if _load(file) != _LEGACY_MAGIC:
             raise ValueError("no magic number")
-        _version, machine, described, keys = (_TensorUnpickler(file).load() for _ in range(4))
+        _version, machine, described, keys = (_load(file) for _ in range(4))
         if machine["little_endian"] is not True:
             raise UserError(f"{path} was written on a big-endian machine; save it again on a usual one.")
         dtypes = {tensor.storage.key: tensor.storage.dtype for tensor in described.values()}
@@ -136,6 +149,10 @@ def _read_legacy_storage(file: BinaryIO, dtype: Any) -> np.ndarray:
     """The number of elements as int64, then the elements."""
     (size,) = np.frombuffer(file.read(8), np.int64)
     return np.frombuffer(file.read(int(size) * np.dtype(dtype).itemsize), dtype, int(size))
+
+
+def _num_bytes(tensor: _Tensor) -> int:
+    return math.prod(tensor.shape) * np.dtype(tensor.storage.dtype).itemsize
 
 
 def _to_numpy(tensor: _Tensor, storage: np.ndarray) -> np.ndarray:

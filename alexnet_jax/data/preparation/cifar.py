@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from alexnet_jax import pickles
 from alexnet_jax.data.preparation import tars
 from alexnet_jax.data.preparation.raw import RawData, RawImage, check_class_names
 from alexnet_jax.errors import UserError
@@ -73,7 +74,7 @@ def _label_names(archive: Path) -> tuple[str, ...]:
     names = content.get(b"label_names") if isinstance(content, dict) else None
     if not isinstance(names, list) or not all(isinstance(name, bytes | str) for name in names):
         raise UserError(f"{archive}, {_META}: there are no label names; it must be {ARCHIVE} from {HOMEPAGE}.")
-    decoded = tuple(name.decode() if isinstance(name, bytes) else name for name in names)
+    decoded = tuple(name.decode(errors="replace") if isinstance(name, bytes) else name for name in names)
     check_class_names(decoded, archive)
     return decoded
 
@@ -112,6 +113,7 @@ class _ArraysOnly(pickle.Unpickler):
 def load_pickle(data: bytes, where: str) -> Any:
     """Opens a pickle (text as bytes, as Python 2 wrote it) without running anything of it; UserError if it can't be."""
     try:
+        pickles.check(io.BytesIO(data))
         return _ArraysOnly(io.BytesIO(data), encoding="bytes").load()
     # All that the opcodes of a damaged or hostile pickle have been seen to raise.
     except (

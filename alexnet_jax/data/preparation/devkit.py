@@ -4,7 +4,6 @@ A kit numbers its classes 1 to 1000 in an order of its own, neither that of the 
 Here, as in TFDS, Caffe and PyTorch, label i is the i-th WordNet id in alphabetical order.
 """
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +11,7 @@ from typing import NamedTuple
 import tensorflow_datasets as tfds
 
 from alexnet_jax.data.preparation import tars
+from alexnet_jax.data.preparation.matlab import read_synsets
 from alexnet_jax.errors import UserError
 
 NUM_CLASSES = 1000  # of the challenge; the kit also lists the inner nodes of the WordNet tree, with higher numbers
@@ -52,13 +52,9 @@ def read_kit(path: Path, year: int) -> Classes:
 
 def _read_classes(meta: bytes, path: Path, year: int) -> tuple[dict[int, str], dict[int, str]]:
     """Words and WordNet ids by the kit's numbers, from its table of synsets in MATLAB's format."""
-    from scipy.io import loadmat  # half a second of importing
-    from scipy.io.matlab import MatReadError
-
     try:
-        synsets = loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"]
-        rows = [(int(row[f"ILSVRC{year}_ID"]), str(row["WNID"]), str(row["words"])) for row in synsets]
-    except (MatReadError, ValueError, KeyError, TypeError, IndexError) as error:
+        rows = read_synsets(meta, year)
+    except ValueError as error:
         raise UserError(f"{path}: its meta.mat has no table of synsets as in ILSVRC-{year} ({error}).") from error
     classes = [row for row in rows if row[0] <= NUM_CLASSES]
     ids = {number: wordnet_id for number, wordnet_id, _ in classes}

@@ -1,0 +1,59 @@
+"""NumPy's files from strangers, `.npy` and `.npz`: plain arrays and nothing else, of a size that memory can hold."""
+
+import tokenize
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+MAX_BYTES = 4 << 30  # that an archive may unpack to; the widest published net in float64 has an eighth of that
+# What reading a damaged array or archive may raise: NumPy parses a header as Python, and `zipfile` has a RuntimeError
+# for what looks encrypted and a NotImplementedError (a kind of it) for versions to come.
+_DAMAGE = (
+    *(ValueError, TypeError, KeyError, EOFError, MemoryError, OverflowError, SyntaxError, tokenize.TokenError),
+    *(RuntimeError, zipfile.BadZipFile, zlib.error),
+)
+
+
+class DamagedArraysError(ValueError):
+    """A file that holds no plain arrays, or is broken; the message says why."""
+
+
+def load_array(path: Path) -> np.ndarray:
+    """The array of a `.npy`; DamagedArraysError if the file is something else, OSError if it can't be read."""
+    try:
+        array = np.load(path, allow_pickle=False)
+    except _DAMAGE as error:
+        raise DamagedArraysError(_in_words(error)) from error
+    if not isinstance(array, np.ndarray):
+        array.close()
+        raise DamagedArraysError("it is an archive of arrays")
+    return array
+
+
+def load_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a `.npz`, by name; DamagedArraysError if the file is something else, OSError if it can't be read.
+
+    Objects, which would be pickles, are refused, and so is an archive that unpacks to more than MAX_BYTES.
+    """
+    try:
+        archive = np.load(path, allow_pickle=False)
+        if isinstance(archive, np.ndarray):
+            raise DamagedArraysError("it is a single array, not an archive of arrays by name")
+        with archive:
+            size = sum(entry.file_size for entry in archive.zip.infolist())
+            if size > MAX_BYTES:
+                raise DamagedArraysError(f"it unpacks to {size:,} bytes, and {MAX_BYTES:,} are allowed")
+            arrays = {name: archive[name] for name in archive.files}
+    except DamagedArraysError:
+        raise
+    except _DAMAGE as error:
+        raise DamagedArraysError(_in_words(error)) from error
+    if others := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
+        raise DamagedArraysError(f"{others[0]!r} is no array")
+    return arrays
+
+
+def _in_words(error: BaseException) -> str:
+    return str(error).split("\n", 1)[0] or type(error).__name__

@@ -1,0 +1,131 @@
+"""What `convert` is given: weights in four formats, mean images, class names."""
+
+import io
+import pickle
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.numpy import save
+from weights_files import blob, bytes_field, caffe_weights, caffemodel, number_field, torchvision_net
+
+from alexnet_jax.config import Config
+from alexnet_jax.weights.caffe import read_mean
+from alexnet_jax.weights.fitting import recipe
+from alexnet_jax.weights.importing import Source, read_net
+from fuzzing.campaign import Sample, Subject
+
+CLASSES = 7
+
+
+def caffemodels(folder: Path) -> Subject:
+    """`convert --format=caffe`."""
+    path, weights = folder / "net.caffemodel", _caffe_weights()
+    forms = [(1, "shape"), (2, "shape"), (1, "legacy"), (2, "double")]
+    files = [caffemodel(weights, version, form) for version, form in forms]
+    return _subject(folder, "caffe", [Sample(path, data) for data in files])
+
+
+def npz_files(folder: Path) -> Subject:
+    """`convert --format=npz`: the archive, and an array in it."""
+    path, weights = folder / "net.npz", _caffe_weights()
+    plain = {f"{layer}/{kind}": array for layer, of in weights.items() for kind, array in of.items()}
+    packed, compressed = io.BytesIO(), io.BytesIO()
+    np.savez(packed, allow_pickle=False, **plain)
+    np.savez_compressed(compressed, allow_pickle=False, **plain)
+
+    def archive_with(name: str):
+        def wrap(data: bytes) -> bytes:
+            return _zip({f"{other}.npy": _npy(array) for other, array in plain.items()} | {f"{name}.npy": data})
+
+        return wrap
+
+    arrays = [Sample(path, _npy(plain[name]), archive_with(name)) for name in ("conv1/bias", "fc8/weight")]
+    return _subject(folder, "npz", [Sample(path, packed.getvalue()), Sample(path, compressed.getvalue()), *arrays])
+
+
+def pth_files(folder: Path) -> Subject:
+    """`convert --format=torchvision` with a .pth: both forms, and the pickle in the archive."""
+    path, state = folder / "net.pth", _state_dict()
+    new, legacy = io.BytesIO(), io.BytesIO()
+    torch.save(state, new)
+    torch.save(state, legacy, _use_new_zipfile_serialization=False)
+    with zipfile.ZipFile(new) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    pickled = next(name for name in files if name.endswith("/data.pkl"))
+    newer = files[pickled].replace(b"\x80\x02", b"\x80\x04", 1)
+    inner = [Sample(path, data, lambda data: _zip({**files, pickled: data})) for data in (files[pickled], newer)]
+    stranger = Sample(path, pickle.dumps({"features.0.bias": np.zeros(3)}, 5), inner[0].wrap)
+    samples = [Sample(path, new.getvalue()), Sample(path, legacy.getvalue()), *inner, *inner]
+    subject = _subject(folder, "torchvision", samples)
+    return subject._replace(samples=[stranger, *samples])
+
+
+def safetensors_files(folder: Path) -> Subject:
+    """`convert --format=torchvision` with a .safetensors."""
+    arrays = {name: tensor.numpy() for name, tensor in _state_dict().items()}
+    return _subject(folder, "torchvision", [Sample(folder / "net.safetensors", save(arrays))])
+
+
+def mean_images(folder: Path) -> Subject:
+    """`convert --mean`: .binaryproto and .npy."""
+    image = np.random.default_rng(0).uniform(80, 160, (3, 16, 16)).astype(np.float32)
+    sizes = b"".join(number_field(field, size) for field, size in enumerate((1, 3, 16, 16), 1))
+    proto = sizes + bytes_field(5, image.astype("<f4").tobytes())
+    binary, array = folder / "mean.binaryproto", folder / "mean.npy"
+    samples = [Sample(binary, proto), Sample(binary, blob(image, "double")), Sample(array, _npy(image))]
+
+    def read() -> None:
+        for path in (binary, array):
+            read_mean(path)
+
+    return Subject(samples, read, "mean.")
+
+
+def class_names(folder: Path) -> Subject:
+    """`convert --labels`."""
+    subject = npz_files(folder)
+    subject.samples[0].path.write_bytes(subject.samples[0].data)
+    text = "".join(f"class {number}\n" for number in range(CLASSES)).encode()
+    return Subject([Sample(folder / "labels.txt", text)], subject.read, "labels.txt")
+
+
+def _subject(folder: Path, form: str, samples: list[Sample]) -> Subject:
+    """Files of one format, imported into a net that their arrays fit."""
+    path, labels = samples[0].path, folder / "labels.txt"
+    labels.write_text("".join(f"class {number}\n" for number in range(CLASSES)))
+    config = _narrow("torchvision" if form == "torchvision" else "caffe")
+    source = Source(path, form, config=config, labels=labels, initialize_missing=True)
+    return Subject(samples, lambda: read_net(source), path.name)
+
+
+def _narrow(variant: str) -> Config:
+    config = recipe(variant)
+    config.model.conv_width, config.model.fc_width, config.model.num_classes = 0.0833, 0.0079, CLASSES
+    config.model.image_size = 224 if variant == "torchvision" else 99
+    return config
+
+
+def _caffe_weights() -> dict:
+    """Without the large layers: what is mutated is the form of a file, not its many numbers."""
+    return {name: of for name, of in caffe_weights().items() if name in ("conv1", "conv4", "fc7", "fc8")}
+
+
+def _state_dict() -> dict[str, torch.Tensor]:
+    state = torchvision_net((5, 16, 32, 21, 21), 32, CLASSES).state_dict()
+    return {name: tensor for name, tensor in state.items() if not name.startswith(("features.3", "classifier.1"))}
+
+
+def _npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+def _zip(files: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return buffer.getvalue()
