@@ -17,7 +17,7 @@ from alexnet_jax import runtime, validation
 from alexnet_jax.config import Config, field_types
 from alexnet_jax.errors import UserError, print_error
 
-_OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]+)(?:=.*)?$")
+_OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)")
 _CONFIG_FILE = re.compile(r"--?config(?:=(.*))?$")
 
 
