@@ -44,7 +44,7 @@ class Run:
         try:
             found = json.loads((self.folder / OUTCOME).read_text())
             return {"status": int(found["status"]), "error": str(found["error"])}
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
             return None
 
     @property
