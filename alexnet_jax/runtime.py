@@ -9,19 +9,23 @@ import sys
 from pathlib import Path
 
 TUNING = os.environ.get("ALEXNET_JAX_TUNING", "1") != "0"
-_HUGE_PAGES = "glibc.malloc.hugetlb=1"
+
+# Huge pages, and one heap that takes large arrays too and never shrinks.
+MALLOC = f"glibc.malloc.hugetlb=1:glibc.malloc.arena_max=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold={2**62}"
 
 
 def use_huge_pages() -> None:
-    """Starts this process anew, once, with huge pages for what malloc hands out; to be called before jax is imported.
+    """Starts this process anew, once, with a malloc that keeps its memory, in huge pages; before jax is imported.
 
-    A training step on a CPU maps and frees over a gigabyte, in pages of 4 KiB 400,000 faults a step. glibc reads its
-    tunables only when a process starts, hence the exec; the process id stays. Elsewhere than on Linux with glibc, or
-    with GLIBC_TUNABLES set by the user, nothing happens.
+    A training step on a CPU asks for over a gigabyte and frees it. By default glibc maps it anew each time, in pages
+    of 4 KiB 400,000 faults a step; huge ones take few faults, but the kernel still has to clear them (and a virtual
+    machine to get them back from its host). Threads share one heap, since only the first can hold large arrays. glibc
+    reads its tunables only when a process starts, hence the exec; the process id stays. Elsewhere than on Linux with
+    glibc, or with GLIBC_TUNABLES set by the user, nothing happens.
     """
     is_glibc = sys.platform == "linux" and platform.libc_ver()[0] == "glibc"
     if TUNING and is_glibc and "GLIBC_TUNABLES" not in os.environ:
-        environment = {**os.environ, "GLIBC_TUNABLES": _HUGE_PAGES}
+        environment = {**os.environ, "GLIBC_TUNABLES": MALLOC}
         sys.stdout.flush()
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
 
@@ -40,12 +44,13 @@ def compiler_options() -> dict[str, str]:
     """Options for `jax.jit` on the platform that computes.
 
     On the CPU jaxlib hands convolutions to YNNPACK, which is 1.1 to 5 times slower on AlexNet's shapes than XLA's own
-    path; the empty value brings that back.
+    path; the empty value brings that back. And XLA drops `lax.optimization_barrier` on the CPU before it fuses loops,
+    so that what is dear to compute is computed anew in every loop that reads it; without that pass it is stored.
     """
     import jax
 
     if TUNING and jax.default_backend() == "cpu":
-        return {"xla_cpu_experimental_ynn_fusion_type": ""}
+        return {"xla_cpu_experimental_ynn_fusion_type": "", "xla_disable_hlo_passes": "cse_barrier_expander"}
     return {}
 
 
@@ -54,8 +59,8 @@ def tuning_in_words() -> str:
     if not TUNING:
         return "off (ALEXNET_JAX_TUNING=0)"
     parts = ["compilation cache"]
-    if _HUGE_PAGES in os.environ.get("GLIBC_TUNABLES", ""):
-        parts.append("huge pages")
+    if os.environ.get("GLIBC_TUNABLES") == MALLOC:
+        parts.append("huge pages that stay")
     if compiler_options():
         parts.append("XLA's own CPU convolutions")
     return ", ".join(parts)

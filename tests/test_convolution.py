@@ -7,7 +7,7 @@ import pytest
 import torch
 from jax import lax
 
-from alexnet_jax.model.convolution import grouped_convolution
+from alexnet_jax.model.convolution import add_bias, grouped_convolution
 
 CASES = [
     # size, kernel, C_in, C_out, stride, padding, groups
@@ -86,3 +86,18 @@ def test_kernels_that_do_not_fit_are_refused():
     for kernel_shape in ((3, 3, 6, 4), (3, 3, 3, 5)):
         with pytest.raises(ValueError, match="does not fit input"):
             grouped_convolution(x, jnp.zeros(kernel_shape), stride=1, padding=((1, 1), (1, 1)), groups=2, dtype=x.dtype)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-13), ("float32", 1e-6), ("bfloat16", 1e-2)])
+def test_the_bias_has_the_gradient_of_a_plain_sum(dtype, tolerance):
+    rng = np.random.default_rng(0)
+    cotangent = rng.normal(size=(3, 9, 7, 5)) + 1
+    with jax.enable_x64(True):
+        x, g = (jnp.asarray(a, dtype) for a in (rng.normal(size=cotangent.shape), cotangent))
+        bias = jnp.arange(5, dtype=dtype)
+        y, vjp = jax.vjp(jax.jit(add_bias), x, bias)
+        dx, dbias = vjp(g)
+    assert y.dtype == dx.dtype == dbias.dtype == dtype
+    np.testing.assert_array_equal(y, x + bias)
+    np.testing.assert_array_equal(dx, g)
+    np.testing.assert_allclose(np.asarray(dbias, float), np.asarray(g, float).sum((0, 1, 2)), rtol=tolerance)

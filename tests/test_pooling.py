@@ -7,6 +7,7 @@ import pytest
 import torch
 from jax.sharding import AxisType, PartitionSpec
 
+from alexnet_jax import runtime
 from alexnet_jax.model.pooling import max_pool
 
 
@@ -105,3 +106,9 @@ def test_under_shard_map_and_vmap():
 def test_a_window_that_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="3 x 3 does not fit into 2 x 9 pixels"):
         max_pool(jnp.zeros((1, 2, 9, 1)), 3, 2)
+
+
+def test_what_is_stored_is_not_computed_anew_by_each_reader():
+    """XLA:CPU keeps the barriers of these options; a version of it that calls the pass otherwise would drop them."""
+    compiled = jax.jit(lambda x: max_pool(x, 3, 2), compiler_options=runtime.compiler_options())
+    assert "opt-barrier" in compiled.lower(jnp.ones((1, 5, 5, 2))).compile().as_text()

@@ -21,7 +21,7 @@ from alexnet_jax.model.architecture import (
     Net,
     ResponseNorm,
 )
-from alexnet_jax.model.convolution import grouped_convolution
+from alexnet_jax.model.convolution import add_bias, grouped_convolution
 from alexnet_jax.model.initialization import bias_initializer, kernel_initializer
 from alexnet_jax.model.local import locally_connected
 from alexnet_jax.model.normalization import (
@@ -171,7 +171,7 @@ class TowerConvolution(nn.Module):
             groups=self.groups,
             dtype=self.dtype,
         )
-        return y + bias.astype(self.dtype)
+        return add_bias(y, bias.astype(self.dtype))
 
 
 class LocalLayer(nn.Module):
@@ -205,6 +205,7 @@ class TowerDense(nn.Module):
         """[B, ..., C] -> [B, features]; each group of units sees its own group of channels."""
         inputs = [part.reshape(part.shape[0], -1) for part in jnp.split(x, self.groups, axis=-1)]
         kernel, bias = _kernel_and_bias(self, self.layer, (inputs[0].shape[-1], self.features))
+        *inputs, kernel = _together([*inputs, kernel])
         kernels = jnp.split(kernel.astype(self.dtype), self.groups, axis=-1)
         outputs = [jnp.dot(part, weights) for part, weights in zip(inputs, kernels, strict=True)]
         return jnp.concatenate(outputs, axis=-1) + bias.astype(self.dtype)
@@ -223,10 +224,20 @@ class TowerClassifier(nn.Module):
         """[B, ..., C] -> [B, num_classes], the same on every device of the axis, at least float32."""
         x = x.reshape(x.shape[0], -1)
         kernel, bias = _kernel_and_bias(self, self.layer, (x.shape[-1], self.num_classes))
+        x, kernel = _together([x, kernel])
         scores = jnp.dot(x, kernel.astype(self.dtype), preferred_element_type=kernel.dtype)
         if self.axis is not None:
             scores = towers.add_up(scores, self.axis)
         return scores + bias
+
+
+def _together(arrays: list[jax.Array]) -> list[jax.Array]:
+    """The same arrays; going backward, the gradient of none is used before those of all are there.
+
+    Put around a layer's input and kernel, the kernel is not needed any more when it is updated, and the update can
+    take place where it lies. Otherwise the compiler copies it first.
+    """
+    return lax.optimization_barrier(arrays)
 
 
 def _pad_to_last_window(x: jax.Array, layer: MaxPool) -> jax.Array:

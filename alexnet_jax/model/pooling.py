@@ -28,7 +28,8 @@ def max_pool(x: jax.Array, window: int, stride: int) -> jax.Array:
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
 def _max_pool(x: jax.Array, window: int, stride: int, size: tuple[int, int]) -> jax.Array:
-    return reduce(lax.max, (pixels for _, pixels in _places(x, window, stride)))
+    # Stored, here and below: XLA:CPU would compute it anew in each loop that reads it (`runtime.compiler_options`).
+    return lax.optimization_barrier(reduce(lax.max, (pixels for _, pixels in _places(x, window, stride))))
 
 
 def _places(x: jax.Array, window: int, stride: int) -> Iterator[tuple[int, jax.Array]]:
@@ -75,7 +76,7 @@ def _backward(window: int, stride: int, size: tuple[int, int], where: jax.Array,
 
     def surrounded(a: jax.Array, value: int) -> jax.Array:
         edges = ((0, 0, 0), (blocks - 1, block_rows - rows, 0), (blocks - 1, block_columns - columns, 0), (0, 0, 0))
-        # Stored, not computed anew for each block: XLA:CPU does not vectorize loops that ask where the edge is.
+        # XLA:CPU does not vectorize loops that ask where the edge is, so that one is by itself.
         return lax.optimization_barrier(lax.pad(a, jnp.asarray(value, a.dtype), edges))
 
     def moved(a: jax.Array, up: int, left: int) -> jax.Array:
@@ -90,7 +91,7 @@ def _backward(window: int, stride: int, size: tuple[int, int], where: jax.Array,
             code = (in_block + (up * reach + left) * stride).astype(where.dtype)
             dx += jnp.where(moved(where, up, left) == code, moved(shares, up, left), 0)
     dx = dx.reshape(batch, block_rows * stride, block_columns * stride, channels)
-    return (dx[:, : size[0], : size[1]].astype(cotangent.dtype),)
+    return (lax.optimization_barrier(dx[:, : size[0], : size[1]].astype(cotangent.dtype)),)
 
 
 _max_pool.defvjp(_forward, _backward)
