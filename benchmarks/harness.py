@@ -13,15 +13,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from alexnet_jax.runtime import MALLOC
+
 ROOT = Path(__file__).resolve().parents[1]
 
 # Settings that would reach contenders by accident.
 _TUNING = ("GLIBC_TUNABLES", "MALLOC_", "XLA_FLAGS", "OMP_", "KMP_", "MKL_", "TORCHINDUCTOR_", "ALEXNET_JAX_TUNING")
 
-# Columns of a comparison on a CPU. What malloc hands out: as glibc does by default, or in huge pages that the process
-# keeps, which is what serves PyTorch best. Our own program asks for huge pages by itself (`alexnet_jax.runtime`).
+# Columns of a comparison on a CPU. What malloc hands out to PyTorch: as glibc does by default, or as our own program
+# sets it for itself.
 AS_INSTALLED: dict[str, str] = {}
-AT_BEST = {"GLIBC_TUNABLES": f"glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold={2**62}"}
+AT_BEST = {"GLIBC_TUNABLES": MALLOC}
 
 
 @dataclasses.dataclass(frozen=True)
