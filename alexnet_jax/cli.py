@@ -13,7 +13,7 @@ from typing import NoReturn
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from alexnet_jax import runtime, validation
+from alexnet_jax import limits, runtime, validation
 from alexnet_jax.config import Config, field_types
 from alexnet_jax.errors import UserError, print_error
 
@@ -61,6 +61,7 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
 
     def guarded(argv: Sequence[str]) -> None:
         try:
+            limits.allow_open_files()
             main(argv[1:])
             sys.stdout.flush()
         except UserError as error:

@@ -11,7 +11,7 @@ import jax
 import jaxlib
 from jax.sharding import Mesh
 
-from alexnet_jax import __version__, runtime
+from alexnet_jax import __version__, limits, runtime
 from alexnet_jax.config import Config, fields
 from alexnet_jax.data.datasets import Dataset
 from alexnet_jax.errors import UserError
@@ -38,7 +38,8 @@ def data_in_short(config: Config, dataset: Dataset) -> dict[str, Any]:
 
 
 def check_data_fits(config: Config, dataset: Dataset) -> None:
-    """UserError if the data set has other classes than the net, or images smaller than it sees."""
+    """UserError if the data set has other classes than the net, smaller images than it sees, or too many files."""
+    limits.allow_open_files(dataset.train.num_files + dataset.evaluation.num_files)
     if dataset.num_classes != config.model.num_classes:
         raise UserError(
             f"config.model.num_classes={config.model.num_classes}, but data.name={config.data.name!r} has "

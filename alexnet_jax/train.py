@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from alexnet_jax import runtime, startup, transfer, workdir
+from alexnet_jax import limits, runtime, startup, transfer, workdir
 from alexnet_jax.checkpoint import Checkpoints
 from alexnet_jax.config import Config
 from alexnet_jax.data.datasets import Dataset, open_dataset
@@ -71,11 +71,11 @@ def train_and_evaluate(config: Config, folder: Path) -> None:
     with workdir.opened_for_training(folder, config, dataset.facts), StopSignals() as stop:
         try:
             _train(config, folder, dataset, mesh, stop)
-        except jax.errors.JaxRuntimeError as error:
-            if "RESOURCE_EXHAUSTED" not in str(error) and "Out of memory" not in str(error):
+        except (jax.errors.JaxRuntimeError, MemoryError, OSError) as error:
+            if not limits.is_out_of_memory(error):
                 raise
             raise UserError(
-                f"The device's memory does not suffice for config.batch_size={config.batch_size} on this mesh; make "
+                f"The memory does not suffice for config.batch_size={config.batch_size} on this mesh; make "
                 "the batch smaller, spread it over more devices (mesh.data), put one tower on each of two devices "
                 "(mesh.tower=2), or take precision=bfloat16."
             ) from error

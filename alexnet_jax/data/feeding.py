@@ -11,8 +11,16 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from alexnet_jax import limits
 from alexnet_jax.config import Config
-from alexnet_jax.data.pipeline import Position, TrainBatches, consecutive_batches, stream_indices, train_batches
+from alexnet_jax.data.pipeline import (
+    Position,
+    TrainBatches,
+    batches_ahead,
+    consecutive_batches,
+    stream_indices,
+    train_batches,
+)
 from alexnet_jax.data.raw import open_raw
 from alexnet_jax.data.sources import ImageSource, JpegSource
 from alexnet_jax.errors import UserError
@@ -52,12 +60,15 @@ def open_feed(source: JpegSource, config: Config, mesh: Mesh, start_step: int) -
     """
     if config.data.feed == "device":
         return ResidentFeed(source, config, mesh, start_step)
+    rows = local_rows(mesh, config.batch_size)
+    ahead = batches_ahead(config.data.read_threads, config.data.prefetch_batches)
+    limits.check_batches_fit(len(rows), source.image_size, ahead + 2)  # one goes to the devices, one is at work
     from_disk: ImageSource = open_raw(source, config.data.read_threads) if config.data.feed == "raw" else source
     batches = train_batches(
         from_disk,
         seed=config.seed,
         batch_size=config.batch_size,
-        rows=local_rows(mesh, config.batch_size),
+        rows=rows,
         start_step=start_step,
         read_threads=config.data.read_threads,
         prefetch_batches=config.data.prefetch_batches,

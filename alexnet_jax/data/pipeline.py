@@ -198,6 +198,16 @@ def _all_of(batches: grain.MapDataset, read_threads: int, prefetch_batches: int)
 
 def _iterate(batches: grain.MapDataset, read_threads: int, prefetch_batches: int) -> grain.DatasetIterator:
     # Grain's threads each make a whole batch; its worker processes would need more memory and outlive a killed run.
-    threads = min(os.cpu_count() or 1, MAX_THREADS) if read_threads == -1 else read_threads
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(threads, prefetch_batches))
+    options = grain.ReadOptions(
+        num_threads=_num_threads(read_threads), prefetch_buffer_size=batches_ahead(read_threads, prefetch_batches)
+    )
     return iter(batches.to_iter_dataset(options))
+
+
+def batches_ahead(read_threads: int, prefetch_batches: int) -> int:
+    """How many batches are read ahead: at least one a thread."""
+    return max(_num_threads(read_threads), prefetch_batches)
+
+
+def _num_threads(read_threads: int) -> int:
+    return min(os.cpu_count() or 1, MAX_THREADS) if read_threads == -1 else read_threads

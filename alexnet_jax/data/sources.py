@@ -44,6 +44,7 @@ class JpegSource:
                 "(data.train_split, data.eval_split)."
             )
         _check_shards(splits[split])
+        self.num_files = len(splits[split].filepaths)  # which stay open once they were read from
         self.image_size = image_size
         self.directory, self.split = Path(builder.data_dir), split
         # What tells the records of this split from those of another preparation.
