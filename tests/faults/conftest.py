@@ -1,0 +1,56 @@
+"""What all tests of faults share: data, uninterrupted runs, and a way to say what was tried."""
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import pytest
+from broken_runs import LAYOUTS, Run, assert_finished, config_of
+
+from benchmarks import records
+
+
+@pytest.fixture(scope="session")
+def whole(digits_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Run]:
+    """The uninterrupted run of a layout, made once."""
+    runs: dict[str, Run] = {}
+
+    def of(layout: str) -> Run:
+        if layout not in runs:
+            number = list(LAYOUTS).index(layout)
+            run = Run(tmp_path_factory.mktemp(f"whole{number}"), config_of(layout, digits_dir))
+            assert_finished(run, run.finish())
+            runs[layout] = run
+        return runs[layout]
+
+    return of
+
+
+@pytest.fixture
+def choice(request: pytest.FixtureRequest) -> random.Random:
+    """Chance, the same for a test each time; what it decided is printed."""
+    return random.Random(request.node.name)
+
+
+@pytest.fixture
+def tell(record_property: Callable[[str, object], None]) -> Callable[..., None]:
+    """Writes down what was tried, for the table in docs/reliability.md; a test that fails tells nothing."""
+
+    def told(fault: str, times: int, end: str, steps_lost: int | None = None) -> None:
+        record_property("fault", fault)
+        record_property("times", times)
+        record_property("steps_lost", "" if steps_lost is None else steps_lost)
+        record_property("end", end)
+
+    return told
+
+
+@pytest.fixture(scope="session", autouse=True)
+def where(record_testsuite_property: Callable[[str, object], None]) -> None:
+    """Writes down what was tested, and on what."""
+    hardware = records.hardware()
+    record_testsuite_property("commit", records.commit())
+    versions = {name: version for name, version in records.versions().items() if name != "torch"}
+    record_testsuite_property("versions", ", ".join(f"{name} {version}" for name, version in versions.items()))
+    record_testsuite_property("hardware", f"{hardware['cpu']}, {hardware['cores']} cores, {jax.default_backend()}")

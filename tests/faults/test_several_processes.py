@@ -1,0 +1,48 @@
+"""Runs beside each other: in one workdir only one lives; of a group that loses a member, nothing is lost."""
+
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from broken_runs import Run, assert_equal, assert_finished, assert_refused, ended
+
+pytestmark = pytest.mark.faults
+IN_USE = r"--workdir=.* is in use by process (\d+ on \S+|unknown); wait for it, stop it, or choose another"
+
+
+@pytest.mark.quick
+def test_a_second_run_in_the_same_workdir(whole: Callable, tmp_path: Path, tell) -> None:
+    """Stopped in the middle, so that it lives as long as the second one tries, whatever the speed of both."""
+    expected = whole("jpeg, one device")
+    run = Run(tmp_path, expected.config)
+    first = run.start()
+    while run.saved() == 0:
+        assert first.poll() is None
+        time.sleep(0.01)
+    first.send_signal(signal.SIGSTOP)
+    try:
+        files = {path: path.read_bytes() for path in run.workdir.rglob("*") if path.is_file()}
+        assert_refused(run.finish(), IN_USE)
+        other = Run(tmp_path, expected.config, ("--config.seed=1",))
+        assert_refused(other.finish(), IN_USE)
+        assert files == {path: path.read_bytes() for path in run.workdir.rglob("*") if path.is_file()}
+    finally:
+        first.send_signal(signal.SIGCONT)
+    assert_finished(run, ended(first))
+    assert_equal(run, expected)
+    tell("a second run in the same workdir", 2, "refused: one sentence, status 2; the first is not disturbed")
+
+
+def test_several_runs_begin_at_once(whole: Callable, tmp_path: Path, tell) -> None:
+    """Three of them, one after the other refused; whoever is in has the folder for itself."""
+    expected = whole("jpeg, one device")
+    run = Run(tmp_path, expected.config)
+    ends = [ended(process) for process in [run.start() for _ in range(3)]]
+    assert any(end.status == 0 for end in ends)
+    for end in ends:
+        if end.status:
+            assert_refused(end, IN_USE)
+    assert_equal(run, expected)
+    tell("three runs begin in one workdir at once", 1, "one trains, the others are refused: one sentence, status 2")

@@ -1,0 +1,67 @@
+"""What the system must grant is asked for at the start: open files, and memory for batches."""
+
+import errno
+import resource
+
+import jax
+import pytest
+
+from alexnet_jax import limits
+from alexnet_jax.config import Config
+from alexnet_jax.errors import UserError
+from alexnet_jax.train import train_and_evaluate
+
+
+@pytest.fixture
+def granted(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """The limit of open files, of a system that has only this one."""
+    found = {"now": 256, "most": 1024}
+
+    def set_limit(_: int, both: tuple[int, int]) -> None:
+        found["now"], found["most"] = both
+
+    monkeypatch.setattr(limits.resource, "getrlimit", lambda _: (found["now"], found["most"]))
+    monkeypatch.setattr(limits.resource, "setrlimit", set_limit)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("now", "most", "files", "then"),
+    [
+        (256, 1024, 0, 1024),
+        (1024, 1024, 900, 1024),
+        (256, resource.RLIM_INFINITY, 0, 256),
+        (256, resource.RLIM_INFINITY, 1024, 1024 + limits.OPEN_FILES),
+        (resource.RLIM_INFINITY, resource.RLIM_INFINITY, 1024, resource.RLIM_INFINITY),
+    ],
+)
+def test_as_many_files_may_be_open_as_the_system_allows(granted, now: int, most: int, files: int, then: int) -> None:
+    granted |= {"now": now, "most": most}
+    limits.allow_open_files(files)
+    assert granted == {"now": then, "most": most}
+
+
+def test_a_data_set_of_too_many_files_is_refused(granted) -> None:
+    with pytest.raises(UserError, match=r"may open 1,024 files and needs up to 1,064, 1,000 of them for the data set"):
+        limits.allow_open_files(1000)
+
+
+def test_batches_beyond_the_memory_of_this_machine_are_refused(tiny_config: Config, tmp_path) -> None:
+    """Before a single image is read: else the system would end the process, or another one."""
+    tiny_config.batch_size = 10**7
+    with pytest.raises(UserError, match=r"batches of 10,000,000 images .* GiB are free; make config.batch_size"):
+        train_and_evaluate(tiny_config, tmp_path / "w")
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (MemoryError(), True),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), True),
+        (OSError(errno.ENOSPC, "No space left on device"), False),
+        (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 17 bytes."), True),
+        (jax.errors.JaxRuntimeError("INTERNAL: something else"), False),
+    ],
+)
+def test_out_of_memory_is_told_from_other_trouble(error: Exception, expected: bool) -> None:
+    assert limits.is_out_of_memory(error) == expected
