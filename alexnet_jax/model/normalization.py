@@ -172,7 +172,8 @@ def _wide(x: jax.Array) -> jax.Array:
 def _normalize(window: _Channels | _Neighborhood, coefficient: float, beta: float, k: float, x: jax.Array) -> jax.Array:
     wide = _wide(x)
     power, _ = _powers(k + coefficient * window.sums(lax.square(wide)), beta)
-    return (window.own(wide) * power).astype(x.dtype)
+    # Stored: XLA:CPU would compute it anew for each of a pooling window's pixels (`runtime.compiler_options`).
+    return lax.optimization_barrier((window.own(wide) * power).astype(x.dtype))
 
 
 def _forward(window: _Channels | _Neighborhood, coefficient: float, beta: float, k: float, x: jax.Array):
