@@ -51,7 +51,6 @@ def test_a_batch_that_the_memory_does_not_hold(flags: tuple, sentence: str, whol
     tell("batch beyond the memory", 1, "one sentence, status 2")
 
 
-@pytest.mark.quick
 def test_the_clock_is_set_back(whole: Callable, choice: random.Random, tmp_path: Path, tell) -> None:
     """Killed after some steps; the next process believes to run a year earlier, in a time that runs backwards."""
     expected = whole("jpeg, one device")

@@ -5,23 +5,37 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
-from broken_runs import Run, assert_equal, assert_finished, assert_refused, ended
+from broken_runs import Run, assert_equal, assert_finished, assert_refused, ended, hooked
 
 pytestmark = pytest.mark.faults
+# A process that stops once its first checkpoint has got its name, and stands until it is told to go on.
+STANDS_STILL = """
+import os, signal
+
+rename = os.rename
+
+def rename_and_stop(source, target, **options):
+    rename(source, target, **options)
+    if os.path.basename(target).isdecimal():
+        os.rename = rename
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+os.rename = rename_and_stop
+"""
 IN_USE = r"--workdir=.* is in use by process (\d+ on \S+|unknown); wait for it, stop it, or choose another"
 
 
 @pytest.mark.quick
 def test_a_second_run_in_the_same_workdir(whole: Callable, tmp_path: Path, tell) -> None:
-    """Stopped in the middle, so that it lives as long as the second one tries, whatever the speed of both."""
+    """The first one stands still in the middle as long as others try."""
     expected = whole("jpeg, one device")
     run = Run(tmp_path, expected.config)
-    first = run.start()
-    while run.saved() == 0:
+    first = Run(tmp_path, expected.config, environment=hooked(STANDS_STILL)).start()
+    while psutil.Process(first.pid).status() != psutil.STATUS_STOPPED:
         assert first.poll() is None
-        time.sleep(0.01)
-    first.send_signal(signal.SIGSTOP)
+        time.sleep(0.05)
     try:
         files = {path: path.read_bytes() for path in run.workdir.rglob("*") if path.is_file()}
         assert_refused(run.finish(), IN_USE)
