@@ -6,9 +6,9 @@ from pathlib import Path
 
 import jax
 import pytest
-from broken_runs import LAYOUTS, Run, assert_finished, config_of
 
 from benchmarks import records
+from faults.broken_runs import LAYOUTS, Run, assert_finished, config_of
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from broken_runs import STEPS, Run, assert_equal, assert_finished, assert_refused, config_of
+
+from faults.broken_runs import STEPS, Run, assert_equal, assert_finished, assert_refused, config_of
 
 pytestmark = pytest.mark.faults
 SAME = "as uninterrupted, bit for bit"

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from broken_runs import (
+
+from faults.broken_runs import (
     Run,
     assert_equal,
     assert_finished,

@@ -5,12 +5,12 @@ import signal
 from pathlib import Path
 
 import pytest
-from broken_runs import Run, assert_equal, config_of
 
 from alexnet_jax import train
 from alexnet_jax.config import set_field
 from alexnet_jax.errors import PreemptedError
 from alexnet_jax.reporter import Reporter
+from faults.broken_runs import Run, assert_equal, config_of
 
 pytestmark = pytest.mark.faults
 

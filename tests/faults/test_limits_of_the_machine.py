@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from broken_runs import Moment, Run, assert_equal, assert_finished, assert_refused, hit, hooked, limited
+
+from faults.broken_runs import Moment, Run, assert_equal, assert_finished, assert_refused, hit, hooked, limited
 
 pytestmark = pytest.mark.faults
 

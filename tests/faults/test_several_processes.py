@@ -7,7 +7,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from broken_runs import Run, assert_equal, assert_finished, assert_refused, ended, hooked
+
+from faults.broken_runs import Run, assert_equal, assert_finished, assert_refused, ended, hooked
 
 pytestmark = pytest.mark.faults
 # A process that stops once its first checkpoint has got its name, and stands until it is told to go on.

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import prepare_sources
 import pytest
-from broken_runs import (
+
+from faults.broken_runs import (
     LAYOUTS,
     Moment,
     Run,

@@ -1,0 +1,1 @@
+"""Runs of the real program that are broken on purpose; see docs/reliability.md."""
