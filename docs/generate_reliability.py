@@ -2,10 +2,13 @@
 
 python -m pytest tests/faults -m faults --junitxml=runs/faults.xml
 python -m docs.generate_reliability runs/faults.xml
+
+Results may come in several files, each of a part of the tests.
 """
 
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -18,10 +21,11 @@ START, END = "<!-- generated: faults -->\n", "<!-- end -->"
 
 def main() -> None:
     """Rewrites the document."""
-    DOCUMENT.write_text(with_new_table(DOCUMENT.read_text(), Path(sys.argv[1]).read_text()))
+    results = [Path(name).read_text() for name in sys.argv[1:]]
+    DOCUMENT.write_text(with_new_table(DOCUMENT.read_text(), results))
 
 
-def with_new_table(text: str, results: str) -> str:
+def with_new_table(text: str, results: Sequence[str]) -> str:
     """The document with what stands between its markers replaced by what the results (JUnit XML) say.
 
     Raises:
@@ -34,15 +38,19 @@ def with_new_table(text: str, results: str) -> str:
     return text
 
 
-def faults(results: str) -> str:
+def faults(results: Sequence[str]) -> str:
     """What was tested, on what, and a row for each fault: how often, what came of it, how many steps were redone."""
-    suite = ElementTree.fromstring(results).find("testsuite")
-    assert suite is not None
-    if unfit := [name for name in ("failures", "errors", "skipped") if suite.get(name) != "0"]:
-        raise ValueError(f"the results have {', '.join(f'{suite.get(name)} {name}' for name in unfit)}")
-    where = _properties(suite)
+    suites = [suite for result in results for suite in ElementTree.fromstring(result).iter("testsuite")]
+    for kind in ("failures", "errors", "skipped"):
+        if number := sum(int(suite.get(kind, 0)) for suite in suites):
+            raise ValueError(f"the results have {number} {kind}")
+    cases = [case for suite in suites for case in suite.iter("testcase")]
+    where = [_properties(suite) for suite in suites]
+    commit, hardware, versions = (
+        " and ".join(dict.fromkeys(each[name] for each in where)) for name in ("commit", "hardware", "versions")
+    )
     rows: dict[tuple[str, str], dict[str, Any]] = {}
-    for case in suite.iter("testcase"):
+    for case in cases:
         told = _properties(case)
         if "fault" in told:
             row = rows.setdefault((told["fault"], told["end"]), {"times": 0, "lost": []})
@@ -58,11 +66,10 @@ def faults(results: str) -> str:
         }
         for (fault, end), row in rows.items()
     ]
-    total, seconds = sum(line["times"] for line in lines), float(suite.get("time", 0))
+    total, seconds = sum(line["times"] for line in lines), sum(float(suite.get("time", 0)) for suite in suites)
     return (
-        f"{suite.get('timestamp', '')[:10]}, commit {where['commit']}, {where['hardware']}; {where['versions']}: "
-        f"{total} faults in {len(list(suite.iter('testcase')))} tests, {seconds / 60:.0f} minutes.\n\n"
-        f"{markdown(lines)}\n"
+        f"{suites[-1].get('timestamp', '')[:10]}, commit {commit}, {hardware}; {versions}: "
+        f"{total} faults in {len(cases)} tests, {seconds / 60:.0f} minutes.\n\n{markdown(lines)}\n"
     )
 
 

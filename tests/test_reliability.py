@@ -24,7 +24,7 @@ def results(failures: int = 0) -> str:
 
 
 def test_rows_of_one_fault_are_added_up() -> None:
-    text = with_new_table(f"before\n{START}old\n{END}after", results())
+    text = with_new_table(f"before\n{START}old\n{END}after", [results()])
     assert text.startswith(f"before\n{START}2026-01-02, commit abc, two cores; jax 1: 14 faults in 4 tests, 2 minutes.")
     assert "| kill | 10 | 10 | 5 | as before |" in text
     assert "| quota | 4 | 4 | - | as before |" in text
@@ -33,8 +33,8 @@ def test_rows_of_one_fault_are_added_up() -> None:
 
 def test_results_with_failures_make_no_table() -> None:
     with pytest.raises(ValueError, match="1 failures"):
-        with_new_table(f"{START}{END}", results(failures=1))
+        with_new_table(f"{START}{END}", [results(), results(failures=1)])
 
 
 def test_the_document_has_a_place_for_the_table() -> None:
-    assert "14 faults" in with_new_table(DOCUMENT.read_text(), results())
+    assert "28 faults in 8 tests, 3 minutes" in with_new_table(DOCUMENT.read_text(), [results(), results()])
