@@ -44,18 +44,16 @@ def faults(results: Sequence[str]) -> str:
     for kind in ("failures", "errors", "skipped"):
         if number := sum(int(suite.get(kind, 0)) for suite in suites):
             raise ValueError(f"the results have {number} {kind}")
-    cases = [case for suite in suites for case in suite.iter("testcase")]
+    cases = [told for suite in suites for case in suite.iter("testcase") if "fault" in (told := _properties(case))]
     where = [_properties(suite) for suite in suites]
     commit, hardware, versions = (
         " and ".join(dict.fromkeys(each[name] for each in where)) for name in ("commit", "hardware", "versions")
     )
     rows: dict[tuple[str, str], dict[str, Any]] = {}
-    for case in cases:
-        told = _properties(case)
-        if "fault" in told:
-            row = rows.setdefault((told["fault"], told["end"]), {"times": 0, "lost": []})
-            row["times"] += int(told["times"])
-            row["lost"] += [int(told["steps_lost"])] if told["steps_lost"] else []
+    for told in cases:
+        row = rows.setdefault((told["fault"], told["end"]), {"times": 0, "lost": []})
+        row["times"] += int(told["times"])
+        row["lost"] += [int(told["steps_lost"])] if told["steps_lost"] else []
     lines = [
         {
             "fault": fault,

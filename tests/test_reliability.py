@@ -25,7 +25,7 @@ def results(failures: int = 0) -> str:
 
 def test_rows_of_one_fault_are_added_up() -> None:
     text = with_new_table(f"before\n{START}old\n{END}after", [results()])
-    assert text.startswith(f"before\n{START}2026-01-02, commit abc, two cores; jax 1: 14 faults in 4 tests, 2 minutes.")
+    assert text.startswith(f"before\n{START}2026-01-02, commit abc, two cores; jax 1: 14 faults in 3 tests, 2 minutes.")
     assert "| kill | 10 | 10 | 5 | as before |" in text
     assert "| quota | 4 | 4 | - | as before |" in text
     assert text.endswith(f"{END}after")
@@ -37,4 +37,4 @@ def test_results_with_failures_make_no_table() -> None:
 
 
 def test_the_document_has_a_place_for_the_table() -> None:
-    assert "28 faults in 8 tests, 3 minutes" in with_new_table(DOCUMENT.read_text(), [results(), results()])
+    assert "28 faults in 6 tests, 3 minutes" in with_new_table(DOCUMENT.read_text(), [results(), results()])
