@@ -76,6 +76,8 @@ def _open_builder(directory: Path) -> tuple[tfds.core.DatasetBuilder, tuple[str,
     try:
         _check_features_file(directory)
         builder = tfds.builder_from_directory(directory)
+        for split in builder.info.splits.values():
+            _ = split.filepaths  # names that can't be made show only here
         return builder, tuple(map(str, (builder.info.metadata or {}).get("class_names", ())))
     # On a damaged description TFDS raises whatever its code runs into, an AttributeError for example.
     except Exception as error:

@@ -88,16 +88,18 @@ def forged_checkpoints(folder: Path) -> Subject:
         manifest.write(step, {name: value for name, value in content.items() if name != "files"})
         return read()
 
-    def signed(data: bytes) -> bytes:
-        with contextlib.suppress(ValueError, RecursionError):
-            text = json.dumps(json.loads(data), sort_keys=True)
-            return b'{"crc32": %d, "content": %s}' % (zlib.crc32(text.encode()), data)
-        return data
-
     originals = [path.read_bytes() for path in files]
     samples = [Sample(path, data) for path, data in zip(files, originals, strict=True)]
     about = Sample(step / manifest.NAME, json.dumps(content).encode(), signed)
     return Subject([*samples, about, about], read_with_new_checksums, str(folder))
+
+
+def signed(data: bytes) -> bytes:
+    """A manifest with this content, and a checksum that fits."""
+    with contextlib.suppress(ValueError, RecursionError):
+        text = json.dumps(json.loads(data), sort_keys=True)
+        return b'{"crc32": %d, "content": %s}' % (zlib.crc32(text.encode()), data)
+    return data
 
 
 def overrides(folder: Path) -> Subject:

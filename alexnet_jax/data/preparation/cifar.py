@@ -86,7 +86,7 @@ def _read_batch(member: tars.TarFile, archive: Path, num_classes: int) -> tuple[
     data: Any
     labels: Any
     data, labels = (content.get(b"data"), content.get(b"labels")) if isinstance(content, dict) else (None, None)
-    is_batch = isinstance(labels, list) and isinstance(data, np.ndarray) and data.dtype == np.uint8
+    is_batch = isinstance(labels, list) and isinstance(data, np.ndarray)
     if not is_batch or data.shape != (len(labels), 3 * SIZE * SIZE):
         raise UserError(f"{where} is no batch of CIFAR-10: bytes of shape [n, 3072] and n labels; download it again.")
     if wrong := [label for label in labels if not isinstance(label, int) or not 0 <= label < num_classes]:
@@ -94,14 +94,41 @@ def _read_batch(member: tars.TarFile, archive: Path, num_classes: int) -> tuple[
     return np.ascontiguousarray(data.reshape(-1, 3, SIZE, SIZE).transpose(0, 2, 3, 1)), labels
 
 
+class _Pixels:
+    """An array of bytes, as a pickle describes it. NumPy's own way to rebuild one dies of damaged ones (SIGSEGV)."""
+
+    array = np.empty(0, np.uint8)
+
+    def __init__(self, *_: Any):
+        """Empty; the state has everything."""
+
+    def __setstate__(self, state: Any) -> None:
+        """Version, shape, type, whether in Fortran's order, and the bytes."""
+        _, shape, kind, fortran, data = state
+        if not isinstance(kind, _Kind) or kind.name not in ("u1", b"u1") or fortran:
+            raise pickle.UnpicklingError("an array is not one of bytes")
+        self.array = np.frombuffer(data, np.uint8).reshape(shape)
+
+
+class _Kind:
+    """The type of an array's numbers."""
+
+    def __init__(self, name: Any, *_: Any):
+        """Its name, as NumPy writes it."""
+        self.name = name
+
+    def __setstate__(self, state: Any) -> None:
+        """Byte order and the like, which bytes don't have."""
+
+
 class _ArraysOnly(pickle.Unpickler):
-    """Refuses to import anything but what a NumPy array is made of."""
+    """Refuses to import anything but what a NumPy array is made of, and makes that of classes of its own."""
 
     _ALLOWED = {  # noqa: RUF012
-        ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
-        ("numpy._core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy", "dtype"): np.dtype,
+        ("numpy.core.multiarray", "_reconstruct"): _Pixels,
+        ("numpy._core.multiarray", "_reconstruct"): _Pixels,
+        ("numpy", "ndarray"): None,
+        ("numpy", "dtype"): _Kind,
     }
 
     def find_class(self, module: str, name: str) -> Any:
@@ -114,10 +141,13 @@ def load_pickle(data: bytes, where: str) -> Any:
     """Opens a pickle (text as bytes, as Python 2 wrote it) without running anything of it; UserError if it can't be."""
     try:
         pickles.check(io.BytesIO(data))
-        return _ArraysOnly(io.BytesIO(data), encoding="bytes").load()
+        content = _ArraysOnly(io.BytesIO(data), encoding="bytes").load()
     # All that the opcodes of a damaged or hostile pickle have been seen to raise.
     except (
         pickle.UnpicklingError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError,
         MemoryError, UnicodeDecodeError, RuntimeError,
     ) as error:  # fmt: skip
         raise UserError(f"{where} can't be read as a batch of CIFAR-10 ({error}); download it again.") from error
+    if not isinstance(content, dict):
+        return content
+    return {name: value.array if isinstance(value, _Pixels) else value for name, value in content.items()}

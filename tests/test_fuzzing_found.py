@@ -1,0 +1,187 @@
+"""What fuzzing found, each as the smallest file that did it: read, passed over or refused in one sentence since."""
+
+import base64
+import io
+import json
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import prepare_sources as sources
+import pytest
+from fuzzing import images_and_archives, runs, weights
+from fuzzing.campaign import Subject
+from weights_files import bytes_field, varint
+
+from alexnet_jax.config import Config, to_dict
+from alexnet_jax.data.preparation.matlab import read_synsets
+from alexnet_jax.errors import UserError, print_error
+from alexnet_jax.metrics import FILE_NAME, read_records
+from alexnet_jax.reporting.curves import curves_section
+
+NESTED = b"[" * 100_000
+
+
+def npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+def archive(files: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        for name, data in files.items():
+            file.writestr(name, data)
+    return buffer.getvalue()
+
+
+def configured(**changed) -> bytes:
+    return json.dumps({**to_dict(Config()), **changed}).encode()
+
+
+def caffemodel_of_shape(*shape: int) -> bytes:
+    blob = bytes_field(7, bytes_field(1, b"".join(map(varint, shape))))
+    return bytes_field(100, bytes_field(1, "conv1") + bytes_field(7, blob) * 2)
+
+
+FACTS = {"name": "digits", "num_examples": 1, "label_names": ["0"], "class_names": ["0"]}
+STATISTICS = {"mean_image": np.zeros((8, 8, 3), np.float32), "color_std": np.zeros(3), "color_axes": np.zeros((3, 3))}
+NO_PIXELS = STATISTICS | {"mean_image": np.zeros((0, 0, 3), np.float32)}
+TENSOR = b"ctorch._utils\n_rebuild_tensor_v2\n"
+
+# Which reader, the file that is changed, its content, and what the sentence must say.
+FOUND = {
+    "nested too deep": (runs.configs, "config.json", NESTED, "config.json is damaged"),
+    "a net wider than a number": (
+        runs.configs, "config.json", configured(model={"conv_width": 1e308}), r"conv_width=1e\+308 is not allowed"
+    ),
+    "a number longer than a float": (
+        runs.configs, "config.json", configured(batch_size=10**400), r"batch_size=10+ is not allowed"
+    ),
+    "a variant that is none": (
+        runs.configs, "config.json", configured(model={"variant": "x"}), "model.variant='x' is unknown"
+    ),
+    "a name that no file can have": (
+        runs.configs, "config.json", configured(data={"dir": "a\0b"}), r"data.dir='a\\x00b' is not allowed"
+    ),
+    "no number among three": (
+        runs.configs, "config.json", configured(data={"std": [1, float("nan"), 1]}), r"data.std=.* is not allowed"
+    ),
+    "infinitely many examples": (
+        runs.facts,
+        "dataset.json",
+        json.dumps(FACTS | {"num_examples": float("inf")}).encode(),
+        "dataset.json is damaged",
+    ),
+    "facts nested too deep": (runs.facts, "dataset.json", NESTED, "dataset.json is damaged"),
+    "statistics that are one array": (
+        runs.facts, "statistics.npz", npy(np.zeros(3)), "statistics.npz is damaged .it is a single array"
+    ),
+    "statistics of text": (
+        runs.facts,
+        "statistics.npz",
+        archive({f"{name}.npy": npy(array.astype("U1")) for name, array in STATISTICS.items()}),
+        "statistics.npz is damaged .* no finite numbers",
+    ),
+    "an empty mean image": (
+        runs.facts,
+        "statistics.npz",
+        archive({f"{name}.npy": npy(array) for name, array in NO_PIXELS.items()}),
+        "statistics.npz is damaged",
+    ),
+    "an npz with a text file": (weights.npz_files, "net.npz", archive({"readme": b"hello"}), "'readme' is no array"),
+    "an npz that is one array": (weights.npz_files, "net.npz", npy(np.zeros(3)), "it is a single array"),
+    "a mean that is an archive": (weights.mean_images, "mean.npy", archive({}), "mean.npy is not a .npy file"),
+    "a mean of text": (weights.mean_images, "mean.npy", npy(np.full((3, 2, 2), "x")), r"a mean image of Caffe's is"),
+    "an empty mean": (weights.mean_images, "mean.npy", npy(np.zeros((3, 0, 0))), r"holds \[3, 0, 0\]"),
+    "sizes whose product is 2^64": (
+        weights.caffemodels, "net.caffemodel", caffemodel_of_shape(2**32, 2**32), "holds 0 numbers for an array of"
+    ),
+    "class names that are none": (weights.class_names, "labels.txt", b" \n", "labels.txt is empty"),
+    "a pickle that remembers the two billionth thing": (
+        weights.pth_files, "net.pth", b"\x80\x02}r\xff\xff\xff\x7f.", "net.pth is not a .pth file"
+    ),
+    "a pickle that changes what is read": (
+        weights.pth_files,
+        "net.pth",
+        archive({"a/data.pkl": b"\x80\x05\x96\x01" + bytes(8) + b"\x98."}),
+        "net.pth is not a .pth file",
+    ),
+    "a tensor larger than its storage": (
+        weights.pth_files,
+        "net.pth",
+        archive({
+            "a/data.pkl": b"\x80\x02}X\x01\0\0\0a" + TENSOR + b"((X\x07\0\0\0storagectorch\nFloatStorage\n"
+            b"X\x01\0\0\x000X\x03\0\0\0cpuK\x01tQK\0(J\xff\xff\xff\x7ft(K\0tNNtRs.",
+            "a/data/0": bytes(4),
+        }),
+        "net.pth is not a .pth file",
+    ),
+    "a class of CIFAR-10 that is no text": (
+        images_and_archives.cifar_batches,
+        "cifar-10-python.tar.gz",
+        sources.tar([("batches.meta", sources.python2_pickle({b"label_names": [b"\xb7"]}))]),
+        "holds no data_batch_1",
+    ),
+    "a data set whose metadata are none": (
+        images_and_archives.prepared_sets, "pictures/1.0.0/metadata.json", b"{", "can't be read as a TFDS data set"
+    ),
+    "a data set whose files have no names": (
+        images_and_archives.prepared_sets,
+        "pictures/1.0.0/dataset_info.json",
+        b'{"name":"pictures","version":"1.0.0","fileFormat":"array_record",'
+        b'"splits":[{"name":"train","shardLengths":["4"],"filepathTemplate":"{X}"}]}',
+        "can't be read as a TFDS data set",
+    ),
+    "a checkpoint that lists a device": (
+        runs.forged_checkpoints,
+        "checkpoints/5/manifest.json",
+        runs.signed(json.dumps({"step": 5, "files": {"/dev/zero": [1, 1]}}).encode()),
+        "'/dev/zero', which lies elsewhere",
+    ),
+    "a checkpoint without a list": (
+        runs.forged_checkpoints, "checkpoints/5/manifest.json", runs.signed(b'{"step": 5}'), "lists no files"
+    ),
+    "an override without a name": (runs.overrides, "override", b"=1", "the config has no field ''"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("found", FOUND)
+def test_it_is_refused_in_one_sentence(found: str, tmp_path: Path) -> None:
+    make, name, data, sentence = FOUND[found]
+    subject: Subject = make(tmp_path)
+    for sample in subject.samples:
+        sample.path.write_bytes(sample.wrap(sample.data))
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(UserError, match=sentence):
+        subject.read()
+
+
+def test_a_table_that_kills_its_reader() -> None:
+    packed = (
+        "c-m7?pg&-M0Y*<>J|Jbl$iTn`q&a|?2`a@3<pZTy7$GzRI}jIF<`t)w6a(d182F&#T0rdS6C4)gY-C_)6z}Q65bg&g;GjIeD5aPI6@c_wFd*z@"
+        "!?YKUVd@=_)U#kw&xxd70LsrZfB-`V2Hh~YNd^Q=Vni{Cks%RC0{}Bo9sv"
+    )
+    with pytest.raises(ValueError, match=r"."):  # which error it is depends on what lies in memory
+        read_synsets(zlib.decompress(base64.b85decode(packed)), 2012)
+
+
+def test_lines_of_metrics_that_are_no_records_are_passed_over(tmp_path: Path) -> None:
+    good = '{"step": 1, "epoch": 1.0, "split": "validation", "loss": 2.0, "top1_error": 9.0, "top5_error": null}'
+    bad = ('{"step": 2, "split": {}}', '{"step": 2, "loss": []}', '{"step": NaN}', '{"step": 1e999}', "[" * 100_000)
+    (tmp_path / FILE_NAME).write_text("\n".join([*bad, good, '{"step": 3}']))
+    assert [record["step"] for record in read_records(tmp_path)] == [1, 3]
+    assert curves_section(read_records(tmp_path)).text == ["Up to epoch 1.00. Not evaluated yet."]
+
+
+def test_an_outcome_that_is_no_number_counts_as_none(tmp_path: Path) -> None:
+    subject = runs.outcomes(tmp_path)
+    subject.samples[0].path.write_text('{"status": 1e999, "error": ""}')
+    assert subject.read()[0] is False
+
+
+def test_control_characters_do_not_reach_the_terminal(capsys) -> None:
+    print_error("a\x1b[2Jb\x1dc é\nd")
+    assert capsys.readouterr().err == "error: a\\x1b[2Jb\\x1dc é\nerror: d\n"
