@@ -12,7 +12,7 @@ import resource
 import subprocess
 import sys
 
-_LIMITS = ((resource.RLIMIT_AS, 4 << 30), (resource.RLIMIT_CPU, 60))  # bytes, seconds; a real table takes a hundredth
+_LIMITS = ((resource.RLIMIT_AS, 2 << 30), (resource.RLIMIT_CPU, 20))  # bytes, seconds; a real table takes a hundredth
 
 
 def read_synsets(meta: bytes, year: int) -> list[tuple[int, str, str]]:
