@@ -126,6 +126,7 @@ class Config(Section):
     precision: str = "float32"  # or "bfloat16": compute type; parameters, LRN sums and the loss stay float32
     init_from: str = ""  # fine-tuning: the workdir of the net to start from; see `docs/transfer.md`
     require_accelerator: bool = False  # refuse to train on the CPU
+    profile: int = 0  # how many steps to trace, after the first ten, into WORKDIR/profile; see `docs/performance.md`
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
     data: DataConfig = dataclasses.field(default_factory=DataConfig)

@@ -23,6 +23,7 @@ from alexnet_jax.parallel import processes
 from alexnet_jax.parallel.mesh import create_mesh
 from alexnet_jax.predict_step import create_predict_step
 from alexnet_jax.preemption import StopSignals
+from alexnet_jax.profiling import Profile
 from alexnet_jax.reporter import Reporter
 from alexnet_jax.state import abstract_train_state
 from alexnet_jax.train_step import create_train_step
@@ -101,13 +102,19 @@ def _train(config: Config, folder: Path, dataset: Dataset, mesh: Mesh, stop: Sto
     predict_step = create_predict_step(config, mesh, config.eval.views)
     statistics = jax.device_put(dataset.statistics, NamedSharding(mesh, P()))
     batches = open_feed(dataset.train, config, mesh, start)
+    profile = Profile(folder / "profile", start, config.profile)
 
     def evaluate_now() -> dict[str, float] | None:
         predictor = functools.partial(predict_step, state.params, statistics)
         threads = config.data.read_threads
         return evaluate([predictor], dataset.evaluation, mesh, config.eval.batch_size, threads, stop.poll)
 
-    with contextlib.closing(batches), contextlib.closing(checkpoints), contextlib.closing(reporter):
+    with (
+        contextlib.closing(batches),
+        contextlib.closing(checkpoints),
+        contextlib.closing(reporter),
+        contextlib.closing(profile),
+    ):
         if start and plan.evaluation_due(start) and not reporter.has_evaluation(start):
             # The process was stopped between this checkpoint and its evaluation.
             result = evaluate_now()
@@ -121,7 +128,9 @@ def _train(config: Config, folder: Path, dataset: Dataset, mesh: Mesh, stop: Sto
                 jax.block_until_ready(ahead[1])  # as long as a step runs, nobody waits for input
             with reporter.throughput.waiting():
                 batch = next(batches)
+            profile.step_begins(step)
             state, metrics = train_step(state, batch, statistics)
+            profile.step_called(step, metrics)
             reporter.throughput.step_done()
             stop.poll()
             if ahead:

@@ -46,6 +46,7 @@ CHECKS: dict[str, Check] = {
     "num_epochs": _POSITIVE,
     "precision": _one_of("float32", "bfloat16"),
     "init_from": (str.isprintable, "a folder"),
+    "profile": _at_least(0),
     "model.num_classes": (lambda value: 2 <= value < 2**24, "a number of at least 2, and below 2^24"),
     "model.image_size": (lambda value: 1 <= value < 2**16, "a number of at least 1, and below 2^16"),
     "model.conv_width": _WIDTH,

@@ -17,7 +17,7 @@ from alexnet_jax.parallel.processes import gather, on_process_0
 
 # What may change between two starts of the same run: nothing here alters the parameters that come out.
 MAY_CHANGE = (
-    *("mesh.", "gradient_accumulation", "eval.", "checkpoint.", "log."),
+    *("mesh.", "gradient_accumulation", "eval.", "checkpoint.", "log.", "profile"),
     *("data.dir", "data.feed", "data.read_threads", "data.prefetch_batches"),
 )
 
