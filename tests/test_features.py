@@ -54,7 +54,8 @@ def test_features_are_the_outputs_of_the_module(tower: int, layer: str, net, ima
     behind = {"conv1": "relu1", "fc6": "relu6", "fc7": "relu7"}.get(layer, layer)
     assert found.shape == (16, *feature_shape(net.config, layer))
     scale = np.abs(expected[behind]).max()
-    np.testing.assert_allclose(found, expected[behind], atol=1e-5 * scale)
+    # Other convolutions than the module's own, whose rounding normalization leaves while it shrinks what is large.
+    np.testing.assert_allclose(found, expected[behind], atol=5e-5 * scale)
 
 
 def test_a_layer_is_meant_with_its_nonlinearity_only_if_that_follows() -> None:
