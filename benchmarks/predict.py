@@ -80,7 +80,7 @@ def write_weights(workdir: Path, folder: Path) -> Path:
 
 def ours(workdir: str, photos: str, images: int) -> Work:
     """What the command does between its start and its end."""
-    from alexnet_jax.predict import predict_files
+    from alexnet_jax.inference import predict_files
     from alexnet_jax.restored import restore
 
     net, files = restore(Path(workdir)), files_of(photos, images)
