@@ -1,8 +1,6 @@
 """What fuzzing found, each as the smallest file that did it: read, passed over or refused in one sentence since."""
 
-import io
 import json
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +8,7 @@ import prepare_sources as sources
 import pytest
 from fuzzing import images_and_archives, runs, weights
 from fuzzing.campaign import Subject
+from fuzzing.weights import npy, zipped
 from weights_files import bytes_field, varint
 
 from alexnet_jax.config import Config, to_dict
@@ -18,20 +17,6 @@ from alexnet_jax.metrics import FILE_NAME, read_records
 from alexnet_jax.reporting.curves import curves_section
 
 NESTED = b"[" * 100_000
-
-
-def npy(array: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, array)
-    return buffer.getvalue()
-
-
-def archive(files: dict[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as file:
-        for name, data in files.items():
-            file.writestr(name, data)
-    return buffer.getvalue()
 
 
 def configured(**changed) -> bytes:
@@ -79,18 +64,18 @@ FOUND = {
     "statistics of text": (
         runs.facts,
         "statistics.npz",
-        archive({f"{name}.npy": npy(array.astype("U1")) for name, array in STATISTICS.items()}),
+        zipped({f"{name}.npy": npy(array.astype("U1")) for name, array in STATISTICS.items()}),
         "statistics.npz is damaged .* no finite numbers",
     ),
     "an empty mean image": (
         runs.facts,
         "statistics.npz",
-        archive({f"{name}.npy": npy(array) for name, array in NO_PIXELS.items()}),
+        zipped({f"{name}.npy": npy(array) for name, array in NO_PIXELS.items()}),
         "statistics.npz is damaged",
     ),
-    "an npz with a text file": (weights.npz_files, "net.npz", archive({"readme": b"hello"}), "'readme' is no array"),
+    "an npz with a text file": (weights.npz_files, "net.npz", zipped({"readme": b"hello"}), "'readme' is no array"),
     "an npz that is one array": (weights.npz_files, "net.npz", npy(np.zeros(3)), "it is a single array"),
-    "a mean that is an archive": (weights.mean_images, "mean.npy", archive({}), "mean.npy is not a .npy file"),
+    "a mean that is an archive": (weights.mean_images, "mean.npy", zipped({}), "mean.npy is not a .npy file"),
     "a mean of text": (weights.mean_images, "mean.npy", npy(np.full((3, 2, 2), "x")), r"a mean image of Caffe's is"),
     "an empty mean": (weights.mean_images, "mean.npy", npy(np.zeros((3, 0, 0))), r"holds \[3, 0, 0\]"),
     "sizes whose product is 2^64": (
@@ -103,13 +88,13 @@ FOUND = {
     "a pickle that changes what is read": (
         weights.pth_files,
         "net.pth",
-        archive({"a/data.pkl": b"\x80\x05\x96\x01" + bytes(8) + b"\x98."}),
+        zipped({"a/data.pkl": b"\x80\x05\x96\x01" + bytes(8) + b"\x98."}),
         "net.pth is not a .pth file",
     ),
     "a tensor larger than its storage": (
         weights.pth_files,
         "net.pth",
-        archive({
+        zipped({
             "a/data.pkl": b"\x80\x02}X\x01\0\0\0a" + TENSOR + b"((X\x07\0\0\0storagectorch\nFloatStorage\n"
             b"X\x01\0\0\x000X\x03\0\0\0cpuK\x01tQK\0(J\xff\xff\xff\x7ft(K\0tNNtRs.",
             "a/data/0": bytes(4),

@@ -37,11 +37,11 @@ def npz_files(folder: Path) -> Subject:
 
     def archive_with(name: str):
         def wrap(data: bytes) -> bytes:
-            return _zip({f"{other}.npy": _npy(array) for other, array in plain.items()} | {f"{name}.npy": data})
+            return zipped({f"{other}.npy": npy(array) for other, array in plain.items()} | {f"{name}.npy": data})
 
         return wrap
 
-    arrays = [Sample(path, _npy(plain[name]), archive_with(name)) for name in ("conv1/bias", "fc8/weight")]
+    arrays = [Sample(path, npy(plain[name]), archive_with(name)) for name in ("conv1/bias", "fc8/weight")]
     return _subject(folder, "npz", [Sample(path, packed.getvalue()), Sample(path, compressed.getvalue()), *arrays])
 
 
@@ -55,7 +55,7 @@ def pth_files(folder: Path) -> Subject:
         files = {name: archive.read(name) for name in archive.namelist()}
     pickled = next(name for name in files if name.endswith("/data.pkl"))
     newer = files[pickled].replace(b"\x80\x02", b"\x80\x04", 1)
-    inner = [Sample(path, data, lambda data: _zip({**files, pickled: data})) for data in (files[pickled], newer)]
+    inner = [Sample(path, data, lambda data: zipped({**files, pickled: data})) for data in (files[pickled], newer)]
     stranger = Sample(path, pickle.dumps({"features.0.bias": np.zeros(3)}, 5), inner[0].wrap)
     samples = [Sample(path, new.getvalue()), Sample(path, legacy.getvalue()), *inner, *inner]
     subject = _subject(folder, "torchvision", samples)
@@ -74,7 +74,7 @@ def mean_images(folder: Path) -> Subject:
     sizes = b"".join(number_field(field, size) for field, size in enumerate((1, 3, 16, 16), 1))
     proto = sizes + bytes_field(5, image.astype("<f4").tobytes())
     binary, array = folder / "mean.binaryproto", folder / "mean.npy"
-    samples = [Sample(binary, proto), Sample(binary, blob(image, "double")), Sample(array, _npy(image))]
+    samples = [Sample(binary, proto), Sample(binary, blob(image, "double")), Sample(array, npy(image))]
 
     def read() -> None:
         for path in (binary, array):
@@ -117,13 +117,15 @@ def _state_dict() -> dict[str, torch.Tensor]:
     return {name: tensor for name, tensor in state.items() if not name.startswith(("features.3", "classifier.1"))}
 
 
-def _npy(array: np.ndarray) -> bytes:
+def npy(array: np.ndarray) -> bytes:
+    """The bytes of a `.npy`."""
     buffer = io.BytesIO()
     np.save(buffer, array)
     return buffer.getvalue()
 
 
-def _zip(files: dict[str, bytes]) -> bytes:
+def zipped(files: dict[str, bytes]) -> bytes:
+    """The bytes of an archive of these files."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, data in files.items():
