@@ -399,7 +399,11 @@ def test_flags_that_do_not_place_a_process_are_refused(arguments: tuple, sentenc
 
 
 def test_scripts_pass_shellcheck() -> None:
-    scripts = [*sorted((ROOT / "launch").glob("*.sh")), ROOT / "launch" / "slurm.sbatch"]
+    scripts = [
+        *sorted((ROOT / "launch").glob("*.sh")),
+        ROOT / "launch" / "slurm.sbatch",
+        ROOT / "benchmarks" / "run.sh",
+    ]
     checker = Path(sys.executable).parent / "shellcheck"
     result = subprocess.run(
         [checker, "-x", *scripts], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
