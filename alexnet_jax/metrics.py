@@ -25,7 +25,7 @@ from alexnet_jax.errors import DivergedError, UserError
 Record = Mapping[str, Any]
 
 FILE_NAME = "metrics.jsonl"
-_LARGEST = 1e30  # of the numbers in a record: beyond it, no figure can be drawn
+_LARGEST = 2.0**128  # of the numbers in a record: no float32 is as large, and figures can be drawn below it
 _NOT_PLOTTED = ("step", "epoch", "split", "views", "num_examples")
 
 

@@ -111,6 +111,18 @@ def test_a_resumed_run_reads_like_an_uninterrupted_one(tmp_path):
     assert not list((tmp_path / "killed").glob("*.tmp"))
 
 
+@given(st.lists(st.tuples(st.integers(0, 50), st.floats(width=32)), max_size=6), st.integers(0, 50))
+def test_resuming_keeps_every_record_up_to_its_step(tmp_path_factory, drawn, resumed_step):
+    """Whatever its numbers are: a loss of 1e38 is one, and comes before training is stopped for an infinite one."""
+    workdir = tmp_path_factory.mktemp("run")
+    for step, loss in drawn:
+        metrics.append_record(workdir, training_record(step, loss=np.float32(loss)))
+    written = records(workdir) if drawn else []
+    assert list(metrics.read_records(workdir)) == written
+    write(workdir, resumed_step)
+    assert list(metrics.read_records(workdir)) == [record for record in written if record["step"] <= resumed_step]
+
+
 def test_a_run_that_starts_anew_drops_what_was_never_saved(tmp_path):
     write(tmp_path, 0, training_record(10))
     write(tmp_path, 0)
