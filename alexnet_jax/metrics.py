@@ -16,11 +16,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.proto.summary_pb2 import Summary
 
 from alexnet_jax.errors import DivergedError, UserError
+from alexnet_jax.tensorboard import Event, EventsWriter, SessionLog, Summary
 
 Record = Mapping[str, Any]
 

@@ -36,7 +36,7 @@ def test_tensorflow_is_not_installed():
     assert not names & {"tensorflow", "tensorflow-cpu", "tensorflow-gpu", "tf-nightly", "keras", "tensorboard"}
 
 
-def test_no_module_imports_tensorflow():
+def test_no_module_imports_tensorflow_or_pytorch():
     """A stand-in that would be found first notices every attempt, a guarded `try: import tensorflow` too."""
     modules = [module.name for module in pkgutil.walk_packages(alexnet_jax.__path__, "alexnet_jax.")]
     assert "alexnet_jax.main" in modules
@@ -46,7 +46,7 @@ from absl import flags
 
 class Refuse:
     def find_spec(self, name, path=None, target=None):
-        assert name.split(".")[0] != "tensorflow", "tensorflow is imported"
+        assert name.split(".")[0] not in ("tensorflow", "torch"), f"{{name}} is imported"
 
 sys.meta_path.insert(0, Refuse())
 for module in {modules}:
@@ -54,7 +54,7 @@ for module in {modules}:
     importlib.import_module(module)
     for name in set(flags.FLAGS) - known:  # each command defines its own --workdir
         delattr(flags.FLAGS, name)
-assert "tensorflow" not in sys.modules
+assert not {{"tensorflow", "torch"}} & set(sys.modules)
 """
     result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr

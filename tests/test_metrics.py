@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from alexnet_jax import metrics
 from alexnet_jax.errors import DivergedError, UserError
+from alexnet_jax.tensorboard import Event, SessionLog
 
 
 def training_record(step: int, **changes) -> dict:

@@ -5,10 +5,9 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from tensorboardX import SummaryWriter
-
 from alexnet_jax.errors import EXIT_DIVERGED
 from alexnet_jax.sweeping.runs import Run
+from alexnet_jax.tensorboard import SummaryWriter
 
 RESULTS = ("epoch", "train_loss", "top1_error", "top5_error", "best_top1_error")
 
