@@ -31,7 +31,7 @@ from absl import logging
 from orbax.checkpoint import v1 as ocp
 
 from alexnet_jax import manifest
-from alexnet_jax.errors import UserError
+from alexnet_jax.errors import UserError, printable
 from alexnet_jax.parallel.processes import on_process_0
 
 LEFTOVER = re.compile(r"\d+\.(saving|removing)(\..+)?")  # Orbax first writes into 1600.saving.orbax-checkpoint-tmp
@@ -178,7 +178,8 @@ class Checkpoints:
             except manifest.DamagedError as damage:
                 reasons.append(f"{step}: {damage}")
                 self._damaged.add(step)
-                logging.warning("Checkpoint %s is damaged (%s); trying the one before", path, damage)
+                said = printable(str(damage))
+                logging.warning("Checkpoint %s is damaged (%s); trying the one before", path, said)
         if reasons:
             raise UserError(
                 f"No checkpoint in {self._directory} can be used ({'; '.join(reasons)}); put back a copy of one, "

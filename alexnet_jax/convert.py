@@ -13,7 +13,7 @@ from pathlib import Path
 from absl import flags
 
 from alexnet_jax import cli
-from alexnet_jax.errors import UserError
+from alexnet_jax.errors import UserError, printable
 
 FORMATS = ("caffe", "torchvision", "npz")
 EXPORTS = ("npz", "torchvision", "stablehlo", "onnx")
@@ -62,7 +62,7 @@ def _import(path: Path, folder: Path) -> None:
         initialize_missing=_MISSING.value == "initialize",
     )
     for line in import_weights(source, folder):
-        print(line)
+        print(printable(line))
     print(f"{folder} is ready: evaluate, predict, report and fine-tuning take it as --workdir or config.init_from.")
 
 

@@ -28,9 +28,10 @@ class PreemptedError(UserError):
 
 
 def print_error(sentence: str) -> None:
-    """Says on stderr what went wrong, as every command does.
+    """Says on stderr what went wrong, as every command does."""
+    print("\n".join(f"error: {printable(line)}" for line in sentence.split("\n")), file=sys.stderr, flush=True)
 
-    Names from files may hold control characters, which a terminal would obey: they are shown as escapes.
-    """
-    lines = ["".join(c if c.isprintable() else repr(c)[1:-1] for c in line) for line in sentence.split("\n")]
-    print("\n".join(f"error: {line}" for line in lines), file=sys.stderr, flush=True)
+
+def printable(text: str) -> str:
+    """A text from a file for a terminal, which would obey control characters: they are shown as escapes."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

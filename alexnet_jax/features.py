@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from absl import flags
 
 from alexnet_jax import cli
-from alexnet_jax.errors import UserError
+from alexnet_jax.errors import UserError, printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -150,7 +150,8 @@ def neighbors_as_json(query: str, found: Sequence[tuple[str, float]]) -> str:
 
 def neighbors_as_text(query: str, found: Sequence[tuple[str, float]]) -> str:
     """The lines for people."""
-    return "\n".join([query, *(f"  {distance:10.4g}  {name}" for name, distance in found)])
+    lines = [query, *(f"  {distance:10.4g}  {name}" for name, distance in found)]
+    return "\n".join(map(printable, lines))
 
 
 if __name__ == "__main__":

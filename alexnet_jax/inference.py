@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from alexnet_jax.data.image_files import in_a_sentence, load_images
 from alexnet_jax.data.preparation.progress import Progress
-from alexnet_jax.errors import UserError
+from alexnet_jax.errors import UserError, printable
 from alexnet_jax.parallel.mesh import feed
 from alexnet_jax.predict_step import create_predict_step, mean_of_probabilities
 from alexnet_jax.restored import RestoredNet
@@ -137,4 +137,4 @@ def as_text(prediction: dict[str, Any]) -> str:
     for row in prediction["predictions"]:
         label = "" if row["label"] == row["class"] else f"  ({row['label']})"
         lines.append(f"  {row['probability']:7.2%}  {row['class']}{label}")
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))

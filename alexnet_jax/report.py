@@ -15,6 +15,7 @@ from pathlib import Path
 from absl import flags
 
 from alexnet_jax import cli
+from alexnet_jax.errors import printable
 
 _WORKDIR = cli.define_workdir_flag("the folder that training wrote to")
 _STEP = flags.DEFINE_integer("step", None, "the checkpoint; by default the latest", lower_bound=0)
@@ -38,9 +39,10 @@ def main(arguments: Sequence[str]) -> None:
     figures = {f"{section.name}.png": section.figure for section in contents.sections if section.figure is not None}
     numbers = {section.name: section.numbers for section in contents.sections if section.numbers}
     for_programs = json.dumps({**contents.facts, **numbers}, indent=1) + "\n"
-    write(output, {**figures, "report.json": for_programs.encode(), "index.html": page(*contents).encode()})
+    html = page(*contents).encode(errors="xmlcharrefreplace")  # names from JSON may be no Unicode
+    write(output, {**figures, "report.json": for_programs.encode(), "index.html": html})
     for section in contents.sections:
-        print(f"{section.title + ':':<32}{' '.join(section.text)}")
+        print(f"{section.title + ':':<32}{printable(' '.join(section.text))}")
     print(output / "index.html")
 
 

@@ -88,15 +88,20 @@ def decode_image(data: bytes, image: np.ndarray) -> None:
     that takes a truncated image as an error instead of filling it up with gray. Small images are stored as PNG.
     """
     if data.startswith(_PNG_MAGIC):
+        width, height = (int.from_bytes(data[place : place + 4]) for place in (16, 20))  # OpenCV would make room first
+        _check_shape(height, width, image)
         decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
         if decoded is None:
             raise ValueError("the PNG is broken")
-        if decoded.shape == image.shape:
-            image[:] = decoded
+        image[:] = decoded
     else:
         decoded = simplejpeg.decode_jpeg(data, "RGB", buffer=image)
-    if decoded.shape != image.shape:
-        raise ValueError(f"it has {decoded.shape[1]}x{decoded.shape[0]} pixels")
+        _check_shape(decoded.shape[0], decoded.shape[1], image)
+
+
+def _check_shape(height: int, width: int, image: np.ndarray) -> None:
+    if (height, width) != image.shape[:2]:
+        raise ValueError(f"it has {width}x{height} pixels")
 
 
 def _check_shards(split: tfds.core.SplitInfo) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from alexnet_jax.reporting.section import BLUE, GRAY, Section, png, style
+from alexnet_jax.reporting.section import BLUE, GRAY, Section, in_figure, png, style
 
 TITLE = "Learning curves"
 PANELS = (
@@ -88,7 +88,8 @@ def _draw(series: Mapping[str, Sequence[Record]]) -> Figure:
                     axes.plot(epochs, values, color=GRAY, alpha=0.25, linewidth=0.5)
                 axes.plot(*smoothed(epochs, values), color=BLUE, linewidth=1.2, label=name)
             else:
-                axes.plot(epochs, values, color=next(colors), linewidth=1.2, marker="o", markersize=3, label=name)
+                shown = in_figure(name, 40)
+                axes.plot(epochs, values, color=next(colors), linewidth=1.2, marker="o", markersize=3, label=shown)
         axes.set_xlabel("epoch")
         axes.set_ylabel(label)
         axes.grid(alpha=0.25)

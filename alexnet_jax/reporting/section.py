@@ -11,6 +11,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from alexnet_jax.errors import printable
+
 BLUE, PINK, GRAY = "#4878a8", "#e7298a", "#8c8c8c"  # pink is the correct answer, as in the paper's figure 4
 
 _STYLE: dict[Any, Any] = {
@@ -70,6 +72,7 @@ def show_image(axes: Axes, image: np.ndarray) -> None:
 
 
 def in_figure(name: str, length: int) -> str:
-    """A class' name for a figure: no longer than this, and with its dollar signs taken literally."""
+    """A name for a figure: no longer than this, and with control characters and dollar signs taken literally."""
+    name = printable(name)
     name = name if len(name) <= length else name[: length - 1].rstrip() + "…"
     return name.replace("$", r"\$")

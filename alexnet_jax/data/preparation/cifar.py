@@ -90,7 +90,9 @@ def _read_batch(member: tars.TarFile, archive: Path, num_classes: int) -> tuple[
     if not is_batch or data.shape != (len(labels), 3 * SIZE * SIZE):
         raise UserError(f"{where} is no batch of CIFAR-10: bytes of shape [n, 3072] and n labels; download it again.")
     if wrong := [label for label in labels if not isinstance(label, int) or not 0 <= label < num_classes]:
-        raise UserError(f"{where} has the label {wrong[0]!r}; labels are 0 to {num_classes - 1}.")
+        # Not just any object in words: a list that holds a list many times, which holds ..., has no end of them.
+        shown = wrong[0] if isinstance(wrong[0], int) and abs(wrong[0]) < 2**63 else f"<{type(wrong[0]).__name__}>"
+        raise UserError(f"{where} has the label {shown}; labels are 0 to {num_classes - 1}.")
     return np.ascontiguousarray(data.reshape(-1, 3, SIZE, SIZE).transpose(0, 2, 3, 1)), labels
 
 

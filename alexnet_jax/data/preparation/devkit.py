@@ -59,7 +59,8 @@ def _read_classes(meta: bytes, path: Path, year: int) -> tuple[dict[int, str], d
     classes = [row for row in rows if row[0] <= NUM_CLASSES]
     ids = {number: wordnet_id for number, wordnet_id, _ in classes}
     if sorted(ids) != list(range(1, NUM_CLASSES + 1)) or len(set(ids.values())) != NUM_CLASSES:
-        raise UserError(f"{path}: its meta.mat must number {NUM_CLASSES} different classes; it has {len(set(ids))}.")
+        found = len(set(ids.values()))
+        raise UserError(f"{path}: its meta.mat must number {NUM_CLASSES} different classes; it has {found}.")
     return {number: words for number, _, words in classes}, ids
 
 

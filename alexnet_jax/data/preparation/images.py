@@ -5,6 +5,7 @@ area averaging when shrinking, cubic interpolation when enlarging, sizes rounded
 """
 
 import io
+import re
 import zlib
 from typing import NamedTuple
 
@@ -16,8 +17,11 @@ from PIL import Image
 SUBSAMPLING = "420"  # of the colors, as in the author's files: what OpenCV wrote
 MAX_PIXELS = 1 << 27  # an image of more is refused: a bomb, or 400 MB for a picture that ends at 256 x 256
 MAX_ASPECT = 32  # of an image longer than that, only the central part is resized: one pixel wide is 8,192 high then
+MAX_SCANS = 100  # of a JPEG: each costs time for all its pixels, whatever its bytes; encoders write about ten
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")  # that an image may have, whatever its name says
 _ORIENTATION = 0x0112  # the EXIF tag
+_JPEG_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])")  # those that have a length, and the end
+_IMAGE_ENDS, _SCAN_BEGINS = b"\xd9", b"\xda"
 
 
 class BrokenImageError(Exception):
@@ -45,6 +49,7 @@ def decode(data: bytes, buffer: np.ndarray | None = None) -> Decoded:
     try:
         height, width, colors, _ = simplejpeg.decode_jpeg_header(data)
         _check_size(width, height)
+        _check_scans(data)
         if colors in ("YCbCr", "RGB", "Gray"):
             fits = buffer is not None and buffer.size >= 3 * width * height
             pixels = simplejpeg.decode_jpeg(data, "RGB", buffer=buffer if fits else None)
@@ -59,6 +64,8 @@ def _decode_with_pillow(data: bytes) -> Decoded:
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             _check_size(*image.size)
+            if image.format in ("JPEG", "MPO"):
+                _check_scans(data)
             oddities = [] if image.format in ("JPEG", "MPO") else [image.format or ""]
             if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
                 oddities.append("animated")
@@ -83,6 +90,21 @@ def _decode_with_pillow(data: bytes) -> Decoded:
 def _check_size(width: int, height: int) -> None:
     if width * height > MAX_PIXELS:
         raise BrokenImageError(f"{width} x {height} pixels are more than {MAX_PIXELS:,}")
+
+
+def _check_scans(data: bytes) -> None:
+    """BrokenImageError if a JPEG has more than MAX_SCANS.
+
+    What lies before the first (a thumbnail) and behind the end (a video) may look like some.
+    """
+    if data.count(b"\xff" + _SCAN_BEGINS) <= MAX_SCANS:
+        return
+    scans = position = 0
+    while (marker := _JPEG_MARKER.search(data, position)) and marker[1] != _IMAGE_ENDS:
+        position = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2])
+        scans += marker[1] == _SCAN_BEGINS
+        if scans > MAX_SCANS:
+            raise BrokenImageError(f"it has more than {MAX_SCANS} scans")
 
 
 def _gunzip(data: bytes) -> bytes:

@@ -85,8 +85,8 @@ def _resume_or_begin(plan: Mapping[str, Any], scratch: Path) -> None:
 def _check_same(plan: Mapping[str, Any], path: Path, folder: Path) -> None:
     """UserError if what lies in the folder was prepared, or begun, differently."""
     try:
-        found = json.loads(path.read_text())["preparation"]
-    except (OSError, ValueError, KeyError, TypeError):
+        found = dict(json.loads(path.read_text())["preparation"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise UserError(
             f"{folder} is there, but not made by this command; delete it or choose another --data_dir."
         ) from None
