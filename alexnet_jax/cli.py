@@ -141,7 +141,7 @@ def _check_overrides(argv: Sequence[str]) -> None:
     known = field_types()
     for argument in argv:
         if (match := _OVERRIDE.match(argument)) and match[1] not in known:
-            raise UserError(f"{argument}: {validation.unknown_field(match[1])}")
+            raise UserError(f"{argument.splitlines()[0]}: {validation.unknown_field(match[1])}")
 
 
 def _illegal_value(message: str) -> str:

@@ -127,6 +127,12 @@ FOUND = {
         runs.forged_checkpoints, "checkpoints/5/manifest.json", runs.signed(b'{"step": 5}'), "lists no files"
     ),
     "an override without a name": (runs.overrides, "override", b"=1", "the config has no field ''"),
+    "an override on two lines": (
+        runs.overrides,
+        "override",
+        b"b\ntch_size=1",
+        r"^--config.b: the config has no field 'b\\ntch_size'; did you mean 'batch_size'\?$",
+    ),
 }  # fmt: skip
 
 
