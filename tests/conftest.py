@@ -14,11 +14,16 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
 
 import jax
 import pytest
+from hypothesis import HealthCheck, settings
 
 from alexnet_jax.config import Config
 from configs import quickstart
 
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+# The same examples each time, however slow the machine is.
+settings.register_profile("suite", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
 
 SHARED_DATA = Path(
     os.environ.get("ALEXNET_JAX_TEST_DATA", Path(__file__).resolve().parents[1] / ".." / "shared" / "data")

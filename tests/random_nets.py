@@ -29,12 +29,12 @@ def random_images(batch: int, size: int, seed: int = 0) -> np.ndarray:
 
 
 def relative_errors(actual, expected) -> dict[str, float]:
-    """The largest error of each leaf, relative to the leaf's largest expected value; by the leaf's path."""
+    """The largest error of each leaf, relative to its largest expected value (to 1 if all are 0), by path."""
 
     def error(a, b) -> float:
         a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
         assert a.shape == b.shape
-        return np.max(np.abs(a - b)) / np.max(np.abs(b))
+        return np.max(np.abs(a - b)) / (np.max(np.abs(b)) or 1.0)
 
     errors = jax.tree_util.tree_leaves_with_path(jax.tree.map(error, actual, expected))
     return {jax.tree_util.keystr(path): value for path, value in errors}

@@ -4,13 +4,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from jax.sharding import PartitionSpec as P
+from random_nets import QUICK_TO_COMPILE
 
 from alexnet_jax.data import augmentation
 from alexnet_jax.data.statistics import Statistics
 
 STORED, SEEN = 12, 8  # pixels a side
 NUM_OFFSETS = STORED - SEEN + 1
+
+augment = jax.jit(
+    augmentation.augment,
+    static_argnames=("image_size", "flip", "color_noise", "mean", "std"),
+    compiler_options=QUICK_TO_COMPILE,
+)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +64,6 @@ def find_view(view: np.ndarray, image: np.ndarray, mean_image: np.ndarray) -> tu
 def test_views_are_those_of_the_released_code(statistics):
     """Every view is one of the (S - s + 1)^2 crops or its mirror image; all occur, equally often."""
     images = random_images(600)
-    augment = jax.jit(augmentation.augment, static_argnames=("image_size", "flip", "color_noise", "mean"))
     options = {"image_size": SEEN, "color_noise": "none", "mean": "image"}
     views = augment(images, keys(600), statistics, flip=True, **options)
     assert views.shape == (600, SEEN, SEEN, 3)
@@ -71,6 +79,51 @@ def test_views_are_those_of_the_released_code(statistics):
     unmirrored = augment(images, keys(600), statistics, flip=False, **options)
     for view, image, (row, column, _) in zip(unmirrored[:20], images, drawn, strict=False):
         assert find_view(np.asarray(view), image, statistics.mean_image) == (row, column, False)
+
+
+@settings(max_examples=12)
+@given(
+    size=st.sampled_from([1, 5, SEEN, STORED]),
+    flip=st.booleans(),
+    color_noise=st.sampled_from(["original", "paper", "none"]),
+    mean=st.sampled_from(["image", "channel"]),
+    std=st.sampled_from([(), (58.4, 57.1, 57.4)]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_any_view_is_a_crop_that_the_key_alone_chose(statistics, size, flip, color_noise, mean, std, seed):
+    """An image whose pixels say where they lie tells the choice; any other image is cut there, pixel for pixel."""
+    keys, images = jax.random.split(jax.random.key(seed), 4), random_images(4)
+    rows, columns = np.indices((STORED, STORED), np.uint8)
+    places = np.stack([rows, columns, rows], axis=-1)
+    no_mean = statistics._replace(mean_image=np.zeros_like(statistics.mean_image))
+    options = {"image_size": size, "flip": flip}
+    told = augment(np.stack([places] * 4), keys, no_mean, color_noise="none", mean="image", **options)
+    views = augment(images, keys, statistics, color_noise=color_noise, mean=mean, std=std, **options)
+    border, mean_image = (STORED - size) // 2, statistics.mean_image.astype(float)
+    center = mean_image[border : border + size, border : border + size]
+    for view, image, place in zip(np.asarray(views, float), images, np.asarray(told, int), strict=True):
+        row, (left, right) = place[0, 0, 0], sorted((place[0, 0, 1], place[0, -1, 1]))
+        step = 1 if place[0, 0, 1] == left else -1
+        assert flip or step == 1
+        expected = image[row : row + size, left : right + 1][:, ::step] - (
+            center if mean == "image" else mean_image.mean(axis=(0, 1))
+        )
+        found = view * np.array(std or 1.0) * (1.1 if color_noise == "original" else 1.0)
+        color = found[0, 0] - expected[0, 0] if color_noise != "none" else 0.0
+        np.testing.assert_allclose(found, expected + color, atol=1e-3)
+
+
+DEVIATIONS = st.tuples(*[st.floats(0, 200)] * 3)
+
+
+@settings(max_examples=30)
+@given(DEVIATIONS, DEVIATIONS, st.integers(0, 2**32 - 1))
+def test_color_noise_is_linear_in_the_deviations(statistics, first, second, seed):
+    def shift(deviations):
+        of_these = statistics._replace(color_std=np.float32(deviations))
+        return np.asarray(augmentation.color_shift(jax.random.key(seed), of_these))
+
+    np.testing.assert_allclose(shift(np.add(first, second)), shift(first) + shift(second), atol=1e-3)
 
 
 @pytest.mark.parametrize(("kind", "divisor"), [("original", 1.1), ("paper", 1.0)])

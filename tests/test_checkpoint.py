@@ -1,5 +1,6 @@
 """Checkpoints: what is saved comes back to the bit, on any mesh, whatever happened to the folder in between."""
 
+import contextlib
 import logging
 import os
 import shutil
@@ -18,6 +19,8 @@ import numpy as np
 import optax
 import pytest
 from absl import logging as absl_logging
+from hypothesis import given
+from hypothesis import strategies as st
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -243,6 +246,38 @@ def test_damage_to_any_file_is_noticed(tmp_path, break_file, messages):
         [warning] = [record.getMessage() for record in messages if record.levelno >= logging.WARNING]
         assert f"Checkpoint {broken / '20'} is damaged ({name.relative_to('20')}" in warning.replace(" has", "")
         shutil.rmtree(broken)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=10,
+)
+
+
+@given(
+    content=st.dictionaries(st.text().filter(lambda name: name != "files"), JSON, max_size=4),
+    files=st.dictionaries(st.sampled_from(["a", "b/c", "b/d e"]), st.binary(max_size=50), min_size=1),
+    data=st.data(),
+)
+def test_any_manifest_comes_back_and_tells_any_change(tmp_path_factory, content, files, data):
+    folder = tmp_path_factory.mktemp("checkpoint")
+    for name, written in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(written)
+    manifest.write(folder, content)
+    assert manifest.read_and_check(folder) == content
+    changed = folder / data.draw(st.sampled_from([*files, manifest.NAME]))
+    before = changed.read_bytes()
+    place, length = data.draw(st.integers(0, len(before))), data.draw(st.integers(0, 4))
+    after = before[:place] + data.draw(st.binary(max_size=4)) + before[place + length :]
+    changed.write_bytes(after)
+    if changed.name == manifest.NAME:  # an `e` for an `E` in a number, or another space, changes nothing
+        with contextlib.suppress(manifest.DamagedError):
+            assert manifest.read_and_check(folder) == content
+    elif after != before:
+        with pytest.raises(manifest.DamagedError, match=f"{changed.name} has"):
+            manifest.read_and_check(folder)
 
 
 def empty(folder: Path) -> None:

@@ -51,7 +51,7 @@ def stream(length: int, batch_size: int, steps: int, seed: int = 0, **options) -
     return taken
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(1, 40), st.integers(1, 20), st.integers(0, 2**31))
 def test_every_image_once_an_epoch(length, batch_size, seed):
     """Also where batches straddle epochs or hold several."""

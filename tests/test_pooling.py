@@ -1,18 +1,23 @@
 """Max pooling and its gradient against PyTorch, ties included."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from jax.sharding import AxisType, PartitionSpec
+from random_nets import QUICK_TO_COMPILE
 
 from alexnet_jax import runtime
 from alexnet_jax.model.pooling import max_pool
 
 
-def value_and_gradient(function, x, cotangent):
-    @jax.jit
+def value_and_gradient(function, x, cotangent, options=None):
+    @partial(jax.jit, compiler_options=options)
     def both(x, cotangent):
         y, vjp = jax.vjp(function, x)
         return y, *vjp(cotangent)
@@ -57,6 +62,38 @@ def test_values_and_gradients_are_pytorchs(height, width, window, stride, ties):
     expected_y, expected_dx = pytorch(x, cotangent, window, stride)
     np.testing.assert_array_equal(y, expected_y)
     np.testing.assert_allclose(dx, expected_dx, rtol=1e-14, atol=1e-14)
+
+
+def window_by_window(x, cotangent, window, stride):
+    """The maxima, and each one's gradient to the first place that holds it."""
+    y, dx = np.empty_like(cotangent), np.zeros_like(x)
+    for image, row, column, channel in np.ndindex(y.shape):
+        top, left = row * stride, column * stride
+        seen = x[image, top : top + window, left : left + window, channel]
+        y[image, row, column, channel] = seen.max()
+        down, right = divmod(int(seen.argmax()), window)
+        dx[image, top + down, left + right, channel] += cotangent[image, row, column, channel]
+    return y, dx
+
+
+@settings(max_examples=25)
+@given(
+    window=st.integers(1, 6),
+    stride=st.integers(1, 7),
+    more=st.tuples(st.integers(0, 9), st.integers(0, 9)),
+    values=st.sampled_from([1, 2, 200]),
+    precision=st.sampled_from(["float32", "bfloat16"]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_any_window_sends_each_gradient_to_one_pixel(window, stride, more, values, precision, seed):
+    """Whole numbers, so that sums are exact; with few different ones most windows hold their maximum several times."""
+    rng = np.random.default_rng(seed)
+    x = rng.integers(0, values, (2, window + more[0], window + more[1], 2)).astype(float)
+    cotangent = rng.integers(-4, 5, output_shape(x, window, stride)).astype(float)
+    arrays = (jnp.asarray(a, precision) for a in (x, cotangent))
+    found = value_and_gradient(lambda x: max_pool(x, window, stride), *arrays, QUICK_TO_COMPILE)
+    for actual, expected in zip(found, window_by_window(x, cotangent, window, stride), strict=True):
+        np.testing.assert_array_equal(actual.astype(float), expected)
 
 
 def test_a_constant_map_sends_each_gradient_to_the_first_pixel_of_its_window():

@@ -50,7 +50,7 @@ def test_bombs_are_refused_before_they_are_decoded(kind):
         decode(sources.broken_files()[kind])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_any_damage_is_either_decoded_or_refused(data):
     """No bytes end the preparation with anything but a BrokenImageError."""

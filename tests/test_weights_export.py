@@ -9,20 +9,25 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from random_nets import random_params
 from safetensors.numpy import load_file
-from weights_files import caffe_weights, caffemodel, torchvision_net
+from weights_files import CAFFE_LAYERS, CAFFENET_LAYERS, caffe_weights, caffemodel, torchvision_net
 
 from alexnet_jax.data.facts import DataFacts
 from alexnet_jax.data.statistics import Statistics
 from alexnet_jax.errors import UserError
 from alexnet_jax.model.ablations import build_net
+from alexnet_jax.model.architecture import layer_shapes
+from alexnet_jax.model.variants import VARIANTS
 from alexnet_jax.parallel.mesh import create_mesh
 from alexnet_jax.predict_step import create_predict_step
 from alexnet_jax.restored import RestoredNet, restore
 from alexnet_jax.weights.exporting import export
 from alexnet_jax.weights.fitting import recipe
-from alexnet_jax.weights.importing import Source, import_weights
+from alexnet_jax.weights.importing import Source, import_weights, read_net
+from alexnet_jax.weights.layout import to_weight
 
 CLASSES = 7
 
@@ -167,6 +172,76 @@ def test_caffes_net_comes_back_bit_for_bit(labels, tmp_path):
     assert first == second
     blue = weights["conv1"]["weight"][:, 0].transpose(1, 2, 0)
     np.testing.assert_array_equal(restore(tmp_path / "second").params["conv1"]["kernel"][:, :, 2], blue)
+
+
+def any_bits(params: dict, seed: int) -> dict:
+    """Parameters of these shapes with any finite float32 in them: tiny ones and -0.0 too."""
+    rng = np.random.default_rng(seed)
+
+    def drawn(leaf: np.ndarray) -> np.ndarray:
+        numbers = rng.integers(0, 2**32, leaf.shape, np.uint32).view(np.float32)
+        return np.where(np.isfinite(numbers), numbers, np.float32(-0.0))
+
+    return jax.tree.map(drawn, params)
+
+
+def channels_first(net: RestoredNet) -> dict:
+    """The net's parameters as Caffe and PyTorch have them: {"conv1": {"weight", "bias"}, ...}."""
+    model = net.config.model
+    shapes = layer_shapes(build_net(model), model.image_size, model.num_classes)
+    return {
+        shape.layer.name: {"weight": to_weight(of["kernel"], shape), "bias": of["bias"]}
+        for shape in shapes
+        if (of := net.params.get(shape.layer.name))
+    }
+
+
+def write_own_npz(net: RestoredNet, path: Path) -> None:
+    export(net, "npz", path)
+
+
+def write_npz_with_channels_first(net: RestoredNet, path: Path) -> None:
+    weights = {f"{layer}/{kind}": array for layer, of in channels_first(net).items() for kind, array in of.items()}
+    np.savez(path, allow_pickle=False, **weights)
+
+
+def write_caffemodel(net: RestoredNet, path: Path) -> None:
+    layers = CAFFENET_LAYERS if net.config.model.variant == "caffenet" else CAFFE_LAYERS
+    path.write_bytes(caffemodel(channels_first(net), version=1, form="shape", layers=layers))
+
+
+def write_state_dict(net: RestoredNet, path: Path) -> None:
+    export(net, "torchvision", path)
+
+
+@pytest.mark.parametrize(
+    ("write", "form", "suffix", "variants"),
+    [
+        (write_own_npz, "npz", ".npz", list(VARIANTS)),
+        (write_npz_with_channels_first, "npz", ".npz", list(VARIANTS)),
+        (write_caffemodel, "caffe", ".caffemodel", ["caffe", "caffenet"]),
+        (write_state_dict, "torchvision", ".pth", ["torchvision"]),
+        (write_state_dict, "torchvision", ".safetensors", ["torchvision"]),
+    ],
+)
+@settings(max_examples=15)
+@given(data=st.data(), seed=st.integers(0, 2**32 - 1), bgr=st.booleans())
+def test_any_net_comes_back_bit_for_bit(write, form, suffix, variants, data, seed, bgr, tmp_path_factory):
+    """Of any width; images that had blue first turn conv1 around, except in our own form."""
+    conv_width, fc_width = data.draw(st.floats(0.01, 0.1)), data.draw(st.floats(0.001, 0.01))
+    size = 224 if form == "torchvision" else 99
+    net = random_net(data.draw(st.sampled_from(variants)), size, conv_width=conv_width, fc_width=fc_width)
+    net = dataclasses.replace(net, params=any_bits(net.params, seed))
+    folder = tmp_path_factory.mktemp("net")
+    labels = folder / "names.txt"
+    labels.write_text("\n".join(net.facts.class_names))
+    write(net, folder / f"net{suffix}")
+    found = read_net(Source(folder / f"net{suffix}", form, config=net.config, labels=labels, bgr=bgr)).fitted
+    if bgr and write != write_own_npz:
+        conv1 = net.params["conv1"]
+        net.params["conv1"] = conv1 | {"kernel": conv1["kernel"][:, :, ::-1]}
+    assert bits(found.params) == bits(net.params)
+    assert not found.missing + found.left_out
 
 
 @pytest.mark.parametrize(

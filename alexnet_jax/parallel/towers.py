@@ -36,11 +36,12 @@ def neighbor_channels(x: jax.Array, before: int, after: int, devices: int) -> tu
       devices: size of the tower axis.
 
     Returns:
-      ([..., before], [..., after]); zeros where there is no neighbor.
+      ([..., before], [..., after]), or as many as a tower has; zeros where there is no neighbor.
     """
     to_right = [(i, i + 1) for i in range(devices - 1)]
     to_left = [(i + 1, i) for i in range(devices - 1)]
-    left = lax.ppermute(x[..., x.shape[-1] - before :], TOWER_AXIS, to_right)
+    first = max(0, x.shape[-1] - before)  # a tower may have fewer
+    left = lax.ppermute(x[..., first:], TOWER_AXIS, to_right)
     right = lax.ppermute(x[..., :after], TOWER_AXIS, to_left)
     return left, right
 

@@ -116,8 +116,8 @@ def overrides(folder: Path) -> Subject:
     return Subject([Sample(path, field.encode()) for field in fields], read, "config")
 
 
-def parse_config(arguments: list[str]) -> None:
-    """Reads and checks flags as every command does; UserError with what stood on stderr."""
+def parse_config(arguments: list[str]) -> Config:
+    """The config, read from flags and checked as every command does; UserError with what stood on stderr."""
     values, errors = flags.FlagValues(), io.StringIO()
     config = config_flags.DEFINE_config_file("config", None, "", flag_values=values)
     command = ["main", "--config=configs/quickstart.py", *arguments]
@@ -133,6 +133,7 @@ def parse_config(arguments: list[str]) -> None:
                 raise UserError(errors.getvalue().removesuffix("\n").removeprefix("error: ")) from None
             raise
     validation.validate(config.value)
+    return config.value
 
 
 def _records(folder: Path) -> bytes:
