@@ -32,6 +32,7 @@ FACTS = {"name": "digits", "num_examples": 1, "label_names": ["0"], "class_names
 STATISTICS = {"mean_image": np.zeros((8, 8, 3), np.float32), "color_std": np.zeros(3), "color_axes": np.zeros((3, 3))}
 NO_PIXELS = STATISTICS | {"mean_image": np.zeros((0, 0, 3), np.float32)}
 TENSOR = b"ctorch._utils\n_rebuild_tensor_v2\n"
+TWO_LINES = b"\x80\x04\x8c\x01a\x8c\x03b\nc\x93."
 
 # Which reader, the file that is changed, its content, and what the sentence must say.
 FOUND = {
@@ -106,6 +107,15 @@ FOUND = {
         "cifar-10-python.tar.gz",
         sources.tar([("batches.meta", sources.python2_pickle({b"label_names": [b"\xb7"]}))]),
         "holds no data_batch_1",
+    ),
+    "a name on two lines in a pickle of CIFAR-10": (
+        images_and_archives.cifar_batches,
+        "cifar-10-python.tar.gz",
+        sources.tar([("batches.meta", TWO_LINES)]),
+        r"it asks for a.b\\nc, which no array",
+    ),
+    "a name on two lines in a pickle of PyTorch": (
+        weights.pth_files, "net.pth", zipped({"a/data.pkl": TWO_LINES}), r"names a.b\\nc, which is no part"
     ),
     "a data set whose metadata are none": (
         images_and_archives.prepared_sets, "pictures/1.0.0/metadata.json", b"{", "can't be read as a TFDS data set"

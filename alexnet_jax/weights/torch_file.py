@@ -20,7 +20,7 @@ import numpy as np
 
 from alexnet_jax import pickles
 from alexnet_jax.arrays import MAX_BYTES
-from alexnet_jax.errors import UserError
+from alexnet_jax.errors import UserError, printable
 from alexnet_jax.weights.layout import Arrays
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of a file of the older form
@@ -73,7 +73,7 @@ class _TensorUnpickler(pickle.Unpickler):
             **{("torch", storage): storage for storage in _DTYPES},
         }
         if (module, name) not in known:
-            raise _ForbiddenNameError(f"{module}.{name}")
+            raise _ForbiddenNameError(printable(f"{module}.{name}"))
         return known[module, name]
 
     def persistent_load(self, pid: Any) -> _Storage:

@@ -17,7 +17,7 @@ import numpy as np
 from alexnet_jax import pickles
 from alexnet_jax.data.preparation import tars
 from alexnet_jax.data.preparation.raw import RawData, RawImage, check_class_names
-from alexnet_jax.errors import UserError
+from alexnet_jax.errors import UserError, printable
 
 ARCHIVE = "cifar-10-python.tar.gz"
 HOMEPAGE = "https://www.cs.toronto.edu/~kriz/cifar.html"
@@ -149,7 +149,8 @@ def load_pickle(data: bytes, where: str) -> Any:
         pickle.UnpicklingError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError,
         MemoryError, UnicodeDecodeError, RuntimeError,
     ) as error:  # fmt: skip
-        raise UserError(f"{where} can't be read as a batch of CIFAR-10 ({error}); download it again.") from error
+        said = printable(str(error))
+        raise UserError(f"{where} can't be read as a batch of CIFAR-10 ({said}); download it again.") from error
     if not isinstance(content, dict):
         return content
     return {name: value.array if isinstance(value, _Pixels) else value for name, value in content.items()}
