@@ -3,6 +3,7 @@
 #
 # The other scripts source it; it leaves them at the root, with .venv/bin/python ready. Run alone it only prepares.
 # ALEXNET_JAX_ACCELERATOR=cpu|cuda12|cuda13 chooses the build of JAX; without it the NVIDIA driver decides.
+# ALEXNET_JAX_LOCKED=1 installs what requirements-lock.txt pins first, as .ci/run does.
 set -eu
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -63,6 +64,25 @@ install_requirements() {
     fi
 }
 
+# install_locked: the versions of requirements-lock.txt, each file checked against its hashes.
+#
+# An index that lacks one of them, or a Python without a build of it, is no reason to check nothing: then the ranges of
+# the other lists decide. A file that is not the lock's ends everything.
+install_locked() {
+    cmp -s requirements-lock.txt .venv/requirements-lock.txt && return
+    echo "Installing requirements-lock.txt into .venv, once; hashes are checked."
+    if .venv/bin/python -m pip install --quiet --no-input --disable-pip-version-check --require-hashes \
+        -r requirements-lock.txt 2>.venv/locked.log; then
+        cp requirements-lock.txt .venv/
+    elif grep -q "DO NOT MATCH THE HASHES" .venv/locked.log; then
+        cat .venv/locked.log >&2
+        fail "a package is not the one that requirements-lock.txt was made of (see above); find out why before you go on."
+    else
+        grep "^ERROR" .venv/locked.log >&2 || true
+        echo "warning: requirements-lock.txt can't be installed here (see above); the ranges of requirements.txt are." >&2
+    fi
+}
+
 # A build of JAX for one CUDA does not go away when another is installed over it.
 is_for_another_cuda() {
     grep -q '^jax\[cuda' .venv/requirements.txt 2>/dev/null && ! grep -qF "jax[$accelerator]" .venv/requirements.txt
@@ -76,6 +96,7 @@ if ! [ -x .venv/bin/pip ] || ! is_suitable .venv/bin/python || is_for_another_cu
     echo "Making the environment in .venv with $("$python" --version)."
     "$python" -m venv --clear .venv
 fi
+[ -z "${ALEXNET_JAX_LOCKED:-}" ] || install_locked
 install_requirements requirements.txt
 if [ "$accelerator" = cpu ]; then
     export JAX_PLATFORMS="${JAX_PLATFORMS:-cpu}"

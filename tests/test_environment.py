@@ -2,12 +2,14 @@
 
 import importlib.metadata
 import pkgutil
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import alexnet_jax
 
@@ -28,6 +30,35 @@ def test_requirements_are_met(name):
 
 def test_requirements_begin_with_the_line_that_the_scripts_rewrite():
     assert (ROOT / "requirements.txt").read_text().startswith("jax[cuda12]>=")
+
+
+def locked() -> list[tuple[Requirement, list[str]]]:
+    """What the lock file pins, and the hashes of its files."""
+    text = (ROOT / "requirements-lock.txt").read_text().replace("\\\n", "")
+    entries = [line.split("--hash=") for line in text.splitlines() if line and not line.startswith("#")]
+    return [(Requirement(pinned), [found.strip() for found in hashes]) for pinned, *hashes in entries]
+
+
+def test_the_lock_pins_every_version_by_its_files_hashes_and_names_no_index():
+    assert "://" not in (ROOT / "requirements-lock.txt").read_text()
+    for requirement, hashes in locked():
+        assert [specifier.operator for specifier in requirement.specifier] == ["=="]
+        assert hashes
+        assert all(re.fullmatch("sha256:[0-9a-f]{64}", found) for found in hashes)
+
+
+@pytest.mark.parametrize("python", ["3.11", "3.12", "3.13", "3.14"])
+def test_the_lock_has_one_version_of_all_that_is_asked_for(python):
+    """But for PyTorch, of which any build counts (requirements-dev.txt)."""
+    pinned = {}
+    for requirement, _ in locked():
+        here = {"python_version": python, "python_full_version": f"{python}.0"}
+        if requirement.marker is None or requirement.marker.evaluate(here):
+            assert canonicalize_name(requirement.name) not in pinned
+            pinned[canonicalize_name(requirement.name)] = next(iter(requirement.specifier)).version
+    for requirement in requirements("requirements.txt") + requirements("requirements-dev.txt"):
+        if requirement.name != "torch":
+            assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)]), requirement.name
 
 
 def test_tensorflow_is_not_installed():
