@@ -3,10 +3,11 @@
 import pytest
 
 from alexnet_jax.config import Config, ModelConfig
+from alexnet_jax.errors import UserError
 from alexnet_jax.model.ablations import ContradictionError, build_net
 from alexnet_jax.model.architecture import Activation, Dropout, Gaussian, He, Net, layer_shapes
 from alexnet_jax.model.variants import VARIANTS
-from alexnet_jax.validation import faults
+from alexnet_jax.validation import faults, validate
 
 
 def names(net: Net, *, until: str = "conv3") -> list[str]:
@@ -134,6 +135,14 @@ CONTRADICTIONS = {
         {"variant": "original", "normalization": "first", "second_normalization": "before_relu"},
         "model.variant='original' contradicts model.second_normalization='before_relu'",
     ),
+    "no such layer": (
+        {"variant": "cifar_13pct", "without": "conv3"},
+        "model.variant='cifar_13pct' contradicts model.without='conv3': this variant has no such layer",
+    ),
+    "pooling of another net": (
+        {"variant": "cifar_13pct", "pooling": "non_overlapping"},
+        "contradicts model.pooling='non_overlapping': published for nets with five convolutions only",
+    ),
     "pooling in between": (
         {"variant": "caffenet", "second_normalization": "before_relu"},
         "model.variant='caffenet' contradicts model.second_normalization='before_relu'",
@@ -147,7 +156,9 @@ def test_contradictions_are_named(case):
     with pytest.raises(ContradictionError) as error:
         build_net(ModelConfig(**options))
     assert message in str(error.value)
-    assert faults(Config(model=ModelConfig(**options))) == [f"config.{error.value}"]
+    with pytest.raises(UserError) as refused:
+        validate(Config(model=ModelConfig(**options)))
+    assert str(refused.value) == f"config.{error.value}"
 
 
 def test_an_unknown_variant_lists_the_names():

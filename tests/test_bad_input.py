@@ -205,6 +205,12 @@ def test_a_misspelled_field_in_a_config_file_is_refused(tmp_path: Path) -> None:
     assert_refused(result, r"no field 'model.varient'; did you mean 'model.variant'\?")
 
 
+def test_a_config_file_of_another_program_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "other.py").write_text("def get_config():\n    return {'seed': 1}\n")
+    result = run("main", f"--config={tmp_path / 'other.py'}", f"--workdir={tmp_path / 'w'}")
+    assert_refused(result, r"get_config\(\) of --config must return an alexnet_jax.config.Config, not a <class .*dict")
+
+
 def test_every_fault_of_a_config_is_listed_at_once() -> None:
     result = run("main", QUICKSTART, "--config.seed=-1", "--config.eval.views=2", "--workdir=unused")
     errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
@@ -250,6 +256,17 @@ def test_a_damaged_config_file_is_named(trained, workdir: Path) -> None:
 def test_a_foreign_config_file_is_named(workdir: Path) -> None:
     (workdir / "config.json").write_text(json.dumps({"learning_rate": 0.1}))
     assert_refused(run("evaluate", f"--workdir={workdir}"), r"config.json: the config has no field 'learning_rate'")
+
+
+def test_a_config_that_can_not_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "config.json").mkdir()
+    assert_refused(run("evaluate", f"--workdir={tmp_path}"), r"config.json can't be read \(Is a directory\)")
+
+
+def test_evaluate_refuses_other_classes(workdir: Path) -> None:
+    facts = json.loads((workdir / "dataset.json").read_text())
+    (workdir / "dataset.json").write_text(json.dumps({**facts, "label_names": facts["label_names"][::-1]}))
+    assert_refused(run("evaluate", f"--workdir={workdir}"), r"which are not those of 'digits' in .*; a net")
 
 
 def test_evaluate_refuses_a_folder_without_a_run(tmp_path: Path) -> None:

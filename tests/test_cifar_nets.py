@@ -1,5 +1,7 @@
 """The author's CIFAR-10 nets: sizes from his files, and a forward pass in PyTorch with the same parameters."""
 
+from collections import defaultdict
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,11 +10,15 @@ import torch
 import torch.nn.functional as F
 
 from alexnet_jax.config import ModelConfig
+from alexnet_jax.data.facts import DataFacts
+from alexnet_jax.data.statistics import Statistics
+from alexnet_jax.errors import UserError
 from alexnet_jax.model.ablations import ContradictionError, build_net
 from alexnet_jax.model.alexnet import AlexNet
 from alexnet_jax.model.architecture import layer_shapes
 from alexnet_jax.optimizer import create_optimizer
 from alexnet_jax.validation import faults
+from alexnet_jax.weights.onnx_graph import build_model
 from configs import cifar_11pct, cifar_13pct
 
 # Kernels, and biases: one a kernel in convolutions, one a unit where they are not shared (sharedBiases=0).
@@ -117,3 +123,11 @@ def test_decay_is_that_of_the_files(recipe, of_classifier):
 def test_options_of_the_large_nets_are_refused_where_they_have_no_place(options):
     with pytest.raises(ContradictionError, match=r"model.variant='cifar_13pct' contradicts model"):
         build_net(ModelConfig(variant="cifar_13pct", num_classes=10, image_size=24, **options))
+
+
+def test_onnx_has_no_such_layer() -> None:
+    config, names = cifar_11pct.get_config(), tuple("0123456789")
+    statistics = Statistics(np.zeros((32, 32, 3), np.float32), np.ones(3, np.float32), np.eye(3, dtype=np.float32))
+    weights = defaultdict(lambda: np.zeros(1, np.float32))
+    with pytest.raises(UserError, match=r"ONNX has no operator for local3, a locally connected layer"):
+        build_model(config, DataFacts("cifar10", 1, names, names, statistics), weights)

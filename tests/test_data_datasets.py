@@ -256,6 +256,37 @@ def test_damaged_description(tmp_path):
         open_dataset(config(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("file", "old", "new", "message"),
+    [
+        ("features.json", '"label"', '"kind"', r"has the features \['image', 'kind'\]; it must have an `image` and a"),
+        ("dataset_info.json", '"array_record"', '"riegeli"', r"is stored as riegeli; only array_record can be read"),
+    ],
+)
+def test_a_set_of_another_kind(tmp_path, file, old, new, message):
+    path = write_small(tmp_path) / file
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(UserError, match=message):
+        open_dataset(config(tmp_path))
+
+
+def test_a_split_without_labels(tmp_path):
+    """As TFDS has test splits whose labels are secret."""
+    splits = {name: lambda: [("0", {"image": jpeg(0), "label": -1})] for name in ("train", "validation")}
+    about = {"name": "small", "version": "1.0.0", "description": "", "label_names": ["a", "b"], "metadata": {}}
+    write_tfds(tmp_path, splits=splits, image_size=8, **about)
+    with pytest.raises(UserError, match=r"has label -1; labels are 0 to 1: a split without labels can be neither"):
+        open_dataset(config(tmp_path))
+
+
+def test_an_empty_split(tmp_path):
+    splits = {"train": lambda: [], "validation": lambda: [("0", {"image": jpeg(0), "label": 0})]}
+    about = {"name": "small", "version": "1.0.0", "description": "", "label_names": ["a", "b"], "metadata": {}}
+    write_tfds(tmp_path, splits=splits, image_size=8, **about)
+    with pytest.raises(UserError, match=r"split 'train' of .*1.0.0 is empty"):
+        open_dataset(config(tmp_path))
+
+
 def test_damaged_records(tmp_path):
     """Bytes changed in the middle of a shard: noticed when the record is read, by its checksum."""
     (shard,) = write_small(tmp_path).glob("*train*")

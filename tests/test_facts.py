@@ -34,6 +34,7 @@ def test_what_is_written_is_read(folder, tiny_config):
         (lambda path: path.write_text("[]"), "is damaged"),
         (lambda path: path.write_text(json.dumps({**json.loads(path.read_text()), "class_names": []})), "is damaged"),
         (lambda path: path.write_bytes(b"\xff\xfe"), "is damaged"),
+        (lambda path: path.unlink() or path.mkdir(), r"can't be read \(Is a directory\)"),
     ],
 )
 def test_a_damaged_file_is_named(folder, damage, message):

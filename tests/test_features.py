@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from test_bad_input import assert_refused, run
+from test_data_datasets import write_small
 
 from alexnet_jax.data.augmentation import center_view
 from alexnet_jax.data.datasets import open_dataset
@@ -168,6 +169,13 @@ MISTAKES = {
 def test_mistakes_end_in_one_sentence(mistake: str, net) -> None:
     arguments, sentence = MISTAKES[mistake]
     assert_refused(run("features", f"--workdir={net.folder}", *arguments), sentence)
+
+
+def test_a_split_of_smaller_images_is_refused(net, tmp_path: Path) -> None:
+    write_small(tmp_path)
+    flags = ["--split=train", "--dataset=small", f"--data_dir={tmp_path}", f"--output={tmp_path / 'x.npy'}"]
+    sentence = r"the images of 'small' in .* have 8 pixels a side, those that --workdir=.* was trained on 72; prepare"
+    assert_refused(run("features", f"--workdir={net.folder}", *flags), sentence)
 
 
 def test_one_tower_is_not_spread_over_two_devices(trained_folder, tmp_path: Path) -> None:

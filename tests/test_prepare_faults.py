@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import prepare_sources as sources
 import pytest
+from test_bad_input import assert_refused, run
 
 from alexnet_jax.data.preparation import cifar, devkit
 from alexnet_jax.errors import UserError
@@ -47,6 +48,7 @@ def twice(root: Path) -> None:
 
 KIT_OF_THREE = sources.kit(2012, IDS, [1] * 3)
 TRAIN, VAL, KIT = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz"
+TRUTH = "ILSVRC2012_validation_ground_truth.txt"
 IMAGENET = {
     "no train tar": (lambda s: (imagenet(s) / TRAIN).unlink(), f"holds no {TRAIN}; register at https://image-net.org/"),
     "no tar at all": (lambda s: s.mkdir(), f"holds no {TRAIN} and no {VAL}; register"),
@@ -100,6 +102,18 @@ IMAGENET = {
     "label that is no class": (
         lambda s: imagenet(s, devkit=bad_kit(lambda text: b"1001\n")),
         rf"{KIT}, ILSVRC2012_validation_ground_truth.txt, line 1: '1001' is no class; they are numbered 1 to 1000",
+    ),
+    "validation image twice": (
+        lambda s: imagenet(s, validation=[("ILSVRC2012_val_00000001.JPEG", sources.jpeg(1))] * 2),
+        rf"{VAL} holds image 1 twice, the second time as ILSVRC2012_val_00000001.JPEG",
+    ),
+    "kit with another table": (
+        lambda s: imagenet(s, devkit=sources.tar([("meta.mat", b"MATLAB"), (TRUTH, b"1")], "w:gz")),
+        rf"{KIT}: its meta.mat has no table of synsets as in ILSVRC-2012 \(",
+    ),
+    "kit with a class twice": (
+        lambda s: imagenet(s, devkit=sources.kit(2012, [*IDS[:999], IDS[0]], [1])),
+        rf"{KIT}: its meta.mat must number 1000 different classes; it has 999",
     ),
     "kit cut": (
         lambda s: imagenet(s, devkit=KIT_OF_THREE[:-500]), rf"{KIT} can't be read as a tar archive"
@@ -158,6 +172,22 @@ OTHERS = {
         lambda s: sources.folder(s, splits=("train", "other")),
         "holds train/ and also other/",
     ),
+    "val beside validation": (
+        "folder",
+        lambda s: sources.folder(s, splits=("train", "val", "validation")),
+        "holds both val/ and validation/; keep one of them",
+    ),
+    "class of one image": (
+        "folder",
+        lambda s: sources.folder(s, splits=(".",), images=1),
+        "cat holds one image; a class needs at least 2",
+    ),
+    "split of broken images": (
+        "folder",
+        lambda s: [path.write_bytes(b"x") for path in (sources.folder(s) / "val").rglob("*.jpg")],
+        "the source of source holds no image for the split 'validation'",
+    ),
+    "imagenette archive missing": ("imagenette", lambda s: None, "source is missing; download imagenette2.tgz from"),
     "no imagenette": ("imagenette", lambda s: s.mkdir(), "holds none of imagenette2.tgz, .* https://github.com/fastai"),
     "other archive as imagenette": (
         "imagenette",
@@ -174,6 +204,11 @@ OTHERS = {
         "cifar10",
         lambda s: s.write_bytes(sources.tar([("batches.meta", sources.python2_pickle({b"label_names": []}))], "w:gz")),
         "source holds no data_batch_1",
+    ),
+    "cifar without names": (
+        "cifar10",
+        lambda s: cifar10(s, **{"batches.meta": sources.python2_pickle({b"num_vis": 3072})}),
+        "batches.meta: there are no label names; it must be",
     ),
     "cifar label beyond the classes": (
         "cifar10",
@@ -234,6 +269,10 @@ def test_wrong_flags(tmp_path, flags, message):
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert not sources.looks_whole(tmp_path)
+
+
+def test_the_command_needs_a_data_set():
+    assert_refused(run("prepare"), "--dataset is missing: give one of imagenet2012, imagenet2010, cifar10, imagenette,")
 
 
 # Pickles

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import kubernetes_validate
@@ -21,6 +22,7 @@ from alexnet_jax.config import Config, to_dict
 from alexnet_jax.errors import EXIT_LOST_PROCESS, EXIT_PREEMPTED, EXIT_USER_ERROR, UserError
 from alexnet_jax.parallel import processes
 from alexnet_jax.parallel.launcher import find_place
+from alexnet_jax.parallel.watch import reach
 
 ROOT = Path(__file__).resolve().parents[1]
 TIMEOUT = 600  # seconds for anything that a test starts
@@ -286,6 +288,26 @@ def test_a_device_that_adds_wrongly_is_named(monkeypatch: pytest.MonkeyPatch) ->
         processes.check_all_reduce()
 
 
+def test_processes_that_can_not_meet_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By JAX's own service, with different devices, and where a port is closed."""
+    place = find_place({}, "node1:1", 2, 1)
+
+    def fail(**_) -> None:
+        raise RuntimeError("no such host\nand more")
+
+    monkeypatch.setattr(jax.distributed, "initialize", fail)
+    with pytest.raises(UserError, match=r"Process 1, started by flags, can't join the others \(no such host\)"):
+        processes._initialize(place)
+    monkeypatch.setattr(processes, "devices", lambda: [SimpleNamespace(process_index=index) for index in (0, 0, 1)])
+    with pytest.raises(UserError, match=r"the same number of devices, but there are process 0: 2, process 1: 1\."):
+        processes._meet(place)
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        offer = {"addresses": ["127.0.0.1"], "port": closed.getsockname()[1], "secret": "x"}
+        with pytest.raises(UserError, match=r"process 1 can't reach process 0 at any of 127.0.0.1, port \d+"):
+            reach(offer, ["process 0", "process 1"], 1)
+
+
 def by_hand(config: Path, workdir: Path, port: int, *flags: list[str], count: int = 2) -> list[subprocess.Popen]:
     """One process for each list of flags."""
     command = (sys.executable, "-m", "alexnet_jax.main", f"--config={config}", f"--workdir={workdir}")
@@ -339,6 +361,12 @@ def test_a_wrong_coordinator_is_named_within_the_time_out(config_file: Path, tmp
     assert status == EXIT_USER_ERROR, errors
     assert f"waited for 3 s, but --coordinator_address=localhost:{port} does not answer" in errors
     assert errors.count("\n") == 1
+
+
+def test_a_process_that_waits_in_vain_says_so(config_file: Path, tmp_path: Path) -> None:
+    ((status, _, errors),) = finish(*by_hand(config_file, tmp_path / "w", free_port(), ["--initialization_timeout=3"]))
+    assert status == EXIT_USER_ERROR, errors
+    assert re.search(r"process 0 of 2 \(on \S+\) waited for 3 s, but not all processes came; see what", errors)
 
 
 # Who starts a group.

@@ -136,6 +136,16 @@ def test_without_the_data_set_the_kernels_are_shown(trained: Path, tmp_path: Pat
         assert "there is no data set in" in " ".join(sections[title].text)
 
 
+def test_the_classes_must_be_those_of_the_training(trained: Path, tmp_path: Path) -> None:
+    moved = Path(shutil.copytree(trained, tmp_path / "moved"))
+    facts = json.loads((moved / "dataset.json").read_text())
+    (moved / "dataset.json").write_text(json.dumps({**facts, "label_names": facts["label_names"][::-1]}))
+    sections = {section.title: section for section in collect(moved, None, None, 100).sections}
+    assert sections[confusion.TITLE].text == [
+        "The net was trained on the classes of 'digits', which are not those of 'digits'."
+    ]
+
+
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [

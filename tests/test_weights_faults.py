@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fuzzing.weights import zipped
 from safetensors.numpy import save_file
 from test_bad_input import assert_refused, run
-from weights_files import caffe_weights, caffemodel, random_weights, torchvision_net
+from weights_files import bytes_field, caffe_weights, caffemodel, random_weights, torchvision_net
 
 from alexnet_jax.errors import UserError
 from alexnet_jax.weights.fitting import recipe
@@ -89,6 +90,13 @@ FAULTS = {
     "caffe: a web page": ("a.caffemodel", text, "caffe", "caffe", r"a.caffemodel is not a .caffemodel"),
     "caffe: empty": ("a.caffemodel", lambda path: path.touch(), "caffe", "caffe", "it holds no layer with weights"),
     "caffe: truncated": ("a.caffemodel", cut(caffe_file), "caffe", "caffe", "or only a part of one; download it again"),
+    "caffe: three arrays in a layer": (
+        "a.caffemodel",
+        lambda path: path.write_bytes(bytes_field(100, bytes_field(1, "conv1") + bytes_field(7, b"") * 3)),
+        "caffe",
+        "caffe",
+        "layer 'conv1' holds 3 arrays where an AlexNet's layers have two",
+    ),
     "caffe: not finite": ("a.caffemodel", not_finite, "caffe", "caffe", "conv3/weight holds numbers that are not"),
     "caffe: the other of the two": ("a.caffemodel", caffe_file, "caffe", "caffenet", "is a 'caffe', by the order"),
     "caffe: other class count": (
@@ -122,6 +130,13 @@ FAULTS = {
         "torchvision",
         "torchvision",
         "is not torchvision's AlexNet: it holds 'layer1.0.conv1.weight'",
+    ),
+    "pth: of a big-endian machine": (
+        "a.pth",
+        lambda path: path.write_bytes(zipped({"a/data.pkl": b"\x80\x02}.", "a/byteorder": b"big"})),
+        "torchvision",
+        "torchvision",
+        "was written on a big-endian machine; save it again",
     ),
     "safetensors: a web page": ("a.safetensors", text, "torchvision", "torchvision", "is not a .safetensors file"),
     "safetensors: truncated": (
@@ -249,6 +264,21 @@ def test_labels(names, sentence, tmp_path):
         )
 
 
+def test_labels_that_are_no_text(tmp_path, monkeypatch):
+    (tmp_path / "names.txt").write_bytes("café".encode("latin-1"))
+    caffe_file(tmp_path / "a.caffemodel")
+    source = Source(tmp_path / "a.caffemodel", "caffe", config=narrow("caffe"), labels=tmp_path / "names.txt")
+    with pytest.raises(UserError, match=r"names.txt is not a text file; it must hold the name of one class a line"):
+        read_net(source)
+
+    def refuse(path, *_):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    with pytest.raises(UserError, match=r"names.txt can't be read \(Permission denied\)"):
+        read_net(source)
+
+
 def test_a_taken_folder_is_left_alone(labels, tmp_path):
     (tmp_path / "net").mkdir()
     (tmp_path / "net" / "thesis.tex").write_text("precious")
@@ -259,11 +289,35 @@ def test_a_taken_folder_is_left_alone(labels, tmp_path):
     assert [path.name for path in (tmp_path / "net").iterdir()] == ["thesis.tex"]
 
 
+def test_a_folder_that_can_not_be_put_in_place(labels, tmp_path, monkeypatch):
+    caffe_file(tmp_path / "a.caffemodel")
+    source = Source(tmp_path / "a.caffemodel", "caffe", config=narrow("caffe"), labels=labels)
+    replace = Path.replace
+
+    def refuse(path, target):
+        if path.suffix == ".converting":
+            raise PermissionError(13, "Permission denied")
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(UserError, match=r"--workdir=.*net can't be written \(Permission denied\)"):
+        import_weights(source, tmp_path / "net")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.caffemodel", "labels.txt"]
+
+
 def test_ambiguous_weights_name_the_choices(tmp_path):
     """The shapes of five published nets are the same as far as conv2."""
     plain(tmp_path / "a.npz", random_weights({"conv1": (96, 3, 11, 11), "conv2": (256, 48, 5, 5)}, seed=0))
     with pytest.raises(UserError, match=r"fits several nets, .* --variant=paper\|original\|six_conv\|caffe\|caffenet"):
         import_weights(Source(tmp_path / "a.npz", "npz"), tmp_path / "net")
+
+
+def test_what_is_no_published_net_is_told(tmp_path):
+    with_the_shape_of_another(tmp_path / "a.npz")
+    with pytest.raises(UserError, match=r"a.npz fits none of the published nets \(it holds conv1/weight"):
+        read_net(Source(tmp_path / "a.npz", "npz"))
+    with pytest.raises(UserError, match=r"--variant=cafe is unknown; allowed: paper, .*caffe"):
+        read_net(Source(tmp_path / "a.npz", "npz", variant="cafe"))
 
 
 @pytest.mark.parametrize(
@@ -276,6 +330,10 @@ def test_ambiguous_weights_name_the_choices(tmp_path):
         ),
         (["--source=a.npz", "--format=npz", "--workdir=b"], "a.npz: there is no such file"),
         (["--source=requirements.txt", "--format=npz", "--workdir=b", "--variant=cafe"], "is not a .npz file"),
+        (
+            ["--source=a.npz", "--format=npz", "--workdir=b", "--variant=caffe", "--config=configs/caffe.py"],
+            "give either --variant or --config: a config names its variant itself",
+        ),
         (["--export=onnx", "--workdir=b"], "--output is missing: give the file to write with --export"),
     ],
 )

@@ -120,8 +120,6 @@ def _named(where: str) -> Iterator[None]:
     """Gives the errors of tarfile and gzip the name of the archive."""
     try:
         yield
-    except FileNotFoundError as error:
-        raise UserError(f"{where} is missing.") from error
     except _FAULTS as error:
         raise UserError(
             f"{where} can't be read as a tar archive ({error}): it is cut, damaged or another kind of file; "
