@@ -107,7 +107,10 @@ def _check_shape(height: int, width: int, image: np.ndarray) -> None:
 def _check_shards(split: tfds.core.SplitInfo) -> None:
     """UserError if a file of the split is missing, or doesn't hold as many records as `dataset_info.json` says."""
     if split.num_examples == 0:
-        raise UserError(f"split {split.name!r} of {Path(split.filename_template.data_dir)} is empty.")
+        raise UserError(
+            f"split {split.name!r} of {Path(split.filename_template.data_dir)} is empty; prepare the data set with "
+            "images in it, or name another split (data.train_split, data.eval_split)."
+        )
     with ThreadPoolExecutor(16) as threads:  # a thousand shards on a network file system are a thousand waits
         found = threads.map(_num_records, split.filepaths)
     for path, num_expected, num_found in zip(split.filepaths, split.shard_lengths, found, strict=True):

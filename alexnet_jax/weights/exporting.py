@@ -57,7 +57,10 @@ def export(net: RestoredNet, form: str, path: Path) -> list[str]:
                 unfinished.write_bytes(_onnx(net, params))
         unfinished.replace(path)
     except OSError as error:
-        raise UserError(f"--output={path} can't be written ({error.strerror or error}).") from error
+        raise UserError(
+            f"--output={path} can't be written ({error.strerror or error}); choose a folder that can, or free some "
+            "space."
+        ) from error
     finally:
         unfinished.unlink(missing_ok=True)
     return [f"{path}: step {net.step:,} of {net.folder}, {path.stat().st_size:,} bytes", _input_in_words(net, form)]

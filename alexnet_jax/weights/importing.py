@@ -217,4 +217,7 @@ def _taking_shape(folder: Path) -> Iterator[Path]:
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
     except OSError as error:
-        raise UserError(f"--workdir={folder} can't be written ({error.strerror or error}).") from error
+        raise UserError(
+            f"--workdir={folder} can't be written ({error.strerror or error}); choose a folder that can, or free some "
+            "space."
+        ) from error

@@ -17,7 +17,9 @@ def read_npz(path: Path) -> Arrays:
     try:
         return load_arrays(path)
     except DamagedArraysError as error:
-        raise UserError(f"{path} is not a .npz file of plain arrays, or is damaged ({error}).") from error
+        raise UserError(
+            f"{path} is not a .npz file of plain arrays, or is damaged ({error}); save it again."
+        ) from error
 
 
 def write_npz(arrays: Arrays, path: Path) -> None:

@@ -40,7 +40,9 @@ def read_safetensors(path: Path) -> Arrays:
     try:
         return load_file(path)
     except (safetensors.SafetensorError, KeyError, ValueError) as error:
-        raise UserError(f"{path} is not a .safetensors file, or only a part of one ({error}).") from error
+        raise UserError(
+            f"{path} is not a .safetensors file, or only a part of one ({error}); download it again."
+        ) from error
 
 
 def write_state_dict(weights: Arrays, path: Path) -> None:

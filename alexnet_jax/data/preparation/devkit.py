@@ -55,7 +55,9 @@ def _read_classes(meta: bytes, path: Path, year: int) -> tuple[dict[int, str], d
     try:
         rows = read_synsets(meta, year)
     except ValueError as error:
-        raise UserError(f"{path}: its meta.mat has no table of synsets as in ILSVRC-{year} ({error}).") from error
+        raise UserError(
+            f"{path}: its meta.mat has no table of synsets as in ILSVRC-{year} ({error}); download it again."
+        ) from error
     classes = [row for row in rows if row[0] <= NUM_CLASSES]
     ids = {number: wordnet_id for number, wordnet_id, _ in classes}
     if sorted(ids) != list(range(1, NUM_CLASSES + 1)) or len(set(ids.values())) != NUM_CLASSES:

@@ -127,10 +127,13 @@ def _check_class_tars(archive: Path, classes: Classes) -> None:
             wordnet_id = _class_of(member, archive)
             if wordnet_id not in classes.wordnet_ids:
                 raise UserError(
-                    f"{archive} holds {member.path}, which is none of the {len(classes.wordnet_ids)} classes."
+                    f"{archive} holds {member.path}, which is none of the {len(classes.wordnet_ids)} classes; is this "
+                    "another archive under its name?"
                 )
             if wordnet_id in found:
-                raise UserError(f"{archive} holds two classes with one name: {member.path} lies in it twice.")
+                raise UserError(
+                    f"{archive} holds two classes with one name: {member.path} lies in it twice; download it again."
+                )
             found.add(wordnet_id)
     check_no_class_is_empty(classes.wordnet_ids, dict.fromkeys(found, 1), archive)
 
@@ -150,7 +153,9 @@ def _check_numbers(archive: Path, labels: Sequence[int]) -> None:
     with _size_hint(archive):
         for member in tars.walk(archive):
             if (number := _number_of(member, archive, labels)) in found:
-                raise UserError(f"{archive} holds image {number} twice, the second time as {member.path}.")
+                raise UserError(
+                    f"{archive} holds image {number} twice, the second time as {member.path}; download it again."
+                )
             found.add(number)
 
 
@@ -162,7 +167,10 @@ def _number_of(member: tars.TarFile, archive: Path, labels: Sequence[int]) -> in
             "this another archive under its name?"
         )
     if not 1 <= (number := int(match[1])) <= len(labels):
-        raise UserError(f"{archive} holds {member.path}, but there are labels for images 1 to {len(labels)} only.")
+        raise UserError(
+            f"{archive} holds {member.path}, but there are labels for images 1 to {len(labels)} only; take the "
+            "development kit that belongs to it."
+        )
     return number
 
 

@@ -201,7 +201,7 @@ def _check_classes(raw: RawData, units: Mapping[str, list[Unit]]) -> None:
     """UserError if a split is empty, or a class has no training image that could be decoded."""
     for split, of_split in units.items():
         if not any(len(unit.keys) for unit in of_split):
-            raise UserError(f"the source of {raw.name} holds no image for the split {split!r}.")
+            raise UserError(f"the source of {raw.name} holds no image for the split {split!r}; add some, or remove it.")
     labels = sum((collections.Counter(unit.labels) for unit in units[TRAIN]), collections.Counter[str]())
     found = {name: labels[str(label)] for label, name in enumerate(raw.label_names)}
     check_no_class_is_empty(raw.label_names, found, f"the training split of {raw.name}")
