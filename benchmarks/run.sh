@@ -18,11 +18,11 @@ measure() {
 for batch in 64 128; do
     measure step --variant=paper --batch=$batch "$@"
     measure step --variant=paper --batch=$batch --what=inference --modes eager compiled frozen "$@"
+    measure startup --variant=paper --batch=$batch "$@"
 done
 measure pooling --batch=64 "$@"
 measure lrn --batch=64 "$@"
 measure layers --batch=64 "$@"
 measure kernels --variant=paper --batch=64 "$@"
 measure checkpoint --variant=paper --batch=128 "$@"
-measure startup --variant=paper --batch=128 "$@"
 .venv/bin/python -m benchmarks.table
