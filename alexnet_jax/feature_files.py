@@ -13,7 +13,7 @@ from typing import IO
 
 import numpy as np
 
-from alexnet_jax.errors import UserError
+from alexnet_jax.errors import UserError, writing
 
 FORMATS = (".npy", ".parquet")
 
@@ -32,18 +32,14 @@ def open_for_writing(path: Path, shape: tuple[int, ...]) -> Iterator[Write]:
     if path.suffix not in FORMATS:
         raise UserError(f"--output={path} must end in {' or '.join(FORMATS)}.")
     partial = path.with_name(f"{path.name}.partial")
-    try:
-        with (_npy if path.suffix == ".npy" else _parquet)(partial, path, shape) as write:
-            yield write
-        os.replace(partial, path)
-    except OSError as error:
-        raise UserError(
-            f"--output={path} can't be written ({error.strerror or error}); choose a folder that can, or free some "
-            "space."
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink()
+    with writing(f"--output={path}"):
+        try:
+            with (_npy if path.suffix == ".npy" else _parquet)(partial, path, shape) as write:
+                yield write
+            os.replace(partial, path)
+        finally:
+            with contextlib.suppress(OSError):
+                partial.unlink()
 
 
 @contextlib.contextmanager

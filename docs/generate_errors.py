@@ -59,6 +59,7 @@ AREAS = {
         *("report.py", "reporting/"),
     ),
     "Sweeps and experiments": ("sweep", "experiments/"),
+    "Files that commands write": ("errors.py",),
     "Others": ("",),
 }
 STATUSES = {

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from alexnet_jax.errors import UserError
+from alexnet_jax.errors import writing
 from alexnet_jax.reporting.section import Section, Table
 
 _STYLE = """
@@ -48,13 +48,9 @@ def _table(table: Table) -> str:
 
 def write(output: Path, files: Mapping[str, bytes]) -> None:
     """Writes files in order, each whole or not at all; UserError if the folder can't be written."""
-    try:
+    with writing(f"--output={output}"):
         output.mkdir(parents=True, exist_ok=True)
         for name, data in files.items():
             new = output / f"{name}.tmp"
             new.write_bytes(data)
             os.replace(new, output / name)
-    except OSError as error:
-        raise UserError(
-            f"--output={output} can't be written ({error.strerror}); choose a folder that can, or free some space."
-        ) from error

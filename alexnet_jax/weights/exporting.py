@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from alexnet_jax.config import Config
 from alexnet_jax.data.augmentation import center_view
-from alexnet_jax.errors import UserError
+from alexnet_jax.errors import UserError, writing
 from alexnet_jax.model.ablations import build_net
 from alexnet_jax.model.architecture import (
     Classifier,
@@ -43,26 +43,23 @@ def export(net: RestoredNet, form: str, path: Path) -> list[str]:
         _check_torchvision(net.config, path)
     params: Params = jax.device_get(net.params)
     unfinished = path.with_name(f"{path.stem}.unfinished{path.suffix}")
-    try:
-        match form:
-            case "npz":
-                write_npz(
-                    {f"{layer}/{kind}": array for layer, of in params.items() for kind, array in of.items()}, unfinished
-                )
-            case "torchvision":
-                write_state_dict(_weights(net.config, params), unfinished)
-            case "stablehlo":
-                unfinished.write_bytes(_stablehlo(net, params))
-            case "onnx":
-                unfinished.write_bytes(_onnx(net, params))
-        unfinished.replace(path)
-    except OSError as error:
-        raise UserError(
-            f"--output={path} can't be written ({error.strerror or error}); choose a folder that can, or free some "
-            "space."
-        ) from error
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with writing(f"--output={path}"):
+        try:
+            match form:
+                case "npz":
+                    write_npz(
+                        {f"{layer}/{kind}": array for layer, of in params.items() for kind, array in of.items()},
+                        unfinished,
+                    )
+                case "torchvision":
+                    write_state_dict(_weights(net.config, params), unfinished)
+                case "stablehlo":
+                    unfinished.write_bytes(_stablehlo(net, params))
+                case "onnx":
+                    unfinished.write_bytes(_onnx(net, params))
+            unfinished.replace(path)
+        finally:
+            unfinished.unlink(missing_ok=True)
     return [f"{path}: step {net.step:,} of {net.folder}, {path.stat().st_size:,} bytes", _input_in_words(net, form)]
 
 

@@ -23,7 +23,7 @@ from alexnet_jax.data.statistics import (
     Statistics,
     load_statistics,
 )
-from alexnet_jax.errors import UserError
+from alexnet_jax.errors import UserError, writing
 from alexnet_jax.optimizer import create_optimizer
 from alexnet_jax.parallel.mesh import create_mesh
 from alexnet_jax.state import TrainState, create_train_state
@@ -207,7 +207,7 @@ def _taking_shape(folder: Path) -> Iterator[Path]:
     UserError if there is something in `folder` already, or it can't be made.
     """
     unfinished = folder.with_name(f"{folder.name}.converting")
-    try:
+    with writing(f"--workdir={folder}"):
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise UserError(f"--workdir={folder} is taken; converted weights need a new or empty folder.")
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -216,8 +216,3 @@ def _taking_shape(folder: Path) -> Iterator[Path]:
             unfinished.replace(folder)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
-    except OSError as error:
-        raise UserError(
-            f"--workdir={folder} can't be written ({error.strerror or error}); choose a folder that can, or free some "
-            "space."
-        ) from error

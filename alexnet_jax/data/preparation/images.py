@@ -64,9 +64,11 @@ def _decode_with_pillow(data: bytes) -> Decoded:
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             _check_size(*image.size)
+            oddities = []
             if image.format in ("JPEG", "MPO"):
                 _check_scans(data)
-            oddities = [] if image.format in ("JPEG", "MPO") else [image.format or ""]
+            else:
+                oddities.append(image.format or "")
             if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
                 oddities.append("animated")
             if image.mode in ("I", "F"):
