@@ -57,6 +57,7 @@ class DataConfig(Section):
     train_split: str = "train"
     eval_split: str = "validation"
     feed: str = "jpeg"  # or "raw" (decoded once, to disk), "device" (all in device memory); see `docs/data.md`
+    crop: str = "random"  # or "center": every image is seen the same way, as in Figure 1
     flip: bool = True
     color_noise: str = "original"  # or "paper" (as the prose says), "none"
     color_noise_until: float = 1.0  # fraction of the training after which colour noise is off

@@ -59,6 +59,7 @@ def create_gradients(config: Config, mesh: Mesh, num_steps: int) -> Callable:
                 example_keys(config.seed, Purpose.AUGMENTATION, positions),
                 statistics,
                 image_size=config.model.image_size,
+                crop=config.data.crop,
                 flip=config.data.flip,
                 color_noise=config.data.color_noise,
                 mean=config.data.mean,

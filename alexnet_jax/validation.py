@@ -69,6 +69,7 @@ CHECKS: dict[str, Check] = {
     "data.train_split": _NAME,
     "data.eval_split": _NAME,
     "data.feed": _one_of("jpeg", "raw", "device"),
+    "data.crop": _one_of("random", "center"),
     "data.color_noise": _one_of("original", "paper", "none"),
     "data.color_noise_until": _FRACTION,
     "data.mean": _one_of("image", "channel"),

@@ -284,7 +284,7 @@ def augmentation(batch: int) -> Work:
     def augmented(images: jax.Array) -> jax.Array:
         keys = example_keys(config.seed, Purpose.AUGMENTATION, jax.numpy.arange(batch))
         data, size = config.data, config.model.image_size
-        kinds = {"flip": data.flip, "color_noise": data.color_noise, "mean": data.mean}
+        kinds = {"crop": data.crop, "flip": data.flip, "color_noise": data.color_noise, "mean": data.mean}
         return augment(images, keys, measured, image_size=size, **kinds)
 
     function = compiled(augmented)

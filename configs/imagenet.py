@@ -28,7 +28,8 @@ def get_config() -> Config:
     config.data.dir = "~/tensorflow_datasets"
     config.data.train_split = "train"
     config.data.eval_split = "validation"
-    config.data.flip = True  # section 4.1
+    config.data.crop = "random"  # section 4.1
+    config.data.flip = True
     config.data.color_noise = "paper"
     config.data.mean = "image"  # section 2: the mean activity over the training set, from each pixel
 

@@ -17,7 +17,7 @@ NUM_OFFSETS = STORED - SEEN + 1
 
 augment = jax.jit(
     augmentation.augment,
-    static_argnames=("image_size", "flip", "color_noise", "mean", "std"),
+    static_argnames=("image_size", "crop", "flip", "color_noise", "mean", "std"),
     compiler_options=QUICK_TO_COMPILE,
 )
 
@@ -64,7 +64,7 @@ def find_view(view: np.ndarray, image: np.ndarray, mean_image: np.ndarray) -> tu
 def test_views_are_those_of_the_released_code(statistics):
     """Every view is one of the (S - s + 1)^2 crops or its mirror image; all occur, equally often."""
     images = random_images(600)
-    options = {"image_size": SEEN, "color_noise": "none", "mean": "image"}
+    options = {"image_size": SEEN, "crop": "random", "color_noise": "none", "mean": "image"}
     views = augment(images, keys(600), statistics, flip=True, **options)
     assert views.shape == (600, SEEN, SEEN, 3)
     assert views.dtype == jnp.float32
@@ -84,19 +84,20 @@ def test_views_are_those_of_the_released_code(statistics):
 @settings(max_examples=12)
 @given(
     size=st.sampled_from([1, 5, SEEN, STORED]),
+    crop=st.sampled_from(["random", "center"]),
     flip=st.booleans(),
     color_noise=st.sampled_from(["original", "paper", "none"]),
     mean=st.sampled_from(["image", "channel"]),
     std=st.sampled_from([(), (58.4, 57.1, 57.4)]),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_any_view_is_a_crop_that_the_key_alone_chose(statistics, size, flip, color_noise, mean, std, seed):
+def test_any_view_is_a_crop_that_the_key_alone_chose(statistics, size, crop, flip, color_noise, mean, std, seed):
     """An image whose pixels say where they lie tells the choice; any other image is cut there, pixel for pixel."""
     keys, images = jax.random.split(jax.random.key(seed), 4), random_images(4)
     rows, columns = np.indices((STORED, STORED), np.uint8)
     places = np.stack([rows, columns, rows], axis=-1)
     no_mean = statistics._replace(mean_image=np.zeros_like(statistics.mean_image))
-    options = {"image_size": size, "flip": flip}
+    options = {"image_size": size, "crop": crop, "flip": flip}
     told = augment(np.stack([places] * 4), keys, no_mean, color_noise="none", mean="image", **options)
     views = augment(images, keys, statistics, color_noise=color_noise, mean=mean, std=std, **options)
     border, mean_image = (STORED - size) // 2, statistics.mean_image.astype(float)
@@ -105,6 +106,7 @@ def test_any_view_is_a_crop_that_the_key_alone_chose(statistics, size, flip, col
         row, (left, right) = place[0, 0, 0], sorted((place[0, 0, 1], place[0, -1, 1]))
         step = 1 if place[0, 0, 1] == left else -1
         assert flip or step == 1
+        assert crop == "random" or row == left == border
         expected = image[row : row + size, left : right + 1][:, ::step] - (
             center if mean == "image" else mean_image.mean(axis=(0, 1))
         )
@@ -130,7 +132,7 @@ def test_color_noise_is_linear_in_the_deviations(statistics, first, second, seed
 def test_color_noise(statistics, kind, divisor):
     """One color per image is added after the mean; its parts along the axes are normal with 0.1 sigma_k."""
     images = random_images(2000)
-    options = {"image_size": SEEN, "flip": True, "mean": "image"}
+    options = {"image_size": SEEN, "crop": "random", "flip": True, "mean": "image"}
     plain = np.asarray(augmentation.augment(images, keys(2000), statistics, color_noise="none", **options), np.float64)
     noisy = np.asarray(augmentation.augment(images, keys(2000), statistics, color_noise=kind, **options), np.float64)
     shifts = noisy * divisor - plain
@@ -152,11 +154,18 @@ def test_color_noise_can_be_switched_off_without_compiling_again(statistics, kin
         compilations += 1
         return augmentation.augment(
             random_images(4), keys(4), statistics,
-            image_size=SEEN, flip=True, color_noise=kind, mean="image", noise_active=active,
+            image_size=SEEN, crop="random", flip=True, color_noise=kind, mean="image", noise_active=active,
         )  # fmt: skip
 
     plain = augmentation.augment(
-        random_images(4), keys(4), statistics, image_size=SEEN, flip=True, color_noise="none", mean="image"
+        random_images(4),
+        keys(4),
+        statistics,
+        image_size=SEEN,
+        crop="random",
+        flip=True,
+        color_noise="none",
+        mean="image",
     )
     np.testing.assert_array_equal(augment(False), plain)
     assert np.abs(augment(True) - plain).max() > 1
@@ -165,7 +174,10 @@ def test_color_noise_can_be_switched_off_without_compiling_again(statistics, kin
 
 def test_choices_depend_on_the_key_alone(statistics):
     """The same image with the same key gives the same view in another batch, another order, on eight devices."""
-    images, options = random_images(16), {"image_size": SEEN, "flip": True, "color_noise": "original", "mean": "image"}
+    images, options = (
+        random_images(16),
+        {"image_size": SEEN, "crop": "random", "flip": True, "color_noise": "original", "mean": "image"},
+    )
 
     def augment(images, keys):
         return augmentation.augment(images, keys, statistics, **options)
@@ -187,7 +199,7 @@ def test_division_by_the_standard_deviation(statistics):
     views = augmentation.ten_views(images, statistics, std=std, **options)
     np.testing.assert_allclose(views[:, 2], expected, atol=1e-5)
     for noise in ("none", "paper"):
-        options |= {"flip": True, "color_noise": noise}
+        options |= {"crop": "random", "flip": True, "color_noise": noise}
         plain = augmentation.augment(images, keys(3), statistics, **options)
         divided = augmentation.augment(images, keys(3), statistics, std=std, **options)
         np.testing.assert_allclose(divided, plain / np.array(std), atol=1e-5)

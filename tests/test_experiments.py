@@ -43,6 +43,7 @@ CLAIMS = {
     "normalization": "+1.4 / +1.2",
     "pooling": "+0.4 / +0.3",
     "communication": "+1.2 / +1.1",  # the author's notes
+    "crops": "no number",
     "color_noise": "over +1",
     "dropout": "no number",
     "without_conv3": "about +2",

@@ -20,6 +20,7 @@ def augment(
     statistics: Statistics,
     *,
     image_size: int,
+    crop: str,
     flip: bool,
     color_noise: str,
     mean: str,
@@ -33,11 +34,15 @@ def augment(
     The crop and the mirroring are drawn for every image, as the paper implies (the released code: for 32 at a time).
     Whatever is random in an image is a function of its key alone. `noise_active` may be traced: the color noise was
     switched off for the last quarter of the training, and no new compilation is needed for that.
+    `crop` is "random", or "center" for the central view of every image (no augmentation, as in the paper's Figure 1);
     `color_noise` is "original", "paper" or "none" (`add_color_noise`), `mean` "image" or "channel" (`subtract_mean`);
     `std` is what the colors are divided by at the end (`divide`).
     """
     crop_keys, flip_keys, color_keys = jnp.unstack(jax.vmap(lambda key: jax.random.split(key, 3))(keys), axis=1)
-    views = jax.vmap(lambda image, key: random_crop(image, key, image_size))(images, crop_keys)
+    if crop == "center":
+        views = _center(images, image_size)
+    else:
+        views = jax.vmap(lambda image, key: random_crop(image, key, image_size))(images, crop_keys)
     if flip:
         mirrored = jax.vmap(jax.random.bernoulli)(flip_keys)
         views = jnp.where(mirrored[:, None, None, None], views[:, :, ::-1], views)

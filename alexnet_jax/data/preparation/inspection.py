@@ -40,6 +40,7 @@ def draw_contact_sheet(dataset: Dataset, path: Path, seed: int = 0) -> None:
                 keys,
                 dataset.statistics,
                 image_size=view_size,
+                crop="random",
                 flip=True,
                 color_noise=kind,
                 mean="image",
