@@ -26,7 +26,9 @@ from alexnet_jax.sweeping import execution, results, runs
 _CONFIG = cli.define_config_flag()
 _WORKDIR = cli.define_workdir_flag("the folder for the runs' folders and the results")
 _SWEEP = flags.DEFINE_string("sweep", None, "the sweep file, such as configs/sweeps/learning_rate.py")
-_PARALLEL = flags.DEFINE_integer("parallel", 1, "runs at a time; GPUs are divided among them", lower_bound=1)
+_PARALLEL = flags.DEFINE_integer(
+    "parallel", 1, "runs at a time; they divide the GPUs, or else the cores", lower_bound=1
+)
 _INDEX = flags.DEFINE_integer("index", None, "the number of the only run to do, from 0", lower_bound=0)
 flags.adopt_module_key_flags(cli)
 
@@ -38,7 +40,7 @@ def main(arguments: Sequence[str]) -> None:
     folder = Path(cli.required(_WORKDIR)).expanduser()
     planned = runs.plan(base, runs.read_sweep(Path(cli.required(_SWEEP))), folder)
     chosen = runs.pick(planned, _index())
-    places = execution.slots(_PARALLEL.value)
+    places = execution.places(_PARALLEL.value)
     show = Display(planned)
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,9 @@ import pytest
 
 from alexnet_jax.config import Config
 from alexnet_jax.errors import UserError
+from alexnet_jax.signals import NotedSignals
 from alexnet_jax.sweeping import execution, results, runs
+from alexnet_jax.sweeping.execution import Place
 from alexnet_jax.sweeping.space import choice, crossed, grid, log_uniform, sample, uniform
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -126,12 +128,30 @@ def test_every_sweep_that_is_given_is_right(path, tmp_path):
 
 def test_gpus_are_divided(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
-    assert execution.slots(2) == [{"CUDA_VISIBLE_DEVICES": "4,6"}, {"CUDA_VISIBLE_DEVICES": "5,7"}]
-    assert execution.slots(1) == [{}]
+    assert execution.places(2) == [Place(gpus="4,6"), Place(gpus="5,7")]
+    assert execution.places(1) == [Place()]
     with pytest.raises(UserError, match=r"--parallel=5, but there are 4 GPUs"):
-        execution.slots(5)
+        execution.places(5)
+
+
+def test_without_gpus_cores_are_divided(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert execution.slots(3) == [{}, {}, {}]
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 2, 4, 6, 8})
+    assert execution.places(2) == [Place(cores=frozenset({0, 4, 8})), Place(cores=frozenset({2, 6}))]
+    assert execution.places(1) == [Place()]
+    assert execution.places(6) == [Place()] * 6  # more runs than cores share all of them
+
+
+def test_a_run_keeps_to_its_cores(tmp_path, monkeypatch):
+    ours = os.sched_getaffinity(0)
+    script = tmp_path / "python"
+    script.write_text(f"#!/bin/sh\nexec {sys.executable} -c 'import os; print(os.sched_getaffinity(0))'\n")
+    script.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(script))
+    (run,) = runs.plan(Config(), [{"seed": 1}], tmp_path)
+    execution.carry_out([run], [], [Place(cores=frozenset({max(ours)}))], NotedSignals(), lambda numbers: None)
+    assert (run.folder / runs.CONSOLE).read_text() == f"{{{max(ours)}}}\n"
+    assert os.sched_getaffinity(0) == ours
 
 
 def test_results_are_those_of_the_metrics(tmp_path):

@@ -1,8 +1,8 @@
 """The rates of figure 1: for ReLU and for tanh, which of four brings the training error of CIFAR-10 down fastest?
 
     python -m alexnet_jax.sweep --config=configs/cifar_13pct.py --sweep=configs/sweeps/figure_1.py \
-        --workdir=runs/figure_1 --config.num_epochs=8 --config.data.crop=center --config.data.flip=False \
-        --config.optimizer.weight_decay=0 --config.optimizer.drops='()'
+        --workdir=runs/figure_1 --parallel=2 --config.num_epochs=6 --config.data.crop=center \
+        --config.data.flip=False --config.optimizer.weight_decay=0 --config.optimizer.drops='()'
 
 The other overrides are those of the trainings `figure_1_relu` and `figure_1_tanh` (`python -m experiments relu`).
 """
