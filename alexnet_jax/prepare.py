@@ -9,13 +9,12 @@ it. Killed, the same command goes on where it stopped. With --inspect it draws w
 
 import dataclasses
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
 
-from alexnet_jax import cli
+from alexnet_jax import cli, runtime
 from alexnet_jax.errors import UserError
 
 _FOLDER = "folder"
@@ -71,7 +70,7 @@ def _prepare(source: Path, data_dir: Path) -> str:
         keep_originals=_KEEP_ORIGINALS.value,
         name_feature=raw.name_feature,
     )
-    workers = _WORKERS.value or os.cpu_count() or 1
+    workers = _WORKERS.value or len(runtime.cores())
     target = prepare(raw, recipe, data_dir, max_broken=_MAX_BROKEN.value, num_workers=workers)
     for split, counts in json.loads((target / REPORT).read_text())["splits"].items():
         print(f"{split}: {counts['images']:,} images, {counts['broken']:,} broken; published: {counts['published']:,}")

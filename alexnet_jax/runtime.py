@@ -34,6 +34,11 @@ def use_huge_pages() -> None:
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
 
 
+def cores() -> list[int]:
+    """The numbers of the cores that this process may use: on a cluster, or in a sweep, not all that there are."""
+    return sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else list(range(os.cpu_count() or 1))
+
+
 def use_compilation_cache() -> None:
     """Keeps compiled programs between runs in the user's cache folder, unless JAX_COMPILATION_CACHE_DIR says where."""
     import jax  # not before use_huge_pages

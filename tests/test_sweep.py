@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from alexnet_jax import runtime
 from alexnet_jax.config import Config
 from alexnet_jax.errors import UserError
 from alexnet_jax.signals import NotedSignals
@@ -136,7 +137,7 @@ def test_gpus_are_divided(monkeypatch):
 
 def test_without_gpus_cores_are_divided(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 2, 4, 6, 8})
+    monkeypatch.setattr(runtime, "cores", lambda: [0, 2, 4, 6, 8])
     assert execution.places(2) == [Place(cores=frozenset({0, 4, 8})), Place(cores=frozenset({2, 6}))]
     assert execution.places(1) == [Place()]
     assert execution.places(6) == [Place()] * 6  # more runs than cores share all of them
@@ -145,12 +146,13 @@ def test_without_gpus_cores_are_divided(monkeypatch):
 def test_a_run_keeps_to_its_cores(tmp_path, monkeypatch):
     ours = os.sched_getaffinity(0)
     script = tmp_path / "python"
-    script.write_text(f"#!/bin/sh\nexec {sys.executable} -c 'import os; print(os.sched_getaffinity(0))'\n")
+    program = "from alexnet_jax import runtime; print(runtime.cores())"
+    script.write_text(f"#!/bin/sh\ncd {ROOT}\nexec {sys.executable} -c '{program}'\n")
     script.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(script))
     (run,) = runs.plan(Config(), [{"seed": 1}], tmp_path)
     execution.carry_out([run], [], [Place(cores=frozenset({max(ours)}))], NotedSignals(), lambda numbers: None)
-    assert (run.folder / runs.CONSOLE).read_text() == f"{{{max(ours)}}}\n"
+    assert (run.folder / runs.CONSOLE).read_text() == f"[{max(ours)}]\n"
     assert os.sched_getaffinity(0) == ours
 
 

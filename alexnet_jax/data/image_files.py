@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image
 
+from alexnet_jax import runtime
 from alexnet_jax.data.preparation.folders import EXTENSIONS
 from alexnet_jax.data.preparation.images import BrokenImageError, decode, resize_and_crop
 from alexnet_jax.errors import UserError
@@ -74,7 +75,7 @@ def load_image(path: Path, size: int) -> np.ndarray:
 
 def load_images(paths: Sequence[Path], size: int) -> Iterator[tuple[Path, np.ndarray | BrokenImageError]]:
     """Each file in order with its pixels, uint8 [size, size, 3], or with what is wrong with it; a thread a core."""
-    num_threads = os.cpu_count() or 1
+    num_threads = len(runtime.cores())
     ahead: deque[tuple[Path, Future[np.ndarray]]] = deque()
     with ThreadPoolExecutor(num_threads) as threads:
         try:

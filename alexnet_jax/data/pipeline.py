@@ -8,7 +8,6 @@ simplejpeg lets go of the interpreter lock while it does.
 import functools
 import math
 import mmap
-import os
 import sys
 import weakref
 from collections.abc import Iterator, Sequence
@@ -17,6 +16,7 @@ from typing import TypedDict
 import grain
 import numpy as np
 
+from alexnet_jax import runtime
 from alexnet_jax.data.sources import ImageSource
 
 Batch = dict[str, np.ndarray]
@@ -210,4 +210,4 @@ def batches_ahead(read_threads: int, prefetch_batches: int) -> int:
 
 
 def _num_threads(read_threads: int) -> int:
-    return min(os.cpu_count() or 1, MAX_THREADS) if read_threads == -1 else read_threads
+    return min(len(runtime.cores()), MAX_THREADS) if read_threads == -1 else read_threads

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+from alexnet_jax import runtime
 from alexnet_jax.errors import EXIT_PREEMPTED, UserError
 from alexnet_jax.signals import NotedSignals
 from alexnet_jax.sweeping.runs import CONSOLE, OUTCOME, Run
@@ -36,7 +37,7 @@ def places(parallel: int) -> list[Place]:
         if parallel > len(gpus):
             raise UserError(f"--parallel={parallel}, but there are {len(gpus)} GPUs; a run needs at least one.")
         return [Place(gpus=",".join(gpus[place::parallel])) for place in range(parallel)]
-    cores = sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else []
+    cores = runtime.cores()
     if parallel > len(cores):
         return [Place()] * parallel
     return [Place(cores=frozenset(cores[place::parallel])) for place in range(parallel)]
