@@ -1,5 +1,5 @@
 """What the kept logs say: `LOGS/TRAINING/SEED/metrics.jsonl`, and for what is measured on trained nets
-`LOGS/EXPERIMENT/ensemble.jsonl` or `LOGS/EXPERIMENT/report.json`.
+`LOGS/EXPERIMENT/ensemble.jsonl` or `LOGS/EXPERIMENT/report.json` (`report-SEED.json` with several seeds).
 
 Every number of `docs/reproduction.md` that is ours is read from here.
 """
@@ -15,7 +15,7 @@ from alexnet_jax.metrics import read_records
 
 LOGS = Path(__file__).with_name("logs")
 ENSEMBLE = "ensemble.jsonl"  # what `evaluate --json` printed
-REPORT = "report.json"  # what `report` wrote
+REPORTS = "report*.json"  # what `report` wrote
 
 Measure = Callable[[Path], str | None]
 
@@ -129,13 +129,24 @@ def colors_of_towers(name: str) -> Measure:
     """The share of the energy of each tower's first kernels that lies off the gray axis (`reporting/filters.py`)."""
 
     def measure(logs: Path) -> str | None:
-        path = logs / name / REPORT
-        if not path.exists():
-            return None
-        shares = json.loads(path.read_text())["filters"]["color_of_all_energy"]
-        return f"color {' and '.join(f'{share:.2f}' for share in shares)}"
+        found = [report["filters"]["color_of_all_energy"] for report in _reports(logs / name)]
+        return "; ".join(f"color {' and '.join(f'{share:.2f}' for share in shares)}" for shares in found) or None
 
     return measure
+
+
+def neighbors_of_one_class(name: str) -> Measure:
+    """How many of the neighbors that a report shows are of the class of their query (`reporting/neighbors.py`)."""
+
+    def measure(logs: Path) -> str | None:
+        found = [report["neighbors"]["share_of_same_class"] for report in _reports(logs / name)]
+        return "; ".join(f"{100 * share:.0f} %" for share in found) or None
+
+    return measure
+
+
+def _reports(folder: Path) -> list[Any]:
+    return [json.loads(path.read_text()) for path in sorted(folder.glob(REPORTS))]
 
 
 def speed_up(reference: str, changed: str, error: float) -> Measure:

@@ -5,7 +5,15 @@ at the end of `layers/layer-params-*.cfg` are the author's notes on each run, na
 cuda-convnet (2011), `example-layers/`. Errors are in percent, top-1 / top-5.
 """
 
-from experiments.logs import colors_of_towers, difference, ensemble_error, error_of, gain_of_views, speed_up
+from experiments.logs import (
+    colors_of_towers,
+    difference,
+    ensemble_error,
+    error_of,
+    gain_of_views,
+    neighbors_of_one_class,
+    speed_up,
+)
 from experiments.registry import Experiment, Machine, Published, Reproduced, Training, by_hand
 
 EXAMPLES = {  # training images
@@ -29,6 +37,13 @@ _FIGURE_1 = {  # "no regularization of any kind was employed"
     "data.flip": False,
     "optimizer.weight_decay": 0.0,
     "optimizer.drops": (),
+}
+
+_IMAGENETTE = {
+    "num_epochs": 30.0,
+    "model.image_size": 112,
+    "model.conv_width": 0.25,
+    "model.fc_width": 0.0625,
 }
 
 TRAININGS = (
@@ -165,9 +180,29 @@ TRAININGS = (
         seeds=3,
         note="Its third layer is twice as wide, too.",
     ),
-    Training("imagenette", "the paper's net on Imagenette", "imagenette"),
-    Training("imagenette_no_normalization", "... without normalization", "imagenette", {"model.normalization": "none"}),
-    Training("imagenette_non_overlapping", "... with 2x2 pooling", "imagenette", {"model.pooling": "non_overlapping"}),
+    Training(
+        "imagenette",
+        "a quarter of the paper's net on Imagenette",
+        "imagenette",
+        _IMAGENETTE,
+        seeds=3,
+        note="Made for two CPU cores: a quarter of the kernels, a sixteenth of the units, half the pixels. Prepare the "
+        "images with --size=128.",
+    ),
+    Training(
+        "imagenette_no_normalization",
+        "the same without normalization",
+        "imagenette",
+        {**_IMAGENETTE, "model.normalization": "none"},
+        seeds=3,
+    ),
+    Training(
+        "imagenette_non_overlapping",
+        "the same with 2x2 pooling",
+        "imagenette",
+        {**_IMAGENETTE, "model.pooling": "non_overlapping"},
+        seeds=3,
+    ),
 )
 
 _FIVE = ",".join(f"runs/cnn/{seed}" for seed in range(5))
@@ -331,6 +366,15 @@ EXPERIMENTS = (
         "no number",
         ("imagenette",),
         colors_of_towers("figure_3_imagenette"),
+        tuple(f"python -m alexnet_jax.report --workdir=runs/imagenette/{seed}" for seed in range(3)),
+    ),
+    Experiment(
+        "figure_4_imagenette",
+        "Images near each other in the last hidden layer are alike (ours: neighbors that are of the same class).",
+        "[PAPER] section 6.1, figure 4",
+        "no number",
+        ("imagenette",),
+        neighbors_of_one_class("figure_4_imagenette"),
         ("python -m alexnet_jax.report --workdir=runs/imagenette/0",),
     ),
     Experiment(
@@ -340,7 +384,7 @@ EXPERIMENTS = (
         "-",
         ("imagenette",),
         gain_of_views("imagenette"),
-        ("python -m alexnet_jax.evaluate --workdir=runs/imagenette/0 --views=10",),
+        tuple(f"python -m alexnet_jax.evaluate --workdir=runs/imagenette/{seed} --views=10" for seed in range(3)),
     ),
     Experiment(
         "imagenette_normalization",

@@ -52,6 +52,7 @@ CLAIMS = {
     "cifar_normalization": "+2",  # 13 % without, 11 % with
     "figure_3_bvlc": "no number",
     "figure_3_imagenette": "no number",
+    "figure_4_imagenette": "no number",
     "imagenette_views": "-",
     "imagenette_normalization": "-",
     "imagenette_pooling": "-",
@@ -183,8 +184,15 @@ def test_the_last_evaluation_of_each_seed_counts(tmp_path: Path) -> None:
     (tmp_path / "five").mkdir()
     (tmp_path / "five" / logs.ENSEMBLE).write_text(json.dumps(evaluation(3, 10, 38.1, 16.4)))
     assert logs.ensemble_error("five")(tmp_path) == "38.10 / 16.40"
-    (tmp_path / "five" / logs.REPORT).write_text(json.dumps({"filters": {"color_of_all_energy": [0.789, 0.0912]}}))
-    assert logs.colors_of_towers("five")(tmp_path) == "color 0.79 and 0.09"
+    assert logs.colors_of_towers("five")(tmp_path) is None
+    for seed in (0, 1):
+        report = {
+            "filters": {"color_of_all_energy": [0.789, 0.0912 + seed]},
+            "neighbors": {"share_of_same_class": 1 - seed / 5},
+        }
+        (tmp_path / "five" / f"report-{seed}.json").write_text(json.dumps(report))
+    assert logs.colors_of_towers("five")(tmp_path) == "color 0.79 and 0.09; color 0.79 and 1.09"
+    assert logs.neighbors_of_one_class("five")(tmp_path) == "100 %; 80 %"
 
 
 def training_lines(errors: list[tuple[float, float]]) -> list[dict]:
