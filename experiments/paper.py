@@ -27,6 +27,7 @@ MACHINES = (
     Machine("one GPU of 2014", 366, "cuda-convnet2's wiki, TrainingExample: 8.4 s for 3,072 images, one-tower net"),
     Machine("one Titan X", 1_580, "soumith/convnet-benchmarks: cuDNN R4, float32, 81 ms for 128 images, one-tower net"),
     Machine("8 x P100", 17_000, "NVCaffe's log alexnet_fp32.log: 16.6 steps of 1,024 images a second"),
+    Machine("2 cores, here", 33, "AMD EPYC; ours: `python -m benchmarks.step --variant=paper --batch=128`, e00f0db"),
 )
 
 _2010 = {"data.name": "imagenet2010", "data.eval_split": "test"}
