@@ -8,7 +8,9 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.logs import LOGS, final_errors, in_words, runs_of
+from alexnet_jax.metrics import read_records
+from alexnet_jax.workdir import read_config
+from experiments.logs import LOGS, SWEEP_OF_FIGURE_1, final_errors, in_words, runs_of, training_errors
 from experiments.paper import EXAMPLES, EXPERIMENTS, MACHINES, REPRODUCED, TRAININGS
 from experiments.registry import Training, num_images
 
@@ -22,7 +24,14 @@ def main() -> None:
 
 def with_new_tables(text: str) -> str:
     """The document with what stands between its markers replaced by what the data and the logs say now."""
-    parts = {"claims": claims(), "runs": runs(), "machines": machines(), "costs": costs(), "commands": commands()}
+    parts = {
+        "claims": claims(),
+        "runs": runs(),
+        "rates": rates(),
+        "machines": machines(),
+        "costs": costs(),
+        "commands": commands(),
+    }
     for name, table in parts.items():
         start, end = f"<!-- generated: {name} -->\n", "<!-- end -->"
         pattern = rf"{re.escape(start)}.*?{re.escape(end)}"
@@ -68,6 +77,17 @@ def runs() -> str:
             ours = in_words(found) if found else "-"
             rows.append((f"`{training.name}`", str(views), there, source, ours, *how, logs or "-"))
     return _table(("training", "views", "published", "source", "ours", "hardware", "commit", "logs by seed"), rows)
+
+
+def rates() -> str:
+    """A row for each run of figure 1's sweep: the mean training error over each epoch."""
+    rows = []
+    for run in SWEEP_OF_FIGURE_1.iterdir():
+        config = read_config(run)
+        errors = [f"{error:.1f}" for _, error in training_errors(read_records(run))]
+        rows.append((config.model.activation, f"{config.optimizer.learning_rate:g}", *errors))
+    epochs = [str(epoch + 1) for epoch in range(max(map(len, rows), default=2) - 2)]
+    return _table(("units", "rate", *epochs), sorted(rows))
 
 
 def machines() -> str:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from alexnet_jax.metrics import read_records
 
 LOGS = Path(__file__).with_name("logs")
+SWEEP_OF_FIGURE_1 = LOGS / "sweeps" / "figure_1"  # a folder for each run of `configs/sweeps/figure_1.py`
 ENSEMBLE = "ensemble.jsonl"  # what `evaluate --json` printed
 REPORTS = "report*.json"  # what `report` wrote
 
