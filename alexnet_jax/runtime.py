@@ -17,6 +17,8 @@ MALLOC = ":".join(
     for setting in ("hugetlb=1", "arena_max=1", "mmap_max=0", f"trim_threshold={2**62}", "tcache_count=0", "mxfast=0")
 )
 
+_DEVICES = Path("/dev")
+
 
 def use_huge_pages() -> None:
     """Starts this process anew, once, with a malloc that keeps its memory, in huge pages; before jax is imported.
@@ -25,13 +27,20 @@ def use_huge_pages() -> None:
     of 4 KiB 400,000 faults a step; huge ones take few faults, but the kernel still has to clear them (and a virtual
     machine to get them back from its host). Threads share one heap, since only the first can hold large arrays. glibc
     reads its tunables only when a process starts, hence the exec; the process id stays. Elsewhere than on Linux with
-    glibc, or with GLIBC_TUNABLES set by the user, nothing happens.
+    glibc, or with GLIBC_TUNABLES set by the user, nothing happens; nor where a GPU computes, since threads that decode
+    images are slowed down by sharing a heap.
     """
     is_glibc = sys.platform == "linux" and platform.libc_ver()[0] == "glibc"
-    if TUNING and is_glibc and "GLIBC_TUNABLES" not in os.environ:
+    if TUNING and is_glibc and "GLIBC_TUNABLES" not in os.environ and not _has_gpu():
         environment = {**os.environ, "GLIBC_TUNABLES": MALLOC}
         sys.stdout.flush()
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
+
+
+def _has_gpu() -> bool:
+    """Whether JAX will find an NVIDIA GPU, as far as can be told before it is imported."""
+    hidden = os.environ.get("JAX_PLATFORMS", "").startswith("cpu") or os.environ.get("CUDA_VISIBLE_DEVICES") == ""
+    return not hidden and any(_DEVICES.glob("nvidia[0-9]*"))
 
 
 def cores() -> list[int]:
