@@ -412,4 +412,5 @@ REPRODUCED = {  # by training, for those whose logs are kept
     "figure_1_relu": Reproduced("d6f13d1", _CORE),
     "figure_1_tanh": Reproduced("a11d5f1", _CORE),
     "imagenette": Reproduced("a11d5f1", _CORE),
+    "imagenette_non_overlapping": Reproduced("a11d5f1", _CORE),
 }
