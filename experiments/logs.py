@@ -1,5 +1,5 @@
 """What the kept logs say: `LOGS/TRAINING/SEED/metrics.jsonl`, and for what is measured on trained nets
-`LOGS/EXPERIMENT/ensemble.jsonl` or `LOGS/EXPERIMENT/report.json` (`report-SEED.json` with several seeds).
+`LOGS/EXPERIMENT/ensemble.jsonl`, `LOGS/EXPERIMENT/report.json` or `LOGS/TRAINING/SEED/report.json`.
 
 Every number of `docs/reproduction.md` that is ours is read from here.
 """
@@ -16,7 +16,7 @@ from alexnet_jax.metrics import read_records
 LOGS = Path(__file__).with_name("logs")
 SWEEP_OF_FIGURE_1 = LOGS / "sweeps" / "figure_1"  # a folder for each run of `configs/sweeps/figure_1.py`
 ENSEMBLE = "ensemble.jsonl"  # what `evaluate --json` printed
-REPORTS = "report*.json"  # what `report` wrote
+REPORT = "report.json"  # what `report` wrote
 
 Measure = Callable[[Path], str | None]
 
@@ -147,7 +147,9 @@ def neighbors_of_one_class(name: str) -> Measure:
 
 
 def _reports(folder: Path) -> list[Any]:
-    return [json.loads(path.read_text()) for path in sorted(folder.glob(REPORTS))]
+    """The report of an experiment, or those of a training's runs, by seed."""
+    paths = [folder / REPORT, *(run / REPORT for run in runs_of(folder.parent, folder.name))]
+    return [json.loads(path.read_text()) for path in paths if path.exists()]
 
 
 def speed_up(reference: str, changed: str, error: float) -> Measure:

@@ -367,7 +367,7 @@ EXPERIMENTS = (
         "[PAPER] section 6.1, figure 3",
         "no number",
         ("imagenette",),
-        colors_of_towers("figure_3_imagenette"),
+        colors_of_towers("imagenette"),
         tuple(f"python -m alexnet_jax.report --workdir=runs/imagenette/{seed}" for seed in range(3)),
     ),
     Experiment(
@@ -376,7 +376,7 @@ EXPERIMENTS = (
         "[PAPER] section 6.1, figure 4",
         "no number",
         ("imagenette",),
-        neighbors_of_one_class("figure_4_imagenette"),
+        neighbors_of_one_class("imagenette"),
         ("python -m alexnet_jax.report --workdir=runs/imagenette/0",),
     ),
     Experiment(

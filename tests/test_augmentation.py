@@ -174,10 +174,8 @@ def test_color_noise_can_be_switched_off_without_compiling_again(statistics, kin
 
 def test_choices_depend_on_the_key_alone(statistics):
     """The same image with the same key gives the same view in another batch, another order, on eight devices."""
-    images, options = (
-        random_images(16),
-        {"image_size": SEEN, "crop": "random", "flip": True, "color_noise": "original", "mean": "image"},
-    )
+    images = random_images(16)
+    options = {"image_size": SEEN, "crop": "random", "flip": True, "color_noise": "original", "mean": "image"}
 
     def augment(images, keys):
         return augmentation.augment(images, keys, statistics, **options)

@@ -184,15 +184,17 @@ def test_the_last_evaluation_of_each_seed_counts(tmp_path: Path) -> None:
     (tmp_path / "five").mkdir()
     (tmp_path / "five" / logs.ENSEMBLE).write_text(json.dumps(evaluation(3, 10, 38.1, 16.4)))
     assert logs.ensemble_error("five")(tmp_path) == "38.10 / 16.40"
-    assert logs.colors_of_towers("five")(tmp_path) is None
+    (tmp_path / "five" / logs.REPORT).write_text(json.dumps({"filters": {"color_of_all_energy": [0.789, 0.0912]}}))
+    assert logs.colors_of_towers("five")(tmp_path) == "color 0.79 and 0.09"
+    assert logs.colors_of_towers("a")(tmp_path) is None
     for seed in (0, 1):
         report = {
             "filters": {"color_of_all_energy": [0.789, 0.0912 + seed]},
             "neighbors": {"share_of_same_class": 1 - seed / 5},
         }
-        (tmp_path / "five" / f"report-{seed}.json").write_text(json.dumps(report))
-    assert logs.colors_of_towers("five")(tmp_path) == "color 0.79 and 0.09; color 0.79 and 1.09"
-    assert logs.neighbors_of_one_class("five")(tmp_path) == "100 %; 80 %"
+        (tmp_path / "a" / str(seed) / logs.REPORT).write_text(json.dumps(report))
+    assert logs.colors_of_towers("a")(tmp_path) == "color 0.79 and 0.09; color 0.79 and 1.09"
+    assert logs.neighbors_of_one_class("a")(tmp_path) == "100 %; 80 %"
 
 
 def training_lines(errors: list[tuple[float, float]]) -> list[dict]:
