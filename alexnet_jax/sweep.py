@@ -18,7 +18,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from alexnet_jax import cli
-from alexnet_jax.errors import PreemptedError, UserError
+from alexnet_jax.errors import PreemptedError, UserError, writing
 from alexnet_jax.metrics import duration
 from alexnet_jax.signals import NotedSignals
 from alexnet_jax.sweeping import execution, results, runs
@@ -42,15 +42,11 @@ def main(arguments: Sequence[str]) -> None:
     chosen = runs.pick(planned, _index())
     places = execution.places(_PARALLEL.value)
     show = Display(planned)
-    try:
+    with writing(f"--workdir={folder}"):
         folder.mkdir(parents=True, exist_ok=True)
         with NotedSignals() as stop:
             execution.carry_out(chosen, _config_arguments(), places, stop, show)
         results.write(planned, folder)
-    except OSError as error:
-        raise UserError(
-            f"--workdir={folder} can't be written ({error.strerror}); choose a folder that can, or free some space."
-        ) from error
     show.table(())
     if stop:
         raise PreemptedError(f"stopped by {stop.name}; run the same command again to go on with what is left.")

@@ -12,7 +12,7 @@ from typing import IO
 from alexnet_jax import validation
 from alexnet_jax.config import Config, differences, to_dict
 from alexnet_jax.data.facts import DataFacts, save_facts
-from alexnet_jax.errors import UserError
+from alexnet_jax.errors import UserError, writing
 from alexnet_jax.parallel.processes import gather, on_process_0
 
 # What may change between two starts of the same run: nothing here alters the parameters that come out.
@@ -61,7 +61,7 @@ def open_for_training(workdir: Path, config: Config, facts: DataFacts) -> None:
     path = workdir / "config.json"
     if path.exists():
         _check_same_run(config, read_config(workdir), workdir)
-    with _writing_to(workdir):
+    with writing(f"--workdir={workdir}"):
         workdir.mkdir(parents=True, exist_ok=True)
         new = workdir / "config.json.tmp"
         new.write_text(json.dumps(to_dict(config), indent=2) + "\n")
@@ -100,7 +100,7 @@ def lock(workdir: Path) -> IO[str]:
     Raises:
       UserError: another process trains in it, or it can't be written.
     """
-    with _writing_to(workdir):
+    with writing(f"--workdir={workdir}"):
         workdir.mkdir(parents=True, exist_ok=True)
         file = open(workdir / "lock", "a+")  # noqa: SIM115 - stays open as long as the run
     try:
@@ -111,22 +111,11 @@ def lock(workdir: Path) -> IO[str]:
         raise UserError(
             f"--workdir={workdir} is in use by process {owner}; wait for it, stop it, or choose another --workdir."
         ) from None
-    with _writing_to(workdir):
+    with writing(f"--workdir={workdir}"):
         file.truncate(0)
         file.write(f"{os.getpid()} on {socket.gethostname()}")
         file.flush()
     return file
-
-
-@contextlib.contextmanager
-def _writing_to(workdir: Path) -> Iterator[None]:
-    """Makes an error of the system inside a UserError."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"--workdir={workdir} can't be written ({error.strerror}); choose a folder that can, or free some space."
-        ) from error
 
 
 def _owner(workdir: Path) -> str:
