@@ -29,7 +29,7 @@ class ModelConfig(Section):
     image_size: int = 224  # pixels a side that the net sees; Caffe's nets see 227
     conv_width: float = 1.0  # multiplies the kernels of every convolution; 1.0 is the published net
     fc_width: float = 1.0  # multiplies the units of the hidden fully connected layers
-    initialization: str = "published"  # or "he": sqrt(2 / fan-in) behind conv1, for reduced widths
+    initialization: str = "published"  # or "he": sqrt(2 / fan-in) between conv1 and classifier, for reduced widths
     normalization: str = "published"  # or "none", "first", "second": where response normalization is kept
     second_normalization: str = "published"  # or "before_relu" (run #166 of the released code)
     pooling: str = "published"  # or "non_overlapping": 2x2 windows, with the author's change of padding

@@ -4,8 +4,8 @@
 
 which runs `python -m alexnet_jax.main --config=configs/quickstart.py --workdir=runs/quickstart`. Two towers, response
 normalization, overlapping pooling and dropout as in the paper, a quarter of the kernels and an eighth of the units,
-and 64-pixel views of 72-pixel images. The published standard deviations belong to the published widths, so the
-kernels behind conv1 start from sqrt(2 / fan-in) instead.
+and 64-pixel views of 72-pixel images. The published standard deviations belong to the published widths, so the hidden
+kernels start from sqrt(2 / fan-in) instead.
 Expected: at most 2 % top-1 error on the 360 held-out digits.
 """
 

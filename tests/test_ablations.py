@@ -92,12 +92,12 @@ def test_any_width_splits_into_the_towers(variant, width):
             assert features % net.towers == 0
 
 
-def test_he_initialization_keeps_the_biases_and_the_kernels_on_the_image():
+def test_he_initialization_is_for_hidden_kernels():
     net = build_net(ModelConfig(variant="original", initialization="he"))
     published = {layer.name: layer for layer in VARIANTS["original"].layers}
     for layer in net.layers:
         if hasattr(layer, "kernel_init"):
-            assert layer.kernel_init == (Gaussian(0.01) if layer.name == "conv1" else He())
+            assert layer.kernel_init == (Gaussian(0.01) if layer.name in ("conv1", "fc8") else He())
             assert layer.bias_init == published[layer.name].bias_init
 
 

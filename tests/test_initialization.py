@@ -104,7 +104,7 @@ def test_torchvision_starts_as_pytorch_does():
 def test_he_initialization_scales_with_the_fan_in():
     for name, layer in initialized("torchvision", initialization="he").items():
         fan_in = np.prod(layer["kernel"].shape[:-1])
-        if name != "conv1":
+        if name not in ("conv1", "fc8"):
             assert layer["kernel"].std() == pytest.approx((2 / fan_in) ** 0.5, rel=0.05), name
 
 

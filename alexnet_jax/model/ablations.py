@@ -147,17 +147,19 @@ def scaled(net: Net, conv_width: float, fc_width: float) -> Net:
 
 
 def he_initialized(net: Net) -> Net:
-    """Kernels of standard deviation sqrt(2 / fan-in): what the published constants are close to at full width.
+    """Hidden kernels of standard deviation sqrt(2 / fan-in): what the published constants are close to at full width.
 
     The kernels on the image stay as published: it has three channels however narrow the net is, and pixels of 0 to 255
-    through kernels six times as large are more than the learning rate stands.
+    through kernels six times as large are more than the learning rate stands. So does the classifier: through larger
+    kernels the first scores are so far apart that the first steps silence the units behind them, with some seeds for
+    good.
     """
 
     def change(layer: Layer) -> Layer:
         match layer:
-            case Convolution(sees="image"):
+            case Convolution(sees="image") | Classifier():
                 return layer
-            case Convolution() | LocallyConnected() | Dense() | Classifier():
+            case Convolution() | LocallyConnected() | Dense():
                 return dataclasses.replace(layer, kernel_init=He())
         return layer
 
