@@ -29,7 +29,11 @@ _SEED = flags.DEFINE_integer("seed", 0, "of the order of the records", lower_bou
 _KEEP_ORIGINALS = flags.DEFINE_bool("keep_originals", False, "also store every original file, in the record")
 _MAX_BROKEN = flags.DEFINE_integer("max_broken", 10, "how many images may be undecodable", lower_bound=0)
 _VALIDATION = flags.DEFINE_float(
-    "validation_fraction", 0.1, "of each class, where --dataset=folder has no val/", lower_bound=0.0, upper_bound=0.9
+    "validation_fraction",
+    0.1,
+    "of each class, where a folder has only train/",
+    lower_bound=0.0,
+    upper_bound=0.9,
 )
 _WORKERS = flags.DEFINE_integer("workers", None, "threads; by default one a core", lower_bound=1)
 _INSPECT = flags.DEFINE_bool(
@@ -51,7 +55,7 @@ def main(arguments: Sequence[str]) -> None:
     else:
         name = _prepare(Path(cli.required(_SOURCE)).expanduser(), data_dir)
     if _INSPECT.value:
-        print(_inspect(name, data_dir))
+        print(inspect(name, data_dir))
 
 
 def _prepare(source: Path, data_dir: Path) -> str:
@@ -61,6 +65,8 @@ def _prepare(source: Path, data_dir: Path) -> str:
     from alexnet_jax.data.preparation.units import Recipe
 
     raw = open_raw(cli.required(_DATASET), source, _NAME.value, _VALIDATION.value)
+    if raw.size and _KEEP_ORIGINALS.value:
+        raise UserError(f"--keep_originals: the images of {raw.name} are no files that could be kept; leave it away.")
     if raw.size and _SIZE.value not in (None, raw.size):  # enlarged, beside the exact one
         raw = dataclasses.replace(raw, name=f"{raw.name}_{_SIZE.value}", size=None)
     recipe = Recipe(
@@ -78,17 +84,15 @@ def _prepare(source: Path, data_dir: Path) -> str:
     return raw.name
 
 
-def _inspect(name: str, data_dir: Path) -> Path:
-    """Draws the contact sheet of a prepared data set and returns its path."""
-    import tensorflow_datasets as tfds
-
+def inspect(name: str, data_dir: Path) -> Path:
+    """Draws the contact sheet of a prepared data set and returns its path; UserError if the set can't be read."""
     from alexnet_jax.config import DataConfig
-    from alexnet_jax.data.datasets import find_directory, open_dataset
+    from alexnet_jax.data.datasets import find_directory, open_builder, open_dataset
     from alexnet_jax.data.preparation.inspection import FILE_NAME, draw_contact_sheet
 
     directory = find_directory(data_dir, name)
-    info = tfds.builder_from_directory(directory).info
-    splits = [split for split in info.splits if split not in ("train", "all")]
+    builder, _ = open_builder(directory)
+    splits = [split for split in builder.info.splits if split not in ("train", "all")]
     dataset = open_dataset(DataConfig(name=name, dir=str(data_dir), eval_split=splits[0] if splits else "train"))
     draw_contact_sheet(dataset, directory / FILE_NAME)
     return directory / FILE_NAME

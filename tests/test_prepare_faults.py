@@ -13,6 +13,7 @@ import pytest
 from test_bad_input import assert_refused, run
 
 from alexnet_jax.data.preparation import cifar, devkit
+from alexnet_jax.data.preparation.archives import open_raw
 from alexnet_jax.errors import UserError
 
 IDS = list(devkit.without_kit().wordnet_ids)
@@ -187,6 +188,11 @@ OTHERS = {
         lambda s: [path.write_bytes(b"x") for path in (sources.folder(s) / "val").rglob("*.jpg")],
         "the source of source holds no image for the split 'validation'",
     ),
+    "file name that is not UTF-8": (
+        "folder",
+        lambda s: (sources.folder(s) / "train" / "cat" / "0.jpg").rename(s / "train" / "cat" / "caf\udce9.jpg"),
+        r"holds 'cat/caf\\udce9.jpg', a file name that is not UTF-8; rename it",
+    ),
     "imagenette archive missing": ("imagenette", lambda s: None, "source is missing; download imagenette2.tgz from"),
     "no imagenette": ("imagenette", lambda s: s.mkdir(), "holds none of imagenette2.tgz, .* https://github.com/fastai"),
     "other archive as imagenette": (
@@ -249,12 +255,29 @@ def test_wrong_source(tmp_path, monkeypatch, dataset, write, message):
     assert not (tmp_path / "hostile").exists()
 
 
+@pytest.mark.parametrize("name", ["..", "a/b", ".hidden", "my set", "digits"])
+def test_names_that_no_data_set_can_have(tmp_path, name):
+    with pytest.raises(UserError, match=f"the data set can't be named '{name}'; give another --name"):
+        open_raw("folder", sources.folder(tmp_path), name, 0.1)
+
+
+def test_an_image_that_is_gone_is_named(tmp_path):
+    raw = open_raw("folder", sources.folder(tmp_path), "pets", 0.1)
+    (tmp_path / "train" / "cat" / "0.jpg").unlink()
+    with pytest.raises(UserError, match=r"cat/0\.jpg can't be read \(No such file"):
+        next(raw.images()).load()
+
+
 FLAGS = {
     "no dataset": (["--dataset="], "--dataset="),
     "unknown dataset": (["--dataset=imagenet"], "imagenet2012"),
     "no source": (["--source="], "--source is missing"),
     "no data_dir": (["--data_dir="], "--data_dir is missing"),
     "name of a published set": (["--dataset=cifar10", "--name=x"], "--name=x is for --dataset=folder"),
+    "originals that are no files": (
+        ["--dataset=cifar10", "--keep_originals"],
+        "--keep_originals: the images of cifar10",
+    ),
     "quality": (["--quality=101"], "quality"),
     "stray argument": (["imagenet2012"], "unexpected argument 'imagenet2012'"),
 }

@@ -37,6 +37,17 @@ def test_odd_files_are_decoded_and_named(kind):
     assert np.abs(decoded.pixels.astype(int) - expected).mean() < (8 if kind == "animated" else 4)
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
+def test_an_orientation_is_ignored_in_every_format(kind):
+    """Pillow turns TIFFs by itself."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    decoded = decode(sources.encode(sources.pixels(1), kind, exif=exif))
+    assert "EXIF orientation ignored" in decoded.oddities
+    assert decoded.pixels.shape == sources.pixels(1).shape
+    assert np.abs(decoded.pixels.astype(int) - sources.pixels(1)).mean() < 4
+
+
 @pytest.mark.parametrize("kind", sources.broken_files())
 def test_broken_files_are_refused_with_a_reason(kind):
     with pytest.raises(BrokenImageError, match=r"\w+"):

@@ -111,6 +111,50 @@ def test_other_settings_or_files_do_not_go_on_with_what_was_begun(tmp_path):
         sources.prepare_here("folder", tmp_path)
 
 
+def rename_a_class(source: Path) -> None:
+    (source / "train" / "cat").rename(source / "train" / "hat")
+    (source / "val" / "cat").rename(source / "val" / "hat")
+
+
+def exchange_two_images(source: Path) -> None:
+    (source / "train" / "cat" / "0.jpg").rename(source / "train" / "dog" / "new.jpg")
+    (source / "train" / "dog" / "0.jpg").rename(source / "train" / "cat" / "0.jpg")
+
+
+@pytest.mark.parametrize("change", [rename_a_class, exchange_two_images])
+def test_other_labels_are_another_source(tmp_path, change):
+    """Although there are as many images as before, of as many bytes."""
+    for path in sources.folder(tmp_path / "source").rglob("*.jpg"):
+        path.write_bytes(path.read_bytes().ljust(4096, b"\0"))
+    sources.prepare_here("folder", tmp_path)
+    change(tmp_path / "source")
+    with pytest.raises(UserError, match=r"1\.0\.0 was prepared differently \(source was .* and is now"):
+        sources.prepare_here("folder", tmp_path)
+
+
+def test_a_repaired_source_is_read_again(tmp_path):
+    """What holds a broken image is not finished: an image of the same size takes its place, and the rest goes on."""
+    path = sources.folder(tmp_path / "source") / "train" / "cat" / "0.jpg"
+    whole = path.read_bytes()
+    path.write_bytes(b"x" * len(whole))
+    with pytest.raises(UserError, match=r"1 images can't be decoded.*Repair the source"):
+        sources.prepare_here("folder", tmp_path, max_broken=0)
+    path.write_bytes(whole)
+    target = sources.prepare_here("folder", tmp_path, max_broken=0)
+    assert len(tfds.builder_from_directory(target).as_data_source("train")) == 8
+
+
+@pytest.mark.parametrize("file", ["train-00000.npz", "train-00000.records"])
+def test_a_unit_that_is_cut_is_made_again(tmp_path, file):
+    """As a power failure may leave it."""
+    sources.folder(tmp_path / "source", ("ant", "bee", "cat", "dog", "eel"), images=10)
+    assert run_program(tmp_path, "units", "_save", 3).returncode == -signal.SIGKILL
+    with (tmp_path / "data" / "source" / ".preparing-1.0.0" / "units" / file).open("r+b") as unit:
+        unit.truncate(0)
+    resumed = run_program(tmp_path)
+    assert resumed.stdout == f"{100 - 2 * 16}\n", resumed.stderr
+
+
 # The disk
 
 

@@ -158,9 +158,9 @@ def test_folder_trains(tmp_path):
         assert builder.info.features["label"].names[record["label"]] == path.parent.name
 
 
-def test_folder_without_splits_holds_out_a_part_of_each_class(tmp_path):
-    sources.folder(tmp_path, ("ant", "bee"), ("train",), images=20)
-    (tmp_path / "train").rename(tmp_path / "source")
+@pytest.mark.parametrize("has_train", [True, False])
+def test_folder_without_validation_holds_out_a_part_of_each_class(tmp_path, has_train):
+    sources.folder(tmp_path / "source", ("ant", "bee"), ("train" if has_train else ".",), images=20)
     folder = sources.prepare_here("folder", tmp_path)
     builder = tfds.builder_from_directory(folder)
     files = {split: [r["file_name"] for r in builder.as_data_source(split)] for split in ("train", "validation")}

@@ -21,7 +21,7 @@ from fuzzing import images_and_archives
 from fuzzing.weights import npy, zipped
 from test_weights_faults import RunsCode
 
-from alexnet_jax import arrays, pickles
+from alexnet_jax import arrays, pickles, prepare
 from alexnet_jax.arrays import DamagedArraysError, load_arrays
 from alexnet_jax.config import Config
 from alexnet_jax.data.preparation import tars
@@ -89,6 +89,8 @@ def test_a_data_set_imports_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         path.write_text(re.sub(r'"pythonClassName": "[^"]*"', lambda _, new=hostile: new, sound, count=1))
         with pytest.raises(UserError, match=r"names stranger.Feature, which is not TFDS's"):
             subject.read()
+        with pytest.raises(UserError, match=r"names stranger.Feature, which is not TFDS's"):
+            prepare.inspect("pictures", tmp_path / "data")
     assert not (tmp_path / "proof").exists()
 
 

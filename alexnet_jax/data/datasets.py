@@ -55,7 +55,7 @@ def open_dataset(config: DataConfig) -> Dataset:
     """
     root = Path(config.dir).expanduser()
     directory = find_directory(root, config.name)
-    builder, class_names = _open_builder(directory)
+    builder, class_names = open_builder(directory)
     _check_features(directory, builder.info)
     if not (directory / STATISTICS).exists():
         _write_statistics(directory, builder, config)
@@ -71,7 +71,7 @@ def open_dataset(config: DataConfig) -> Dataset:
     )
 
 
-def _open_builder(directory: Path) -> tuple[tfds.core.DatasetBuilder, tuple[str, ...]]:
+def open_builder(directory: Path) -> tuple[tfds.core.DatasetBuilder, tuple[str, ...]]:
     """The set's description as TFDS reads it, and its names of the classes for people, if it has any; or UserError."""
     try:
         _check_features_file(directory)

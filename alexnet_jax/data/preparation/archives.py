@@ -1,13 +1,16 @@
 """From the name of a data set to its raw data."""
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from alexnet_jax.data import digits
 from alexnet_jax.data.preparation.cifar import cifar10
 from alexnet_jax.data.preparation.folders import folder
 from alexnet_jax.data.preparation.imagenet import imagenet2010, imagenet2012
 from alexnet_jax.data.preparation.imagenette import imagenette
 from alexnet_jax.data.preparation.raw import RawData
+from alexnet_jax.errors import UserError
 
 PUBLISHED: Mapping[str, Callable[[Path], RawData]] = {
     "imagenet2012": imagenet2012,
@@ -21,5 +24,16 @@ FOLDER = "folder"
 def open_raw(dataset: str, source: Path, name: str | None, validation_fraction: float) -> RawData:
     """What --dataset and --source name; UserError if something of it is missing."""
     if dataset == FOLDER:
-        return folder(source, name=name or source.resolve().name, validation_fraction=validation_fraction)
+        name = name or source.resolve().name
+        _check_name(name)
+        return folder(source, name=name, validation_fraction=validation_fraction)
     return PUBLISHED[dataset](source)
+
+
+def _check_name(name: str) -> None:
+    """UserError if a data set can't have this name, which is that of its folder too."""
+    if name == digits.NAME or not re.fullmatch(r"\w[\w.+-]*", name):
+        raise UserError(
+            f"the data set can't be named {name!r}; give another --name, of letters, digits and `_.+-`, that begins "
+            f"with a letter or digit and is not {digits.NAME!r}, which is built in."
+        )

@@ -1,5 +1,6 @@
 """Image folders: a folder for each class; or `train/` and `val/` (or `validation/`, `test/`) with such folders."""
 
+import functools
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ _Files = list[tuple[str, int, Path]]  # name, label, path
 
 
 def folder(source: Path, *, name: str, validation_fraction: float) -> RawData:
-    """The images of a folder; where it has no `train/`, a part of each class is held out for validation.
+    """The images of a folder; where it has none but to train on, a part of each class is held out for validation.
 
     UserError if there is no image, a class is empty, or two classes have one name.
     """
@@ -34,8 +35,12 @@ def folder(source: Path, *, name: str, validation_fraction: float) -> RawData:
             splits[split] = _files(split_folders[folder_name], classes)
     else:
         classes = _class_names(source)
-        splits = _hold_out(_files(source, classes), validation_fraction)
+        splits = {"train": _files(source, classes)}
+    if list(splits) == ["train"]:
+        splits = _hold_out(splits["train"], validation_fraction)
     sizes = [path.stat().st_size for files in splits.values() for _, _, path in files]
+    everything = [(split, *file[:2]) for split, files in splits.items() for file in files]
+    fingerprint = hashlib.sha256(repr((classes, everything, sizes)).encode()).hexdigest()[:16]
 
     def images() -> Iterator[RawImage]:
         position = 0
@@ -43,7 +48,7 @@ def folder(source: Path, *, name: str, validation_fraction: float) -> RawData:
         for split, files in splits.items():
             for file_name, label, path in files:
                 position += next(remaining)
-                yield RawImage(split, file_name, label, path.read_bytes, position)
+                yield RawImage(split, file_name, label, functools.partial(_load, path), position)
 
     return RawData(
         name=name,
@@ -53,7 +58,8 @@ def folder(source: Path, *, name: str, validation_fraction: float) -> RawData:
         label_names=tuple(classes),
         num_images={split: len(files) for split, files in splits.items()},
         num_bytes=sum(sizes),
-        identity={f"{split} files": len(files) for split, files in splits.items()} | {"bytes": sum(sizes)},
+        identity={f"{split} files": len(files) for split, files in splits.items()}
+        | {"bytes": sum(sizes), "names, classes and sizes": fingerprint},
         images=images,
     )
 
@@ -82,9 +88,26 @@ def _files(path: Path, classes: list[str]) -> _Files:
             continue  # a class may be missing from validation, not be empty
         paths = sorted(file for file in (path / name).rglob("*") if _is_image(file))
         counts[name] = len(paths)
-        found += [(file.relative_to(path).as_posix(), label, file) for file in paths]
+        found += [(_in_utf8(file.relative_to(path)), label, file) for file in paths]
     check_no_class_is_empty(list(counts), counts, path)
     return found
+
+
+def _in_utf8(path: Path) -> str:
+    """The path as it is stored with the image; UserError if its bytes are none of UTF-8, as some archives make them."""
+    name = path.as_posix()
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"--source holds {name!r}, a file name that is not UTF-8; rename it.") from None
+    return name
+
+
+def _load(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} can't be read ({error.strerror}); make it readable, or remove it.") from error
 
 
 def _is_image(path: Path) -> bool:

@@ -45,7 +45,8 @@ def imagenet2012(source: Path) -> RawData:
         yield from _training_images(parts["train"], classes, {})
         yield from _numbered_images(parts["validation"], "validation", classes.validation, {}, _size(parts["train"]))
 
-    return _raw_data("imagenet2012", "5.1.0", classes, parts, {"train": 1_281_167, "validation": 50_000}, images)
+    counts = {"train": 1_281_167, "validation": 50_000}
+    return _raw_data("imagenet2012", "5.1.0", classes, parts, [kit], counts, images)
 
 
 def imagenet2010(source: Path) -> RawData:
@@ -76,7 +77,8 @@ def imagenet2010(source: Path) -> RawData:
             before += _size(parts["validation"])
             yield from _numbered_images(parts["test"], "test", test_labels, patches, before)
 
-    return _raw_data("imagenet2010", "1.0.0", classes, parts, counts, images)
+    others = [source / name for name in (_KIT_2010, _TEST_TRUTH_2010, _PATCHES_2010)]
+    return _raw_data("imagenet2010", "1.0.0", classes, parts, others, counts, images)
 
 
 def _raw_data(
@@ -84,9 +86,11 @@ def _raw_data(
     version: str,
     classes: Classes,
     parts: Mapping[str, Path],
+    others: Sequence[Path],
     num_images: Mapping[str, int],
     images: Callable[[], Iterator[RawImage]],
 ) -> RawData:
+    """`parts`: the archive of each split. `others`: what labels and images depend on besides, where it is there."""
     names = {"class_names": list(classes.words)} if classes.words else {}
     return RawData(
         name=name,
@@ -96,7 +100,7 @@ def _raw_data(
         label_names=classes.wordnet_ids,
         num_images=num_images,
         num_bytes=sum(map(_size, parts.values())),
-        identity={path.name: _size(path) for path in parts.values()},
+        identity={path.name: _size(path) for path in (*parts.values(), *others) if path.exists()},
         images=images,
         metadata={"wordnet_ids": list(classes.wordnet_ids), **names},
     )

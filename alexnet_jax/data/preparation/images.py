@@ -69,6 +69,9 @@ def _decode_with_pillow(data: bytes) -> Decoded:
                 _check_scans(data)
             else:
                 oddities.append(image.format or "")
+                # Pillow would turn a TIFF by itself, if it found the tag.
+                if image.getexif().pop(_ORIENTATION, 1) != 1:
+                    oddities.append("EXIF orientation ignored")
             if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
                 oddities.append("animated")
             if image.mode in ("I", "F"):

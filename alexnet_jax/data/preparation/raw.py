@@ -32,8 +32,8 @@ class RawData:
     """A data set before its preparation; everything that is needed is known to be there.
 
     num_images: per split; exact for folders, the publisher's for archives. num_bytes: of all that will be read.
-    identity: what tells this source from another (file names and sizes). size: the side of the prepared images where
-    the data set fixes it (CIFAR-10), stored without loss then; None where the user chooses.
+    identity: what tells this source from another: file names, sizes, classes. size: the side of the prepared images
+    where the data set fixes it (CIFAR-10), stored without loss then; None where the user chooses.
     """
 
     name: str
@@ -43,7 +43,7 @@ class RawData:
     label_names: tuple[str, ...]
     num_images: Mapping[str, int]
     num_bytes: int
-    identity: Mapping[str, int]
+    identity: Mapping[str, int | str]
     images: Callable[[], Iterator[RawImage]]
     metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     size: int | None = None

@@ -7,6 +7,7 @@ import collections
 import contextlib
 import fcntl
 import functools
+import itertools
 import json
 import shutil
 import warnings
@@ -21,7 +22,7 @@ from alexnet_jax.data.preparation.images import SUBSAMPLING
 from alexnet_jax.data.preparation.progress import Progress
 from alexnet_jax.data.preparation.raw import RawData, check_no_class_is_empty
 from alexnet_jax.data.preparation.shards import write_split
-from alexnet_jax.data.preparation.units import TRAIN, Recipe, Unit, process
+from alexnet_jax.data.preparation.units import TRAIN, Recipe, Unit, forget, process
 from alexnet_jax.data.statistics import Sums, save_statistics
 from alexnet_jax.errors import UserError
 
@@ -61,7 +62,7 @@ def prepare(raw: RawData, recipe: Recipe, data_dir: Path, *, max_broken: int, nu
 
 
 def _plan(raw: RawData, recipe: Recipe) -> dict[str, Any]:
-    """What the result depends on, as JSON: the settings, and the names and sizes of the files."""
+    """What the result depends on, as JSON: the settings, and the identity of the source."""
     encoding = "PNG" if recipe.quality is None else f"JPEG, quality {recipe.quality}, {SUBSAMPLING}"
     return {
         "size": recipe.size,
@@ -189,6 +190,9 @@ def _check_broken(raw: RawData, units: Mapping[str, list[Unit]], max_broken: int
     if len(broken := found["broken"]) <= max_broken:
         return
     (scratch / REPORT).write_text(json.dumps(found, indent=2))
+    for unit in itertools.chain.from_iterable(units.values()):
+        if unit.broken:
+            forget(unit)  # so that a repaired source is read again
     shown = "; ".join(f"{entry['file']}: {entry['reason']}" for entry in broken[:_NUM_SHOWN])
     more = "; ..." if len(broken) > _NUM_SHOWN else ""
     raise UserError(

@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import itertools
 import json
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -61,6 +62,11 @@ class Unit(NamedTuple):
     broken: list[dict[str, str]]
     oddities: dict[str, int]
     labels: dict[str, int]
+
+    @property
+    def num_bytes(self) -> int:
+        """Of all its records."""
+        return int(self.ends[-1]) if len(self.ends) else 0
 
     def read(self, start: int, stop: int) -> list[bytes]:
         """The records from `start` to before `stop`."""
@@ -226,13 +232,22 @@ def _save(unit: Unit, path: Path, records: Sequence[bytes]) -> None:
 
 
 def load(path: Path) -> Unit | None:
-    """The unit of this name if it is finished."""
+    """The unit of this name if it is finished; one that a power failure has cut is not."""
     if not _facts_path(path).exists():
         return None
-    with np.load(_facts_path(path), allow_pickle=False) as file:
-        arrays = dict(file)
+    try:
+        with np.load(_facts_path(path), allow_pickle=False) as file:
+            arrays = dict(file)
+    except (EOFError, ValueError, zipfile.BadZipFile):
+        return None
     facts = json.loads(str(arrays["facts"]))
     sums = None
     if "products" in arrays:
         sums = Sums(int(arrays["num_images"]), arrays["pixels"], arrays["products"])
-    return Unit(_records_path(path), arrays["keys"], arrays["ends"], sums, **facts)
+    unit = Unit(_records_path(path), arrays["keys"], arrays["ends"], sums, **facts)
+    return unit if unit.path.exists() and unit.path.stat().st_size == unit.num_bytes else None
+
+
+def forget(unit: Unit) -> None:
+    """The unit counts as finished no more."""
+    _facts_path(unit.path).unlink()
