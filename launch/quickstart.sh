@@ -31,5 +31,6 @@ What you can do next (the records of this run are in $workdir/metrics.jsonl):
   run the tests
     bash launch/test.sh
 
-  train on ImageNet: configs/imagenet.py is the recipe
+  train on ImageNet, once it is prepared (docs/prepare.md)
+    .venv/bin/python -m alexnet_jax.main --config=configs/original.py --workdir=runs/original --config.data.dir=DIR
 END
