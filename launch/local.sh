@@ -4,7 +4,7 @@
 #     bash launch/local.sh 2 --config=configs/quickstart.py --workdir=runs/two_processes
 #
 # The first argument is the number of processes, the others go to `python -m alexnet_jax.main`. Ctrl-C or SIGTERM saves
-# and stops (status 75), once more stops at once; if one process dies, the others stop too. See docs/cluster.md.
+# and stops (status 75), a second Ctrl-C stops at once; if one process dies, the others stop too. See docs/cluster.md.
 # shellcheck source=launch/environment.sh
 . "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
