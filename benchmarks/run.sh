@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Every benchmark that needs nothing but this checkout, one after the other, then the table in README.md. It takes about
-# 70 minutes on two cores, on a machine that does nothing else:
+# The benchmarks of a step, its operations, start-up and checkpoints, one after the other, then their results in
+# README.md, which names the others too. It takes about 70 minutes on two cores, on a machine that does nothing else:
 #
 #     bash benchmarks/run.sh
 #
