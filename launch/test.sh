@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The whole test suite, environment included. Arguments are passed on to pytest:
+# The test suite, environment included; 43 longer tests, of faults, run by themselves (docs/reliability.md). Arguments
+# are passed on to pytest:
 #
 #     bash launch/test.sh -k checkpoint
 #
