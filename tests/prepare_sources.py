@@ -185,11 +185,11 @@ def folder(
 # The preparation itself
 
 
-def prepare_here(dataset: str, root: Path, **settings) -> Path:
+def prepare_here(dataset: str, root: Path, keep_originals: bool = False, **settings) -> Path:
     """What the command does, in this process."""
     raw = open_raw(dataset, root / "source", None, 0.1)
     quality = None if raw.size else 95
-    recipe = Recipe(raw.size or 32, quality, seed=0, keep_originals=False, name_feature=raw.name_feature)
+    recipe = Recipe(raw.size or 32, quality, seed=0, keep_originals=keep_originals, name_feature=raw.name_feature)
     return prepare(raw, recipe, root / "data", **{"max_broken": 10, "num_workers": 2, **settings})
 
 

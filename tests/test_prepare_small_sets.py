@@ -158,6 +158,15 @@ def test_folder_trains(tmp_path):
         assert builder.info.features["label"].names[record["label"]] == path.parent.name
 
 
+def test_originals_are_kept_on_request(tmp_path):
+    source = sources.folder(tmp_path / "source")
+    folder = sources.prepare_here("folder", tmp_path, keep_originals=True)
+    records = list(tfds.builder_from_directory(folder).as_data_source("train"))
+    assert len(records) == 8
+    for record in records:
+        assert record["original"] == (source / "train" / record["file_name"].decode()).read_bytes()
+
+
 @pytest.mark.parametrize("has_train", [True, False])
 def test_folder_without_validation_holds_out_a_part_of_each_class(tmp_path, has_train):
     sources.folder(tmp_path / "source", ("ant", "bee"), ("train" if has_train else ".",), images=20)
