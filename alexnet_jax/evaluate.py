@@ -64,13 +64,14 @@ def evaluate_and_report(folders: Sequence[Path], weights: Sequence[float] | None
     data.dir, data.eval_split = _DATA_DIR.value or data.dir, _SPLIT.value or data.eval_split
     dataset = open_dataset(data)
     check_agreement(startup.program(first.config) | startup.data_in_short(first.config, dataset))
-    startup.check_data_fits(first.config, dataset)
     for net in nets:
         if net.facts.label_names != dataset.label_names:
             raise UserError(
                 f"--workdir={net.folder} was trained on the classes of {net.facts.name!r}, which are not those of "
                 f"{dataset.name!r} in {data.dir}; a net, and each net of an ensemble, is evaluated on its own classes."
             )
+        startup.check_image_size(net, dataset)
+        startup.check_data_fits(net.config, dataset)
     views = int(_VIEWS.value or first.config.eval.views)
     parts = first.mesh.shape["data"]
     batch_size = -(-(_BATCH_SIZE.value or first.config.eval.batch_size) // parts) * parts

@@ -118,16 +118,13 @@ def _of_files(net: "RestoredNet", files: Sequence[Path], batch_size: int, broken
 def _open_split(net: "RestoredNet") -> "JpegSource":
     """The images of --split. UserError if they are not of the size that the net was trained on."""
     from alexnet_jax.data.datasets import open_dataset
+    from alexnet_jax.startup import check_image_size
 
     data = net.config.data
     data.name, data.dir = _DATASET.value or data.name, _DATA_DIR.value or data.dir
     data.train_split = data.eval_split = cli.required(_SPLIT)
     dataset = open_dataset(data)
-    if dataset.image_size != net.facts.statistics.image_size:
-        raise UserError(
-            f"the images of {data.name!r} in {data.dir} have {dataset.image_size} pixels a side, those that --workdir="
-            f"{net.folder} was trained on {net.facts.statistics.image_size}; prepare the set with that --size."
-        )
+    check_image_size(net, dataset)
     return dataset.evaluation
 
 

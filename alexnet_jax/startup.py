@@ -16,6 +16,7 @@ from alexnet_jax.config import Config, fields
 from alexnet_jax.data.datasets import Dataset
 from alexnet_jax.errors import UserError
 from alexnet_jax.parallel.mesh import devices
+from alexnet_jax.restored import RestoredNet
 from alexnet_jax.state import TrainState
 
 
@@ -50,6 +51,16 @@ def check_data_fits(config: Config, dataset: Dataset) -> None:
             f"config.model.image_size={config.model.image_size} is larger than the images of "
             f"data.name={config.data.name!r} ({dataset.image_size} pixels a side); make it smaller or "
             "prepare larger images."
+        )
+
+
+def check_image_size(net: RestoredNet, dataset: Dataset) -> None:
+    """UserError if the data set's images are not stored in the size that the net was trained on."""
+    trained_on = net.facts.statistics.image_size
+    if dataset.image_size != trained_on:
+        raise UserError(
+            f"the images of {dataset.name!r} in {dataset.train.directory} have {dataset.image_size} pixels a side, "
+            f"those that --workdir={net.folder} was trained on {trained_on}; prepare the set with that --size."
         )
 
 

@@ -1,5 +1,6 @@
 """What people get wrong: each mistake ends in one sentence that names it, with exit status 2 and no traceback."""
 
+import dataclasses
 import json
 import os
 import re
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from alexnet_jax.data.facts import load_facts, save_facts
 from alexnet_jax.errors import EXIT_USER_ERROR
 
 QUICKSTART = "--config=configs/quickstart.py"
@@ -267,6 +269,15 @@ def test_evaluate_refuses_other_classes(workdir: Path) -> None:
     facts = json.loads((workdir / "dataset.json").read_text())
     (workdir / "dataset.json").write_text(json.dumps({**facts, "label_names": facts["label_names"][::-1]}))
     assert_refused(run("evaluate", f"--workdir={workdir}"), r"which are not those of 'digits' in .*; a net")
+
+
+def test_evaluate_refuses_images_of_another_size(trained, workdir: Path) -> None:
+    """Of each net of an ensemble."""
+    facts = load_facts(workdir)
+    cut = facts.statistics._replace(mean_image=facts.statistics.mean_image[1:-1, 1:-1])
+    save_facts(dataclasses.replace(facts, statistics=cut), workdir)
+    result = run("evaluate", f"--workdir={trained[0]},{workdir}")
+    assert_refused(result, rf"the images of 'digits' .* have 72 pixels a side, those that --workdir={workdir} .* 70;")
 
 
 def test_evaluate_refuses_a_folder_without_a_run(tmp_path: Path) -> None:

@@ -83,6 +83,7 @@ def _sections_with_data(net: RestoredNet, data_dir: str | None, max_images: int)
             raise UserError(
                 f"The net was trained on the classes of {net.facts.name!r}, which are not those of {dataset.name!r}."
             )
+        startup.check_image_size(net, dataset)
         return _look_at(dataset, net, max_images)
     except UserError as error:
         return [Section(title, [str(error)]) for title in _OF_THE_DATA]
