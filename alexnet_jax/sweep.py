@@ -40,6 +40,7 @@ def main(arguments: Sequence[str]) -> None:
     folder = Path(cli.required(_WORKDIR)).expanduser()
     planned = runs.plan(base, runs.read_sweep(Path(cli.required(_SWEEP))), folder)
     chosen = runs.pick(planned, _index())
+    runs.check_folders(planned)
     places = execution.places(_PARALLEL.value)
     show = Display(planned)
     with writing(f"--workdir={folder}"):

@@ -58,15 +58,26 @@ def open_for_training(workdir: Path, config: Config, facts: DataFacts) -> None:
     Raises:
       UserError: the folder can't be written, or holds a run with another config.
     """
-    path = workdir / "config.json"
-    if path.exists():
-        _check_same_run(config, read_config(workdir), workdir)
+    check_same_run(workdir, config)
     with writing(f"--workdir={workdir}"):
         workdir.mkdir(parents=True, exist_ok=True)
         new = workdir / "config.json.tmp"
         new.write_text(json.dumps(to_dict(config), indent=2) + "\n")
-        os.replace(new, path)
+        os.replace(new, workdir / "config.json")
         save_facts(facts, workdir)
+
+
+def check_same_run(workdir: Path, config: Config) -> None:
+    """UserError if the folder holds a run with another config; it names the fields that differ."""
+    if not (workdir / "config.json").exists():
+        return
+    found = differences(config, read_config(workdir)).items()
+    if changed := {name: values for name, values in found if not name.startswith(MAY_CHANGE)}:
+        fields = ", ".join(f"config.{name}={now!r} (there: {then!r})" for name, (now, then) in changed.items())
+        raise UserError(
+            f"--workdir={workdir} holds a run with another config: {fields}; "
+            "put these back to go on with it, or choose another --workdir."
+        )
 
 
 def read_config(workdir: Path) -> Config:
@@ -124,14 +135,3 @@ def _owner(workdir: Path) -> str:
         return (workdir / "lock").read_text().strip()
     except OSError:
         return ""
-
-
-def _check_same_run(config: Config, earlier: Config, workdir: Path) -> None:
-    """UserError that names the fields in which a run differs from the one that the folder holds."""
-    changed = {name: values for name, values in differences(config, earlier).items() if not name.startswith(MAY_CHANGE)}
-    if changed:
-        fields = ", ".join(f"config.{name}={now!r} (there: {then!r})" for name, (now, then) in changed.items())
-        raise UserError(
-            f"--workdir={workdir} holds a run with another config: {fields}; "
-            "put these back to go on with it, or choose another --workdir."
-        )

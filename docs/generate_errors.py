@@ -38,7 +38,7 @@ WRITERS = {
 # Functions with an error whose sentence another one wrote.
 PASSING_ON = {
     *("_parse_flags", "_check_overrides", "__setattr__", "validate", "from_dict", "create_mesh", "on_process_0"),
-    *("plan", "fit", "read_net", "main", "_pixels"),
+    *("plan", "check_folders", "fit", "read_net", "main", "_pixels"),
 }
 _LEAST = 10  # characters that a sentence has besides the values in it
 

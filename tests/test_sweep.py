@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from alexnet_jax import runtime
-from alexnet_jax.config import Config
+from alexnet_jax.config import Config, to_dict
 from alexnet_jax.errors import UserError
 from alexnet_jax.signals import NotedSignals
 from alexnet_jax.sweeping import execution, results, runs
@@ -99,6 +99,26 @@ def test_all_faults_are_listed_before_the_first_run(tmp_path):
     assert len(str(caught.value).splitlines()) == 4
     for pattern, line in zip(patterns, str(caught.value).splitlines(), strict=True):
         assert re.search(pattern, line)
+
+
+def test_folders_with_other_runs_are_refused_before_the_first_run(tmp_path):
+    """Finished ones too: the results would be those of another config. What alters no result may change."""
+    planned = runs.plan(Config(), grid({"seed": (0, 1, 2)}), tmp_path)
+    for run, status in zip(planned[:2], (0, 2), strict=True):
+        run.folder.mkdir()
+        (run.folder / "config.json").write_text(json.dumps(to_dict(run.config)))
+        (run.folder / runs.CONSOLE).touch()
+        run.note_outcome(status)
+    other = Config()
+    other.eval.batch_size = 32
+    runs.check_folders(runs.plan(other, grid({"seed": (0, 1, 2)}), tmp_path))
+    other.num_epochs = 7.0
+    with pytest.raises(UserError) as caught:
+        runs.check_folders(runs.plan(other, grid({"seed": (0, 1, 2)}), tmp_path))
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 2
+    for run, line in zip(planned, lines, strict=False):
+        assert line.startswith(f"--workdir={run.folder} holds a run with another config: config.num_epochs=7.0 (there:")
 
 
 @pytest.mark.parametrize(

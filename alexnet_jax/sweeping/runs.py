@@ -122,6 +122,20 @@ def plan(base: Config, sweep: Sequence[Overrides], folder: Path) -> list[Run]:
     return runs
 
 
+def check_folders(planned: Sequence[Run]) -> None:
+    """UserError if folders hold runs with other configs, whose results would pass for those of these; a line each."""
+    from alexnet_jax.workdir import check_same_run  # imports JAX: not before the sweep is right
+
+    faults = []
+    for run in planned:
+        try:
+            check_same_run(run.folder, run.config)
+        except UserError as error:
+            faults.append(str(error))
+    if faults:
+        raise UserError("\n".join(faults))
+
+
 def pick(planned: Sequence[Run], index: int | None) -> Sequence[Run]:
     """All runs, or only the one of this number; UserError if there is none."""
     if index is None:
