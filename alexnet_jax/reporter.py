@@ -50,11 +50,11 @@ class Reporter:
             logging.warning(warning)
 
     def has_evaluation(self, step: int) -> bool:
-        """Whether `metrics.jsonl` holds an evaluation of this step."""
+        """Whether `metrics.jsonl` holds the evaluation of this step: of the config's split, by as many views."""
+        wanted = {"step": step, "split": self._config.data.eval_split, "views": self._config.eval.views}
 
         def found() -> bool:
-            split = self._config.data.eval_split
-            return any(record["step"] == step and record["split"] == split for record in read_records(self._folder))
+            return any(wanted.items() <= record.items() for record in read_records(self._folder))
 
         return on_process_0(found)
 

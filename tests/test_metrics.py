@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alexnet_jax import metrics
+from alexnet_jax.config import Config
 from alexnet_jax.errors import DivergedError, UserError
+from alexnet_jax.reporter import Reporter
 from alexnet_jax.tensorboard import Event, SessionLog
 
 
@@ -77,6 +79,20 @@ def test_writes_each_record_as_one_line_at_once(tmp_path):
         writer.write(record)
         assert records(tmp_path / "new" / "run")[-1] == record
     writer.close()
+
+
+def test_a_training_knows_its_own_evaluation(tmp_path):
+    """Not the line of that step's batch, should the split be that of training, and no evaluation made besides."""
+    config = Config()
+    config.data.eval_split, config.eval.views = "train", 1
+    reporter = Reporter(config, tmp_path, num_examples=1000, num_steps=20, start=10)
+    by_ten, elsewhere = evaluation_record(10, split="train"), evaluation_record(10, views=1)
+    for record in (training_record(10), by_ten, elsewhere, evaluation_record(9, split="train", views=1)):
+        metrics.append_record(tmp_path, record)
+    assert not reporter.has_evaluation(10)
+    metrics.append_record(tmp_path, evaluation_record(10, split="train", views=1))
+    assert reporter.has_evaluation(10)
+    reporter.close()
 
 
 def test_takes_scalars_of_numpy_and_jax(tmp_path):

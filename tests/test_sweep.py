@@ -176,6 +176,11 @@ def test_a_run_keeps_to_its_cores(tmp_path, monkeypatch):
     assert os.sched_getaffinity(0) == ours
 
 
+def evaluation(step, split, views, top1_error):
+    errors = {"top1_error": top1_error, "top5_error": 5.0}
+    return {"step": step, "epoch": step / 2, "split": split, "loss": 1.0, **errors, "views": views}
+
+
 def test_results_are_those_of_the_metrics(tmp_path):
     planned = runs.plan(Config(), grid({"seed": (0, 1)}), tmp_path)
     folder = planned[0].folder
@@ -183,9 +188,13 @@ def test_results_are_those_of_the_metrics(tmp_path):
     (folder / runs.CONSOLE).write_text("step 1\nerror: the loss is nan\n\n")
     records = [
         {"step": 1, "epoch": 0.5, "split": "train", "loss": 2.0},
-        {"step": 2, "epoch": 1.0, "split": "validation", "loss": 1.0, "top1_error": 30.0, "top5_error": 5.0},
+        evaluation(2, "validation", 1, top1_error=30.0),
         {"step": 3, "epoch": 1.5, "split": "train", "loss": 1.5},
-        {"step": 4, "epoch": 2.0, "split": "validation", "loss": 1.1, "top1_error": 40.0, "top5_error": 6.0},
+        evaluation(4, "validation", 1, top1_error=40.0),
+        # Made besides: by ten views, of another split, of an earlier checkpoint.
+        evaluation(4, "validation", 10, top1_error=20.0),
+        evaluation(4, "train", 1, top1_error=10.0),
+        evaluation(2, "validation", 1, top1_error=30.0),
     ]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     planned[0].note_outcome(3)

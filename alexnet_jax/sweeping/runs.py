@@ -62,15 +62,19 @@ class Run:
         os.replace(new, self.folder / OUTCOME)
 
     def results(self) -> dict[str, Any]:
-        """From its metrics so far: epochs, loss of training, errors of the last evaluation, and the best of them."""
+        """From its metrics so far: epochs, loss of training, errors of the last evaluation, and the best of them.
+
+        Evaluations of another split, or by another number of views, that were made besides, don't count.
+        """
         training: Mapping[str, Any] = {}
         evaluations = []
+        wanted = {"split": self.config.data.eval_split, "views": self.config.eval.views}
         for record in read_records(self.folder):
-            if record.get("split") == "train":
+            if record.get("views") is None:
                 training = record
-            elif record.get("split") == self.config.data.eval_split:
+            elif wanted.items() <= record.items():
                 evaluations.append(record)
-        last: Mapping[str, Any] = evaluations[-1] if evaluations else {}
+        last: Mapping[str, Any] = max(reversed(evaluations), key=lambda record: record["step"], default={})
         errors = [record["top1_error"] for record in evaluations if record.get("top1_error") is not None]
         return {
             "epoch": training.get("epoch"),
