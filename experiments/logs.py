@@ -34,12 +34,15 @@ def runs_of(logs: Path, training: str) -> list[Path]:
 
 
 def final_errors(logs: Path, training: str, views: int) -> list[Errors]:
-    """The errors of each run's last evaluation with so many views; runs without one are left out."""
+    """The errors of each run's last evaluation with so many views; runs without one are left out.
+
+    The last is the one of the highest step, and of several of that step the one made last.
+    """
     found = []
     for run in runs_of(logs, training):
         evaluations = [record for record in read_records(run) if record.get("views") == views]
         if evaluations:
-            last = max(evaluations, key=lambda record: record["step"])
+            last = max(reversed(evaluations), key=lambda record: record["step"])
             found.append(Errors(last["top1_error"], last["top5_error"]))
     return found
 

@@ -171,7 +171,8 @@ def evaluation(step: int, views: int, top1: float, top5: float) -> dict:
 
 def test_the_last_evaluation_of_each_seed_counts(tmp_path: Path) -> None:
     for seed, last in enumerate((40.0, 42.0, 44.0)):
-        lines = [evaluation(2, 1, last, 20.0), evaluation(1, 1, 90.0, 60.0), evaluation(2, 10, last - 2 - seed, 19.0)]
+        repeated = [evaluation(2, 1, 95.0, 70.0), evaluation(2, 1, last, 20.0)]  # with another precision, say
+        lines = [*repeated, evaluation(1, 1, 90.0, 60.0), evaluation(2, 10, last - 2 - seed, 19.0)]
         write_log(tmp_path, "a", seed, lines)
     write_log(tmp_path, "b", 0, [evaluation(3, 1, 45.5, 21.0)])
     assert logs.error_of("a", 1)(tmp_path) == "42.00 ± 2.00 / 20.00 ± 0.00 (n = 3)"
