@@ -148,6 +148,7 @@ def test_every_sweep_that_is_given_is_right(path, tmp_path):
 
 
 def test_gpus_are_divided(monkeypatch):
+    monkeypatch.delenv("JAX_PLATFORMS")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
     assert execution.places(2) == [Place(gpus="4,6"), Place(gpus="5,7")]
     assert execution.places(1) == [Place()]
@@ -155,8 +156,20 @@ def test_gpus_are_divided(monkeypatch):
         execution.places(5)
 
 
-def test_without_gpus_cores_are_divided(monkeypatch):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+def test_gpus_are_counted_without_their_parts(tmp_path, monkeypatch):
+    listed = ["GPU 0: A100 (UUID: GPU-1)", "  MIG 1g.5gb Device 0: (UUID: MIG-1)", "GPU 1: A100 (UUID: GPU-2)"]
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\n" + "".join(f"echo '{line}'\n" for line in listed))
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("JAX_PLATFORMS")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert execution.places(2) == [Place(gpus="0"), Place(gpus="1")]
+
+
+@pytest.mark.parametrize(("platforms", "gpus"), [("", ""), ("", "-1"), ("", "-1,0,1"), ("cpu", "0,1")])
+def test_without_gpus_cores_are_divided(monkeypatch, platforms, gpus):
+    monkeypatch.setenv("JAX_PLATFORMS", platforms)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
     monkeypatch.setattr(runtime, "cores", lambda: [0, 2, 4, 6, 8])
     assert execution.places(2) == [Place(cores=frozenset({0, 4, 8})), Place(cores=frozenset({2, 6}))]
     assert execution.places(1) == [Place()]

@@ -1,6 +1,7 @@
 """Carries runs out, each in a process of its own, several at once; one that fails does not stop the others."""
 
 import contextlib
+import itertools
 import os
 import shutil
 import signal
@@ -45,12 +46,17 @@ def places(parallel: int) -> list[Place]:
 
 def _gpus() -> list[str]:
     """Names of the GPUs that processes may use, without starting JAX, which would take their memory."""
+    if os.environ.get("JAX_PLATFORMS", "").startswith("cpu"):
+        return []
     if "CUDA_VISIBLE_DEVICES" in os.environ:
-        return [name for name in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if name]
-    if os.environ.get("JAX_PLATFORMS", "").startswith("cpu") or not shutil.which("nvidia-smi"):
+        names = os.environ["CUDA_VISIBLE_DEVICES"].split(",")
+        return list(itertools.takewhile(lambda name: name not in ("", "-1"), names))  # as CUDA reads it
+    if not shutil.which("nvidia-smi"):
         return []
     found = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
-    return [str(number) for number in range(len(found.stdout.splitlines()))] if found.returncode == 0 else []
+    # Parts of a GPU (MIG) are listed below it, indented.
+    gpus = [line for line in found.stdout.splitlines() if line.startswith("GPU ")]
+    return [str(number) for number in range(len(gpus))] if found.returncode == 0 else []
 
 
 def carry_out(
