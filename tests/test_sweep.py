@@ -189,6 +189,30 @@ def test_a_run_keeps_to_its_cores(tmp_path, monkeypatch):
     assert os.sched_getaffinity(0) == ours
 
 
+def test_an_error_leaves_no_run_behind(tmp_path, monkeypatch):
+    """The outcome of one run can't be written: the other is asked to save, and waited for."""
+    script = tmp_path / "python"
+    script.write_text(
+        f"""#!/bin/sh
+case "$*" in *seed=0*) until [ -e {tmp_path}/ready ]; do sleep 0.02; done; exit;; esac
+trap 'echo saved; exit 75' TERM
+touch {tmp_path}/ready
+for i in $(seq 600); do sleep 0.05; done
+"""
+    )
+    script.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(script))
+
+    def refuse(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(runs.Run, "note_outcome", refuse)
+    planned = runs.plan(Config(), grid({"seed": (0, 1)}), tmp_path)
+    with pytest.raises(OSError, match="No space left"):
+        execution.carry_out(planned, [], [Place()] * 2, NotedSignals(), lambda numbers: None)
+    assert (planned[1].folder / runs.CONSOLE).read_text() == "saved\n"
+
+
 def evaluation(step, split, views, top1_error):
     errors = {"top1_error": top1_error, "top5_error": 5.0}
     return {"step": step, "epoch": step / 2, "split": split, "loss": 1.0, **errors, "views": views}

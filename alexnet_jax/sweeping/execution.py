@@ -4,7 +4,6 @@ import contextlib
 import itertools
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -74,27 +73,36 @@ def carry_out(
       places: where, one run at a time in each.
       stop: once true, running processes are asked to save and end, and no more are started.
       changed: called with the numbers of the runs that are under way, several times a second.
+
+    Raises:
+      OSError: a folder can't be written; the runs under way were asked to save and have ended.
     """
     waiting = [run for run in runs if not run.finished]
     free = list(places)
     processes: dict[int, tuple[Run, subprocess.Popen, Place]] = {}
     asked_to_stop = False
-    while processes or (waiting and not stop):
-        while waiting and free and not stop:
-            run, place = waiting.pop(0), free.pop(0)
-            processes[run.number] = (run, _start(run, config_flags, place), place)
-        if stop and not asked_to_stop:
-            asked_to_stop = True
-            for _, process, _ in processes.values():
-                process.send_signal(signal.SIGTERM)
-        time.sleep(_POLL_SECONDS)
-        ended = [number for number, (_, process, _) in processes.items() if process.poll() is not None]
-        for number in ended:
-            run, process, place = processes.pop(number)
-            free.append(place)
-            if process.returncode != EXIT_PREEMPTED:
-                run.note_outcome(process.returncode)
-        changed(set(processes))
+    try:
+        while processes or (waiting and not stop):
+            while waiting and free and not stop:
+                run, place = waiting.pop(0), free.pop(0)
+                processes[run.number] = (run, _start(run, config_flags, place), place)
+            if stop and not asked_to_stop:
+                asked_to_stop = True
+                for _, process, _ in processes.values():
+                    process.terminate()
+            time.sleep(_POLL_SECONDS)
+            ended = [number for number, (_, process, _) in processes.items() if process.poll() is not None]
+            for number in ended:
+                run, process, place = processes.pop(number)
+                free.append(place)
+                if process.returncode != EXIT_PREEMPTED:
+                    run.note_outcome(process.returncode)
+            changed(set(processes))
+    finally:  # only an error leaves any under way
+        for _, process, _ in processes.values():
+            process.terminate()
+        for _, process, _ in processes.values():
+            process.wait()
 
 
 def _start(run: Run, config_flags: Sequence[str], place: Place) -> subprocess.Popen:
