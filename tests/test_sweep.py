@@ -255,6 +255,14 @@ def test_results_are_those_of_the_metrics(tmp_path):
     assert list((tmp_path / "hparams").glob("seed=0/events*"))
     assert planned[0].finished
 
+    # What failed is tried again: its numbers are not the last ones.
+    planned[1].folder.mkdir()
+    (planned[1].folder / runs.CONSOLE).touch()
+    for status, written in ((2, []), (0, [tmp_path / "hparams" / "seed=1"])):
+        planned[1].note_outcome(status)
+        results.write(planned, tmp_path)
+        assert list((tmp_path / "hparams").glob("seed=1")) == written
+
 
 def test_a_sweep_from_end_to_end(tmp_path, digits_dir):
     """One run of three fails and the others go on; the second start repeats only the one that failed."""

@@ -59,7 +59,7 @@ def write(runs: Sequence[Run], folder: Path) -> None:
 
 def _write_hparams(runs: Sequence[Run], rows: Sequence[dict[str, Any]], folder: Path) -> None:
     for run, row in zip(runs, rows, strict=True):
-        if run.outcome() is None or (folder / run.name).exists():
+        if not run.finished or (folder / run.name).exists():
             continue
         parameters = {
             field: value if isinstance(value, int | float | bool | str) else str(value)
