@@ -42,7 +42,7 @@ def main(arguments: Sequence[str]) -> None:
     chosen = runs.pick(planned, _index())
     runs.check_folders(planned)
     places = execution.places(_PARALLEL.value)
-    show = Display(planned)
+    show = Display(planned, chosen)
     with writing(f"--workdir={folder}"):
         folder.mkdir(parents=True, exist_ok=True)
         with NotedSignals() as stop:
@@ -73,8 +73,9 @@ def _index() -> int | None:
 class Display:
     """The table while runs are under way: drawn over itself in a terminal, else a line for each change."""
 
-    def __init__(self, planned: Sequence[runs.Run]):
+    def __init__(self, planned: Sequence[runs.Run], chosen: Sequence[runs.Run]):
         self._planned = planned
+        self._to_do = sum(not run.finished for run in chosen)
         self._running: Collection[int] = ()
         self._started, self._done = time.monotonic(), 0
         self._height = 0
@@ -91,15 +92,15 @@ class Display:
         self._done += len(ended)
         for number in sorted(ended) + sorted(begun):
             row = results.table([self._planned[number]], running)[0]
-            error = f", top-1 error {row['top1_error']:.2f} %" if number in ended and row["top1_error"] else ""
+            known = number in ended and row["top1_error"] is not None
+            error = f", top-1 error {row['top1_error']:.2f} %" if known else ""
             left = f", {self._time_left()} left" if number in ended else ""
             name = self._planned[number].name
             print(f"run {number} of {len(self._planned)}, {name}: {row['status']}{error}{left}", flush=True)
 
     def _time_left(self) -> str:
         """How long the rest takes if it goes on as it went."""
-        rest = sum(not run.finished for run in self._planned)
-        return duration((time.monotonic() - self._started) / self._done * rest)
+        return duration((time.monotonic() - self._started) / self._done * (self._to_do - self._done))
 
     def table(self, running: Collection[int]) -> None:
         """Prints the whole table, in a terminal over the one before."""

@@ -17,6 +17,7 @@ from alexnet_jax import runtime
 from alexnet_jax.config import Config, to_dict
 from alexnet_jax.errors import UserError
 from alexnet_jax.signals import NotedSignals
+from alexnet_jax.sweep import Display
 from alexnet_jax.sweeping import execution, results, runs
 from alexnet_jax.sweeping.execution import Place
 from alexnet_jax.sweeping.space import choice, crossed, grid, log_uniform, sample, uniform
@@ -211,6 +212,25 @@ for i in $(seq 600); do sleep 0.05; done
     with pytest.raises(OSError, match="No space left"):
         execution.carry_out(planned, [], [Place()] * 2, NotedSignals(), lambda numbers: None)
     assert (planned[1].folder / runs.CONSOLE).read_text() == "saved\n"
+
+
+def test_the_time_left_is_that_of_the_runs_to_do(tmp_path, capsys):
+    """Of four runs the first is done, the last not chosen. Of the others one fails, and one has no error at all."""
+    planned = runs.plan(Config(), grid({"seed": (0, 1, 2, 3)}), tmp_path)
+    for run in planned:
+        run.folder.mkdir()
+        (run.folder / runs.CONSOLE).touch()
+    planned[0].note_outcome(0)
+    show = Display(planned, planned[:3])
+    show({1})
+    planned[1].note_outcome(2)
+    show({2})
+    (planned[2].folder / "metrics.jsonl").write_text(json.dumps(evaluation(2, "validation", 1, top1_error=0.0)))
+    planned[2].note_outcome(0)
+    show(set())
+    lines = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"run 1 of 4, seed=1: failed, \d+ s left", lines[1])
+    assert lines[3] == "run 2 of 4, seed=2: done, top-1 error 0.00 %, 0 s left"
 
 
 def evaluation(step, split, views, top1_error):
