@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -402,6 +403,15 @@ def test_statistics_of_gray_images_stored_as_png(tmp_path):
     opened = open_dataset(config(tmp_path))
     np.testing.assert_allclose(opened.statistics.mean_image, np.full((8, 8, 3), 45), rtol=1e-6)
     np.testing.assert_allclose(opened.statistics.color_std, [0, 0, np.sqrt(3) * np.std(10 * np.arange(10))], rtol=1e-5)
+
+
+def test_statistics_are_computed_once_for_all_who_open_the_set(tmp_path, capsys):
+    write_small(tmp_path, statistics=False)
+    with ThreadPoolExecutor(3) as threads:
+        first, *others = threads.map(lambda _: open_dataset(config(tmp_path)), range(3))
+    assert capsys.readouterr().out.count("Computing the mean image") == 1
+    for other in others:
+        np.testing.assert_array_equal(other.statistics.mean_image, first.statistics.mean_image)
 
 
 def test_statistics_that_cannot_be_written(tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ import tensorflow_datasets as tfds
 from alexnet_jax.config import DataConfig
 from alexnet_jax.data import digits
 from alexnet_jax.data.downloads import download
+from alexnet_jax.data.exclusive import exclusive
 from alexnet_jax.data.facts import DataFacts
 from alexnet_jax.data.imagenet import names_for_people
 from alexnet_jax.data.pipeline import consecutive_batches
@@ -132,21 +133,29 @@ def _newest(root: Path, name: str) -> Path | None:
 
 
 def _write_statistics(directory: Path, builder: tfds.core.DatasetBuilder, config: DataConfig) -> None:
-    """Computes and writes the statistics of a set that others prepared, if all its images are squares of one size."""
+    """Computes and writes the statistics of a set that others prepared, if all its images are squares of one size.
+
+    Of several processes one does it and the others wait for it.
+    """
     height, width, _ = builder.info.features["image"].shape
     if height is None or height != width:
         return
     source = JpegSource(builder, config.train_split, height)
-    print(f"Computing the mean image and the colors of {len(source):,} images in {directory}, once.", flush=True)
-    batches = consecutive_batches(source, 0, len(source), batch_size=64, read_threads=config.read_threads)
-    statistics = compute_statistics(image for batch in batches for image in batch["image"])
     try:
-        save_statistics(statistics, directory)
+        with exclusive(directory / ".statistics.lock"):
+            if not (directory / STATISTICS).exists():  # nobody else did it meanwhile
+                save_statistics(_compute_statistics(source, config.read_threads), directory)
     except OSError as error:
         raise UserError(
             f"data.dir: the statistics of the images can't be written to {directory} ({error.strerror or error}); make "
             "that folder writable, or copy the data set to one that is."
         ) from error
+
+
+def _compute_statistics(source: JpegSource, read_threads: int) -> Statistics:
+    print(f"Computing the mean image and the colors of {len(source):,} images in {source.directory}, once.", flush=True)
+    batches = consecutive_batches(source, 0, len(source), batch_size=64, read_threads=read_threads)
+    return compute_statistics(image for batch in batches for image in batch["image"])
 
 
 def _version(directory: Path) -> tuple[int, ...]:
