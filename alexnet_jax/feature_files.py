@@ -27,19 +27,26 @@ def open_for_writing(path: Path, shape: tuple[int, ...]) -> Iterator[Write]:
 
     .npy: float32 [N, *shape]; beside it `NAME.names.json`, a list of N, and if there are labels `NAME.labels.npy`,
     int32 [N]. .parquet: the columns `image`, `label` (null where unknown) and `features` (of one length, in C order).
+    Bytes of a name that are not UTF-8 are written as escapes.
     UserError if the ending is another, or the folder can't be written.
     """
     if path.suffix not in FORMATS:
         raise UserError(f"--output={path} must end in {' or '.join(FORMATS)}.")
+    open_rows = _npy if path.suffix == ".npy" else _parquet
+    with writing(f"--output={path}"), _whole(path) as partial, open_rows(partial, path, shape) as write:
+        yield write
+
+
+@contextlib.contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """A file that gets its name at the end; nothing is left of it after an error."""
     partial = path.with_name(f"{path.name}.partial")
-    with writing(f"--output={path}"):
-        try:
-            with (_npy if path.suffix == ".npy" else _parquet)(partial, path, shape) as write:
-                yield write
-            os.replace(partial, path)
-        finally:
-            with contextlib.suppress(OSError):
-                partial.unlink()
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink()
 
 
 @contextlib.contextmanager
@@ -61,9 +68,14 @@ def _npy(partial: Path, path: Path, shape: tuple[int, ...]) -> Iterator[Write]:
         _write_header(file, (len(names), *shape))
         if file.tell() != length:
             raise AssertionError("the header has changed its length")  # NumPy leaves room for the number of rows
-    path.with_name(f"{path.stem}.names.json").write_text(json.dumps(names, indent=0) + "\n")
-    if labels:
-        np.save(path.with_name(f"{path.stem}.labels.npy"), np.concatenate(labels))
+    with _whole(path.with_name(f"{path.stem}.names.json")) as names_file:
+        names_file.write_text(json.dumps(names, indent=0) + "\n")
+        beside = path.with_name(f"{path.stem}.labels.npy")
+        if labels:
+            with _whole(beside) as labels_file, open(labels_file, "wb") as opened:
+                np.save(opened, np.concatenate(labels))
+        else:  # of earlier features
+            beside.unlink(missing_ok=True)
 
 
 def _write_header(file: IO[bytes], shape: tuple[int, ...]) -> None:
@@ -81,7 +93,7 @@ def _parquet(partial: Path, path: Path, shape: tuple[int, ...]) -> Iterator[Writ
         def write(features: np.ndarray, names: Sequence[str], labels: np.ndarray | None) -> None:
             values = pa.array(np.ascontiguousarray(features, np.float32).reshape(-1))
             arrays = [
-                pa.array(list(names)),
+                pa.array([name.encode(errors="backslashreplace").decode() for name in names]),
                 pa.nulls(len(names), pa.int32()) if labels is None else pa.array(labels, pa.int32()),
                 pa.FixedSizeListArray.from_arrays(values, math.prod(shape)),
             ]

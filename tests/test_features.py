@@ -88,6 +88,13 @@ def test_npy_holds_what_was_written_piece_by_piece(sizes: list[int], tmp_path: P
         np.testing.assert_array_equal(np.load(tmp_path / "x.labels.npy"), labels)
 
 
+def test_labels_of_earlier_features_do_not_stay(tmp_path: Path) -> None:
+    for labels in (np.zeros(2, np.int32), None):
+        with open_for_writing(tmp_path / "x.npy", (3,)) as write:
+            write(np.zeros((2, 3)), ["a", "b"], labels)
+        assert (tmp_path / "x.labels.npy").exists() == (labels is not None)
+
+
 @pytest.mark.parametrize("labeled", [True, False])
 def test_parquet_holds_names_labels_and_features(labeled: bool, tmp_path: Path) -> None:
     rows = np.random.default_rng(0).normal(size=(70, 2, 3)).astype(np.float32)
@@ -111,6 +118,28 @@ def test_nothing_is_left_of_a_file_that_was_not_finished(name: str, tmp_path: Pa
     with pytest.raises(RuntimeError, match="killed"):
         write_and_fail()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_left_of_features_whose_labels_cannot_be_written(tmp_path: Path, monkeypatch) -> None:
+    def refuse(*_) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "save", refuse)
+    refused = pytest.raises(UserError, match=r"x\.npy can't be written \(No space left")
+    with refused, open_for_writing(tmp_path / "x.npy", (3,)) as write:
+        write(np.zeros((1, 3)), ["a"], np.zeros(1, np.int32))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["x.npy", "x.parquet"])
+def test_names_that_are_not_utf8_are_written(name: str, tmp_path: Path) -> None:
+    """As Python reads them from a folder; what is UTF-8 stays as it is."""
+    with open_for_writing(tmp_path / name, (3,)) as write:
+        write(np.zeros((2, 3)), ["\udcff.jpg", "\u202f\u00e9.jpg"], None)
+    if name.endswith(".parquet"):
+        assert pq.read_table(tmp_path / name)["image"].to_pylist() == ["\\udcff.jpg", "\u202f\u00e9.jpg"]
+    else:
+        assert json.loads((tmp_path / "x.names.json").read_text()) == ["\udcff.jpg", "\u202f\u00e9.jpg"]
 
 
 def test_neighbors_are_the_nearest_by_euclidean_distance() -> None:
