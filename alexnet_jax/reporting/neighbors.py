@@ -30,8 +30,8 @@ def neighbors_section(
         "Left, evaluation images; right of each, the training images whose features are nearest, by Euclidean "
         f"distance (the number above). {where} {agree:.0%} of the neighbors shown are of their query's class."
     ]
-    figure = Figure(figsize=(9, 1.55 * len(queries)), layout="constrained")
     with style():
+        figure = Figure(figsize=(9, 1.55 * len(queries)), layout="constrained")
         ratios = [1, 0.15] + [1] * neighbors.shape[1]
         grid = figure.subplots(len(queries), len(ratios), squeeze=False, width_ratios=ratios)
         for row, axes in enumerate(grid):
