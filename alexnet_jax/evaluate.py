@@ -79,9 +79,9 @@ def evaluate_and_report(folders: Sequence[Path], weights: Sequence[float] | None
     result = evaluate(predictors, dataset.evaluation, first.mesh, batch_size, data.read_threads, weights=weights)
     assert result is not None
     record = {"step": first.step, "epoch": first.epoch, "split": data.eval_split, **result, "views": views}
+    print(json.dumps(record) if _JSON.value else evaluation_line(record), flush=True)
     if len(nets) == 1 and jax.process_index() == 0:
         append_record(first.folder, record)
-    print(json.dumps(record) if _JSON.value else evaluation_line(record))
 
 
 if __name__ == "__main__":

@@ -137,8 +137,7 @@ def _writing_to(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(
-            f"Cannot write to {path}: {error.strerror or error}; make it writable, free some space, or choose "
-            "another --workdir."
+            f"Cannot write to {path}: {error.strerror or error}; make it writable, or free some space."
         ) from error
 
 

@@ -288,6 +288,14 @@ def test_evaluate_refuses_a_step_without_a_checkpoint(workdir: Path) -> None:
     assert_refused(run("evaluate", f"--workdir={workdir}", "--step=77"), r"no checkpoint of step 77; it has 1, 2")
 
 
+def test_evaluate_shows_a_result_that_cannot_be_written_down(workdir: Path) -> None:
+    (workdir / "metrics.jsonl").unlink()
+    (workdir / "metrics.jsonl").mkdir()
+    result = run("evaluate", f"--workdir={workdir}", "--json")
+    assert_refused(result, r"Cannot write to .*metrics\.jsonl: Is a directory; make it writable, or free some space\.")
+    assert json.loads(result.stdout)["num_examples"] == 360
+
+
 def test_evaluate_refuses_views_that_do_not_exist(workdir: Path) -> None:
     assert_refused(run("evaluate", f"--workdir={workdir}", "--views=5"), r"views")
 
