@@ -39,7 +39,7 @@ def with_statistics(dataset: Dataset, config: Config, folder: Path) -> Dataset:
     if not config.init_from:
         return dataset
     if has_facts(folder):
-        return dataclasses.replace(dataset, statistics=load_facts(folder).statistics)
+        return dataclasses.replace(dataset, statistics=_of_size(load_facts(folder).statistics, dataset.image_size))
     source = Path(config.init_from).expanduser()
     _check_same_net(config, _read_source(source), source)
     return dataclasses.replace(dataset, statistics=_of_size(load_facts(source).statistics, dataset.image_size))

@@ -11,7 +11,7 @@ from typing import IO
 
 from alexnet_jax import validation
 from alexnet_jax.config import Config, differences, to_dict
-from alexnet_jax.data.facts import DataFacts, save_facts
+from alexnet_jax.data.facts import DataFacts, load_facts, save_facts
 from alexnet_jax.errors import UserError, writing
 from alexnet_jax.parallel.processes import gather, on_process_0
 
@@ -32,8 +32,8 @@ def opened_for_training(workdir: Path, config: Config, facts: DataFacts) -> Iter
     """The folder of this run, opened and locked by process 0 for all processes of the group, while inside.
 
     Raises:
-      UserError: the folder can't be written, is in use, holds a run with another config, or is not the same folder
-        on every machine.
+      UserError: the folder can't be written, is in use, holds a run with another config or on other data, or is not
+        the same folder on every machine.
     """
     with contextlib.ExitStack() as stack:
 
@@ -56,15 +56,19 @@ def open_for_training(workdir: Path, config: Config, facts: DataFacts) -> None:
     """Makes the folder, or checks that what is in it belongs to the same run, and writes config and facts down.
 
     Raises:
-      UserError: the folder can't be written, or holds a run with another config.
+      UserError: the folder can't be written, or holds a run with another config or on other data.
     """
     check_same_run(workdir, config)
+    earlier = _sound_facts(workdir)
+    if earlier is not None:
+        _check_same_data(facts, earlier, workdir)
     with writing(f"--workdir={workdir}"):
         workdir.mkdir(parents=True, exist_ok=True)
         new = workdir / "config.json.tmp"
         new.write_text(json.dumps(to_dict(config), indent=2) + "\n")
         os.replace(new, workdir / "config.json")
-        save_facts(facts, workdir)
+        if earlier is None:
+            save_facts(facts, workdir)
 
 
 def check_same_run(workdir: Path, config: Config) -> None:
@@ -135,3 +139,22 @@ def _owner(workdir: Path) -> str:
         return (workdir / "lock").read_text().strip()
     except OSError:
         return ""
+
+
+def _sound_facts(workdir: Path) -> DataFacts | None:
+    """The facts of the run in this folder; None if they are missing or damaged, for going on mends them."""
+    try:
+        return load_facts(workdir)
+    except UserError:
+        return None
+
+
+def _check_same_data(facts: DataFacts, earlier: DataFacts, workdir: Path) -> None:
+    """UserError that names the first fact in which the data differ from those that the folder's run began with."""
+    then = earlier.in_short
+    for name, value in facts.in_short.items():
+        if value != then.get(name):
+            raise UserError(
+                f"--workdir={workdir} holds a run on other data: {name} is {value!r} (there: {then.get(name)!r}); set "
+                "config.data.dir to the data that it began with, or choose another --workdir."
+            )

@@ -1,5 +1,6 @@
 """A workdir tells what its net was trained on, without the data set."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -47,3 +48,32 @@ def test_damaged_statistics_are_named(folder):
     (folder / "statistics.npz").write_bytes(b"PK")
     with pytest.raises(UserError, match=r"statistics.npz is damaged"):
         load_facts(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda facts: {"num_examples": 60}, r"the number of training images is 60 \(there: 1437\)"),
+        (lambda facts: {"label_names": facts.label_names[:2]}, r"the number of classes is 2 \(there: 10\)"),
+        (lambda facts: {"label_names": facts.label_names[::-1]}, r"class 0 is '9' \(there: '0'\)"),
+        (
+            lambda facts: {"statistics": facts.statistics._replace(mean_image=facts.statistics.mean_image + 1)},
+            r"the mean image \(CRC-32\) is '[0-9a-f]{8}' \(there: '[0-9a-f]{8}'\); set config.data.dir",
+        ),
+    ],
+)
+def test_a_run_goes_on_with_its_own_data_only(folder, tiny_config, change, message):
+    facts = load_facts(folder)
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    workdir.open_for_training(folder, tiny_config, facts)
+    with pytest.raises(UserError, match=f"holds a run on other data: {message}"):
+        workdir.open_for_training(folder, tiny_config, dataclasses.replace(facts, **change(facts)))
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("name", ["dataset.json", "statistics.npz"])
+def test_going_on_mends_what_is_damaged_or_missing(folder, tiny_config, name):
+    for damage in ((folder / name).unlink, lambda: (folder / name).write_bytes(b"PK")):
+        damage()
+        workdir.open_for_training(folder, tiny_config, open_dataset(tiny_config.data).facts)
+        assert load_facts(folder).num_examples == len(open_dataset(tiny_config.data).train)

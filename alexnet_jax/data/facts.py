@@ -6,7 +6,9 @@ It lies in the workdir: `dataset.json` and, in the form that data sets have it, 
 import dataclasses
 import json
 import os
+import zlib
 from pathlib import Path
+from typing import Any
 
 from alexnet_jax.data.statistics import Statistics, load_statistics, save_statistics
 from alexnet_jax.errors import UserError
@@ -27,6 +29,16 @@ class DataFacts:
     label_names: tuple[str, ...]
     class_names: tuple[str, ...]
     statistics: Statistics
+
+    @property
+    def in_short(self) -> dict[str, Any]:
+        """What tells two data sets apart, by name and without their images."""
+        return {
+            "the number of training images": self.num_examples,
+            "the number of classes": len(self.label_names),
+            **{f"class {number}": name for number, name in enumerate(self.label_names)},
+            "the mean image (CRC-32)": f"{zlib.crc32(self.statistics.mean_image.tobytes()):08x}",
+        }
 
 
 def save_facts(facts: DataFacts, workdir: Path) -> None:
