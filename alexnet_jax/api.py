@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from alexnet_jax import inference
-from alexnet_jax.data.image_files import find_images, in_a_sentence, load_image
+from alexnet_jax.data.image_files import cut_picture, find_images, in_a_sentence, load_image
 from alexnet_jax.data.preparation.images import BrokenImageError, resize_and_crop
 from alexnet_jax.errors import UserError
 from alexnet_jax.predict_step import create_feature_step, create_predict_step, feature_shape
@@ -22,7 +22,8 @@ class Net:
     """A trained net on this machine's devices.
 
     Images are files, folders (all images below, by name), PIL images, or arrays uint8 [H, W, 3] RGB, alone or several
-    of them; an array uint8 [N, H, W, 3] is N images. They are resized and cropped like the net's own data set.
+    of them; an array uint8 [N, H, W, 3] is N images. They are resized and cropped like the net's own data set, PIL
+    images also decoded and turned upright like files.
     """
 
     def __init__(self, restored: RestoredNet):
@@ -78,9 +79,12 @@ def _pixels(images: Images, size: int) -> list[np.ndarray]:
         images = [images]
     found: list[np.ndarray] = []
     broken: list[str] = []
-    for image in images:
+    for number, image in enumerate(images):
         if isinstance(image, Image.Image):
-            found.append(resize_and_crop(np.asarray(image.convert("RGB")), size))
+            try:
+                found.append(cut_picture(image, size))
+            except BrokenImageError as error:
+                broken.append(in_a_sentence(f"images[{number}]", error))
         elif isinstance(image, np.ndarray):
             found.append(resize_and_crop(_checked(image), size))
         else:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 import alexnet_jax
 from alexnet_jax.data.datasets import open_dataset
@@ -60,6 +60,21 @@ def test_images_may_come_as_anything(net, images, tmp_path: Path) -> None:
     assert net.features([], "pool5").shape[0] == 0
 
 
+def test_a_pil_image_is_what_its_file_is(net, images, tmp_path: Path) -> None:
+    """Of 16 bits, and turned: by us for a JPEG, by Pillow itself for a TIFF."""
+    gray = images[0, ..., 0].astype(np.uint16) * 257
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.fromarray(gray).save(tmp_path / "gray.png")
+    Image.fromarray(images[0]).save(tmp_path / "turned.jpg", exif=exif, quality=100, subsampling=0)
+    for name in ("gray.png", "turned.jpg"):
+        np.testing.assert_array_equal(net.predict(Image.open(tmp_path / name)), net.predict(tmp_path / name))
+    np.testing.assert_array_equal(net.predict(Image.open(tmp_path / "gray.png")), net.predict(images[0]))
+    Image.fromarray(images[0]).save(tmp_path / "turned.tiff", exif=exif)
+    upright = np.ascontiguousarray(np.rot90(images[0], -1))
+    np.testing.assert_array_equal(net.predict(Image.open(tmp_path / "turned.tiff")), net.predict(upright))
+
+
 def test_class_scores_are_the_logarithms_of_probabilities_up_to_a_constant(net, images) -> None:
     scores = net.features(images, "fc8")
     expected = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
@@ -70,6 +85,12 @@ def test_what_is_no_image_is_refused(net, images, tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"broken")
     with pytest.raises(UserError, match=r"broken\.png can't be read as an image"):
         net.predict(tmp_path / "broken.png")
+    Image.fromarray(images[0]).save(tmp_path / "cut.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:500])
+    pictures = [Image.open(tmp_path / "cut.png"), images[1], Image.new("F", (64, 64)), Image.new("L", (64, 2))]
+    broken = r"images\[0\] can't be read as an image: OSError: .*\nimages\[2\] .* mode F .*\nimages\[3\] .* too few"
+    with pytest.raises(UserError, match=broken):
+        net.predict(pictures)
     with pytest.raises(UserError, match=r"array of float64 \[72, 72, 3\]; it must be uint8"):
         net.predict(images[0] / 255)
     with pytest.raises(UserError, match="views=3 is not allowed"):

@@ -17,7 +17,7 @@ from PIL import ExifTags, Image
 
 from alexnet_jax import runtime
 from alexnet_jax.data.preparation.folders import EXTENSIONS
-from alexnet_jax.data.preparation.images import BrokenImageError, decode, resize_and_crop
+from alexnet_jax.data.preparation.images import BrokenImageError, decode, resize_and_crop, to_rgb
 from alexnet_jax.errors import UserError
 
 MIN_SIDE = 8  # pixels: a line or a dot shows nothing, however far it is enlarged
@@ -66,11 +66,18 @@ def load_image(path: Path, size: int) -> np.ndarray:
     decoded = decode(data)
     if "animated" in decoded.oddities:
         raise BrokenImageError("it is animated; save the picture that is meant")
-    height, width = decoded.pixels.shape[:2]
-    if min(height, width) < MIN_SIDE:
-        raise BrokenImageError(f"{width} x {height} pixels are too few; each side needs at least {MIN_SIDE}")
-    turned = _UPRIGHT.get(_orientation(data), lambda pixels: pixels)(decoded.pixels)
-    return resize_and_crop(np.ascontiguousarray(turned), size)
+    return _cut(decoded.pixels, _orientation_in(data), size)
+
+
+def cut_picture(image: Image.Image, size: int) -> np.ndarray:
+    """The same of a picture that Pillow has opened or made."""
+    try:
+        pixels = to_rgb(image)
+    except BrokenImageError:
+        raise
+    except Exception as error:  # whatever Pillow's decoders run into: most decode only now
+        raise BrokenImageError(f"{type(error).__name__}: {error}") from error
+    return _cut(pixels, _orientation(image), size)  # asked for now: from a TIFF, decoding takes it
 
 
 def load_images(paths: Sequence[Path], size: int) -> Iterator[tuple[Path, np.ndarray | BrokenImageError]]:
@@ -96,19 +103,37 @@ def _result(path: Path, future: Future[np.ndarray]) -> tuple[Path, np.ndarray | 
         return path, error
 
 
-def in_a_sentence(path: Path, error: BrokenImageError) -> str:
+def in_a_sentence(name: Path | str, error: BrokenImageError) -> str:
     """What is wrong with an image, for its user."""
-    return f"{path} can't be read as an image: {error}."
+    return f"{name} can't be read as an image: {error}."
 
 
 def _is_image(path: Path) -> bool:
     return path.suffix.lower() in EXTENSIONS and not path.name.startswith("._") and path.is_file()
 
 
-def _orientation(data: bytes) -> int:
-    """The EXIF orientation, 1 to 8; 1, upright, if there is none that can be read."""
+def _cut(pixels: np.ndarray, orientation: int, size: int) -> np.ndarray:
+    """uint8 [H, W, 3] -> [size, size, 3], upright; BrokenImageError if it is too small."""
+    height, width = pixels.shape[:2]
+    if min(height, width) < MIN_SIDE:
+        raise BrokenImageError(f"{width} x {height} pixels are too few; each side needs at least {MIN_SIDE}")
+    turned = _UPRIGHT.get(orientation, lambda pixels: pixels)(pixels)
+    return resize_and_crop(np.ascontiguousarray(turned), size)
+
+
+def _orientation_in(data: bytes) -> int:
+    """The EXIF orientation, 1 to 8, of a file that was decoded; 1, upright, if Pillow can't open it."""
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            return image.getexif().get(ExifTags.Base.Orientation, 1)
+        image = Image.open(io.BytesIO(data))
+    except Exception:  # whatever Pillow runs into; a JPEG in gzip, for example
+        return 1
+    with image:
+        return _orientation(image)
+
+
+def _orientation(image: Image.Image) -> int:
+    """The same of a picture; 1 if it has none that can be read."""
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # the image itself was decoded: damaged EXIF does it no harm, whatever Pillow runs into
         return 1

@@ -74,22 +74,32 @@ def _decode_with_pillow(data: bytes) -> Decoded:
                     oddities.append("EXIF orientation ignored")
             if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
                 oddities.append("animated")
-            if image.mode in ("I", "F"):
-                raise BrokenImageError(f"pixels of mode {image.mode} have no fixed range")
             if image.mode == "CMYK":
                 oddities.append("CMYK")
             elif image.mode in ("L", "LA", "1") or image.mode.startswith("I;16"):
                 oddities.append("gray")
             if image.mode.startswith("I;16"):
-                gray = (np.asarray(image) >> 8).astype(np.uint8)
-                return Decoded(np.repeat(gray[..., None], 3, axis=-1), (*oddities, "16 bits"))
-            return Decoded(np.asarray(image.convert("RGB")), tuple(oddities) or ("JPEG with errors",))
+                oddities.append("16 bits")
+            return Decoded(to_rgb(image), tuple(oddities) or ("JPEG with errors",))
     except BrokenImageError:
         raise
     # On the bytes of strangers Pillow's decoders raise whatever their code runs into, an IndexError for example; none
     # of it may end a preparation of hours, and all of it is listed.
     except Exception as error:
         raise BrokenImageError(f"{type(error).__name__}: {error}".split(" <_io")[0]) from error
+
+
+def to_rgb(image: Image.Image) -> np.ndarray:
+    """The pixels of a picture of any mode, uint8 [H, W, 3]; BrokenImageError if they have no fixed range.
+
+    Whatever Pillow raises while it decodes them passes through.
+    """
+    if image.mode in ("I", "F"):
+        raise BrokenImageError(f"pixels of mode {image.mode} have no fixed range")
+    if image.mode.startswith("I;16"):
+        gray = (np.asarray(image) >> 8).astype(np.uint8)
+        return np.repeat(gray[..., None], 3, axis=-1)
+    return np.asarray(image.convert("RGB"))
 
 
 def _check_size(width: int, height: int) -> None:
