@@ -209,6 +209,18 @@ def test_missing_layers_start_fresh(labels, tmp_path):
     assert set(params) == {*(f"conv{i}" for i in range(1, 6)), "fc6", "fc7", "fc8"}
 
 
+def test_blue_first_becomes_red_first_in_either_form(tmp_path):
+    """The same net with channels first and channels last: conv1 is turned around in both, and nothing else."""
+    weights = caffe_weights()
+    first, last = tmp_path / "first.npz", tmp_path / "last.npz"
+    np.savez(first, **{f"{layer}/{kind}": array for layer, of in weights.items() for kind, array in of.items()})
+    plain = fit(read_npz(first), narrow("caffe"), first, bgr=False).params
+    np.savez(last, **{f"{layer}/{kind}": array for layer, of in plain.items() for kind, array in of.items()})
+    turned = {**plain, "conv1": {**plain["conv1"], "kernel": plain["conv1"]["kernel"][:, :, ::-1]}}
+    for path in (first, last):
+        jax.tree.map(np.testing.assert_array_equal, fit(read_npz(path), narrow("caffe"), path, bgr=True).params, turned)
+
+
 @pytest.mark.parametrize("form", ["npy", "binaryproto"])
 def test_mean_file(form, tmp_path):
     """Caffe's mean image, [3, S, S] with blue first, becomes [S, S, 3] with red first."""

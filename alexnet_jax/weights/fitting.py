@@ -11,7 +11,7 @@ from alexnet_jax.errors import UserError
 from alexnet_jax.model.ablations import build_net
 from alexnet_jax.model.architecture import Classifier, LayerShape, LocallyConnected, layer_shapes
 from alexnet_jax.model.variants import VARIANTS
-from alexnet_jax.weights.layout import Arrays, to_kernel, weight_shape
+from alexnet_jax.weights.layout import Arrays, red_first, to_kernel, weight_shape
 
 Params = dict[str, dict[str, np.ndarray]]  # as the model has them: {"conv1": {"kernel", "bias"}, ...}
 
@@ -91,8 +91,10 @@ def fit(arrays: Arrays, config: Config, path: Path, bgr: bool) -> Fitted:
             values = arrays[kernel]
             used |= {kernel, bias}
         else:
-            values = to_kernel(arrays[weight], shape, bgr)
+            values = to_kernel(arrays[weight], shape)
             used |= {weight, bias}
+        if bgr:
+            values = red_first(values, shape)
         params[layer] = {"kernel": values.astype(np.float32), "bias": arrays[bias].astype(np.float32)}
     missing = tuple(layer for layer in shapes if layer not in params)
     return Fitted(params, missing, tuple(name for name in arrays if name not in used))

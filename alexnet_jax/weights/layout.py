@@ -17,12 +17,15 @@ from alexnet_jax.model.architecture import Convolution, LayerShape
 Arrays = Mapping[str, np.ndarray]  # by layer and name: "conv1/kernel" (or "conv1/weight"), "conv1/bias", ...
 
 
-def to_kernel(weight: np.ndarray, shape: LayerShape, bgr: bool) -> np.ndarray:
-    """A weight of the other side as a kernel; `bgr`: that side's images have blue first."""
+def to_kernel(weight: np.ndarray, shape: LayerShape) -> np.ndarray:
+    """A weight of the other side as a kernel."""
     kernel = weight.reshape(-1, *_input_first(shape)).transpose(2, 3, 1, 0)
-    if bgr and _sees_image(shape):
-        kernel = kernel[:, :, ::-1]
     return np.ascontiguousarray(kernel).reshape(_kernel_shape(shape))
+
+
+def red_first(kernel: np.ndarray, shape: LayerShape) -> np.ndarray:
+    """A kernel that had blue first, for images with red first: another only where the layer sees the image."""
+    return np.ascontiguousarray(kernel[:, :, ::-1]) if _sees_image(shape) else kernel
 
 
 def to_weight(kernel: np.ndarray, shape: LayerShape) -> np.ndarray:
