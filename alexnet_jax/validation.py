@@ -168,6 +168,11 @@ def faults(config: Config) -> list[str]:
             f"model.variant={config.model.variant!r} has {net.towers}; take one such as 'one_weird_trick', "
             "or set it to 'replicated'."
         )
+    elif config.mesh.fully_connected != "replicated" and not any(isinstance(layer, Dense) for layer in net.layers):
+        found.append(
+            f"config.mesh.fully_connected={config.mesh.fully_connected!r} needs fully connected layers below the "
+            f"classifier, but model.variant={config.model.variant!r} has none; set it to 'replicated'."
+        )
     return found or (layout_faults(config, config.mesh.data) if config.mesh.data > 0 else [])
 
 

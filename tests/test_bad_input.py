@@ -107,6 +107,10 @@ MISTAKES = {
         [QUICKSTART, "--config.mesh.fully_connected=gathered"],
         r"fully_connected='gathered' needs a net with one tower, but model.variant='paper' has 2",
     ),
+    "hybrid without fully connected layers": (
+        ["--config=configs/cifar_13pct.py", "--config.mesh.fully_connected=gathered"],
+        r"'gathered' needs fully connected layers below the classifier, but model.variant='cifar_13pct' has none",
+    ),
     "hybrid of another kind": (
         [QUICKSTART, "--config.mesh.fully_connected=split"],
         r"'split' is not allowed; it must be one of replicated, gathered, broadcast, exchanged",
