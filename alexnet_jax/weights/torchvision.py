@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import safetensors
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from alexnet_jax.errors import UserError
 from alexnet_jax.weights.layout import Arrays
@@ -52,6 +52,6 @@ def write_state_dict(weights: Arrays, path: Path) -> None:
         for kind in ("weight", "bias"):
             tensors[f"{module}.{kind}"] = np.ascontiguousarray(weights[f"{layer}/{kind}"])
     if path.suffix == ".safetensors":
-        save_file(tensors, path)
+        path.write_bytes(save(tensors))  # `save_file` has errors of its own where the disk has one
     else:
         write_pth(tensors, path)
