@@ -122,7 +122,23 @@ FAULTS = {
         lambda path: torch.save({"epoch": 3, "model": {"a": torch.zeros(1)}}, path),
         "torchvision",
         "torchvision",
-        "holds no state dict, only",
+        "holds no state dict, which has tensors by name and nothing else",
+    ),
+    "pth: a training's checkpoint, old form": (
+        "a.pth",
+        lambda path: torch.save(
+            {"epoch": 3, "model": {"a": torch.zeros(1)}}, path, _use_new_zipfile_serialization=False
+        ),
+        "torchvision",
+        "torchvision",
+        "holds no state dict, which has tensors by name and nothing else",
+    ),
+    "pth: a net with a count": (
+        "a.pth",
+        lambda path: torch.save({"features.1.num_batches_tracked": torch.tensor(3)}, path),
+        "torchvision",
+        "torchvision",
+        "is not torchvision's AlexNet: it holds 'features.1.num_batches_tracked'",
     ),
     "pth: another net": (
         "a.pth",

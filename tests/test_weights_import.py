@@ -114,14 +114,27 @@ def test_a_whole_caffemodel_needs_no_more_than_its_name(tmp_path):
     assert relative_errors(np.asarray(found), caffe_scores(weights, bgr))[""] < 1e-4
 
 
-@pytest.mark.parametrize("form", ["pth", "legacy.pth", "safetensors"])
+class OldTensor:
+    """A pickle of this is that of a tensor before PyTorch 0.4."""
+
+    def __init__(self, tensor: torch.Tensor):
+        self.tensor = tensor
+
+    def __reduce__(self):
+        shape, strides = tuple(self.tensor.shape), self.tensor.stride()
+        return torch._utils._rebuild_tensor, (self.tensor._typed_storage(), 0, shape, strides)
+
+
+@pytest.mark.parametrize("form", ["pth", "legacy.pth", "oldest.pth", "safetensors"])
 def test_torchvision_state_dict(form, labels, tmp_path):
     """Probabilities of uint8 images, by torchvision's preprocessing in PyTorch and by our own."""
     theirs, path = torchvision_net(**NARROW_TORCHVISION), tmp_path / f"alexnet.{form}"
+    state = theirs.state_dict()
     if form == "safetensors":
-        save_file({name: tensor.numpy() for name, tensor in theirs.state_dict().items()}, path)
+        save_file({name: tensor.numpy() for name, tensor in state.items()}, path)
     else:
-        torch.save(theirs.state_dict(), path, _use_new_zipfile_serialization=form == "pth")
+        tensors = {name: OldTensor(tensor) if form == "oldest.pth" else tensor for name, tensor in state.items()}
+        torch.save(tensors, path, _use_new_zipfile_serialization=form == "pth")
     import_weights(Source(path, "torchvision", config=narrow("torchvision"), labels=labels), tmp_path / "net")
     net = restore(tmp_path / "net")
     images = np.random.default_rng(2).integers(0, 256, (8, 224, 224, 3), np.uint8)

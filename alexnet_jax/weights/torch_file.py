@@ -68,6 +68,7 @@ class _TensorUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         known: dict[tuple[str, str], Any] = {
             ("collections", "OrderedDict"): OrderedDict,
+            ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,  # in the oldest files
             ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
             ("torch._utils", "_rebuild_parameter"): lambda tensor, *_: tensor,
             **{("torch", storage): storage for storage in _DTYPES},
@@ -99,12 +100,10 @@ def read_pth(path: Path) -> Arrays:
     Nothing in the file is run: a pickle that names anything but tensors is refused.
     """
     try:
-        described, load = _open_zip(path) if zipfile.is_zipfile(path) else _open_legacy(path)
-        if not isinstance(described, Mapping) or not all(isinstance(value, _Tensor) for value in described.values()):
-            raise UserError(f"{path} holds no state dict, only tensors by name; save `model.state_dict()`.")
-        if sum(_num_bytes(tensor) for tensor in described.values()) > MAX_BYTES:  # of one storage, many times
+        tensors, load = _open_zip(path) if zipfile.is_zipfile(path) else _open_legacy(path)
+        if sum(_num_bytes(tensor) for tensor in tensors.values()) > MAX_BYTES:  # of one storage, many times
             raise ValueError("more than a net has")
-        return {str(name): _to_numpy(tensor, load(tensor.storage)) for name, tensor in described.items()}
+        return {str(name): _to_numpy(tensor, load(tensor.storage)) for name, tensor in tensors.items()}
     except _ForbiddenNameError as name:
         raise UserError(
             f"{path} names {name}, which is no part of a state dict; nothing of it was run. Save `model.state_dict()`, "
@@ -114,7 +113,16 @@ def read_pth(path: Path) -> Arrays:
         raise UserError(f"{path} is not a .pth file of PyTorch's, or only a part of one; download it again.") from error
 
 
-def _open_zip(path: Path) -> tuple[Any, Callable[[_Storage], np.ndarray]]:
+def _state_dict(described: Any, path: Path) -> Mapping[str, _Tensor]:
+    """What the file's pickle describes, which must be tensors by name; UserError if it is not."""
+    if not isinstance(described, Mapping) or not all(isinstance(value, _Tensor) for value in described.values()):
+        raise UserError(
+            f"{path} holds no state dict, which has tensors by name and nothing else; save `model.state_dict()`."
+        )
+    return described
+
+
+def _open_zip(path: Path) -> tuple[Mapping[str, _Tensor], Callable[[_Storage], np.ndarray]]:
     """What the pickle describes, and the function that reads a storage."""
     archive = zipfile.ZipFile(path)
     if sum(entry.file_size for entry in archive.infolist()) > MAX_BYTES:
@@ -129,10 +137,10 @@ def _open_zip(path: Path) -> tuple[Any, Callable[[_Storage], np.ndarray]]:
     def load(storage: _Storage) -> np.ndarray:
         return np.frombuffer(archive.read(f"{folder}data/{storage.key}"), storage.dtype, storage.size)
 
-    return _load(io.BytesIO(archive.read(pickled))), load
+    return _state_dict(_load(io.BytesIO(archive.read(pickled))), path), load
 
 
-def _open_legacy(path: Path) -> tuple[Any, Callable[[_Storage], np.ndarray]]:
+def _open_legacy(path: Path) -> tuple[Mapping[str, _Tensor], Callable[[_Storage], np.ndarray]]:
     """The same for the older form: magic number, version, facts of the machine, the dict, keys, then the storages."""
     with open(path, "rb") as file:
         if _load(file) != _LEGACY_MAGIC:
@@ -140,9 +148,10 @@ def _open_legacy(path: Path) -> tuple[Any, Callable[[_Storage], np.ndarray]]:
         _version, machine, described, keys = (_load(file) for _ in range(4))
         if machine["little_endian"] is not True:
             raise UserError(f"{path} was written on a big-endian machine; save it again on a usual one.")
-        dtypes = {tensor.storage.key: tensor.storage.dtype for tensor in described.values()}
+        tensors = _state_dict(described, path)
+        dtypes = {tensor.storage.key: tensor.storage.dtype for tensor in tensors.values()}
         storages = {key: _read_legacy_storage(file, dtypes[key]) for key in keys}
-    return described, lambda storage: storages[storage.key]
+    return tensors, lambda storage: storages[storage.key]
 
 
 def _read_legacy_storage(file: BinaryIO, dtype: Any) -> np.ndarray:
@@ -158,7 +167,7 @@ def _num_bytes(tensor: _Tensor) -> int:
 def _to_numpy(tensor: _Tensor, storage: np.ndarray) -> np.ndarray:
     """The numbers of a tensor; ValueError if it reaches out of its storage."""
     last = tensor.offset + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.strides, strict=True))
-    if min(tensor.offset, *tensor.shape, *tensor.strides) < 0 or last >= storage.size:
+    if min((tensor.offset, *tensor.shape, *tensor.strides)) < 0 or last >= storage.size:
         raise ValueError("a tensor reaches out of its storage")
     strides = [stride * storage.itemsize for stride in tensor.strides]
     return np.lib.stride_tricks.as_strided(storage[tensor.offset :], tensor.shape, strides).copy()
