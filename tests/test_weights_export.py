@@ -251,6 +251,7 @@ def test_any_net_comes_back_bit_for_bit(write, form, suffix, variants, data, see
         (("torchvision", 99), "torchvision", "a.pth", "fc6 sees maps of 2 pixels a side, but in torchvision's .* of 6"),
         (("torchvision", 224), "torchvision", "a.bin", "must end in .pth or .safetensors"),
         (("torchvision", 224), "npz", "missing/a.npz", r"can't be written \(No such file or directory\)"),
+        (("torchvision", 224), "npz", "", r"--output=.* is a folder; give the file to write"),
         (("torchvision", 224), "torchvision", "missing/a.safetensors", r"can't be written \(No such file"),
     ],
 )

@@ -305,6 +305,21 @@ def test_a_taken_folder_is_left_alone(labels, tmp_path):
     assert [path.name for path in (tmp_path / "net").iterdir()] == ["thesis.tex"]
 
 
+@pytest.mark.parametrize("folder", [".", "/", ".."])
+def test_a_folder_without_a_name_is_refused(folder, labels, tmp_path, monkeypatch):
+    caffe_file(tmp_path / "a.caffemodel")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=rf"--workdir={folder} must be named; give a new folder, for example .*net"):
+        import_weights(Source(Path("a.caffemodel"), "caffe", config=narrow("caffe"), labels=labels), Path(folder))
+
+
+def test_a_file_that_can_not_be_read_is_not_taken_for_the_folder(tmp_path):
+    with pytest.raises(UserError, match=r"^/.*/x+ can't be read \(File name too long\)"):
+        import_weights(Source(tmp_path / (300 * "x"), "npz"), tmp_path / "net")
+    with pytest.raises(UserError, match=r"^--workdir=.*/x+ can't be written \(File name too long\)"):
+        import_weights(Source(tmp_path / "a.npz", "npz"), tmp_path / (300 * "x"))
+
+
 def test_a_folder_that_can_not_be_put_in_place(labels, tmp_path, monkeypatch):
     caffe_file(tmp_path / "a.caffemodel")
     source = Source(tmp_path / "a.caffemodel", "caffe", config=narrow("caffe"), labels=labels)

@@ -41,6 +41,8 @@ def export(net: RestoredNet, form: str, path: Path) -> list[str]:
     """
     if form == "torchvision":
         _check_torchvision(net.config, path)
+    if path.is_dir():
+        raise UserError(f"--output={path} is a folder; give the file to write.")
     params: Params = jax.device_get(net.params)
     unfinished = path.with_name(f"{path.stem}.unfinished{path.suffix}")
     with writing(f"--output={path}"):

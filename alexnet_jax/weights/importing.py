@@ -76,9 +76,10 @@ def import_weights(source: Source, folder: Path) -> list[str]:
 
     UserError if the file is not what it should be, does not fit, or the folder is not free.
     """
+    _check_free(folder)
+    net = read_net(source)
+    state = _state(net)
     with _taking_shape(folder) as unfinished:
-        net = read_net(source)
-        state = _state(net)
         workdir.open_for_training(unfinished, net.config, net.facts)
         with Checkpoints(workdir.checkpoints_in(unfinished), keep_last=1, keep_best=0) as checkpoints:
             checkpoints.save(0, state, {"step": 0})
@@ -87,10 +88,10 @@ def import_weights(source: Source, folder: Path) -> list[str]:
 
 def read_net(source: Source) -> Net:
     """Reads the file and settles what it leaves open; UserError if that can't be done."""
-    for path in (source.path, source.mean, source.labels):
-        if path and not path.is_file():
-            raise UserError(f"{path}: there is no such file.")
     try:
+        for path in (source.path, source.mean, source.labels):
+            if path and not path.is_file():
+                raise UserError(f"{path}: there is no such file.")
         arrays, told = _read(source)
         variant = source.variant or told or (None if source.config else guess_variant(arrays, source.path))
         config = source.config or recipe(str(variant))
@@ -200,16 +201,23 @@ def _state(net: Net) -> TrainState:
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
 
 
+def _check_free(folder: Path) -> None:
+    """UserError if there is something in `folder` already, or it is not named."""
+    if folder.name in ("", ".."):  # another folder could not be put in its place
+        raise UserError(f"--workdir={folder} must be named; give a new folder, for example {folder / 'net'}.")
+    with writing(f"--workdir={folder}"):
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise UserError(f"--workdir={folder} is taken; converted weights need a new or empty folder.")
+
+
 @contextlib.contextmanager
 def _taking_shape(folder: Path) -> Iterator[Path]:
     """A folder beside `folder` that takes its name when all went well, and vanishes otherwise.
 
-    UserError if there is something in `folder` already, or it can't be made.
+    UserError if it can't be made, or can't be put in the place of `folder`.
     """
     unfinished = folder.with_name(f"{folder.name}.converting")
     with writing(f"--workdir={folder}"):
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise UserError(f"--workdir={folder} is taken; converted weights need a new or empty folder.")
         shutil.rmtree(unfinished, ignore_errors=True)
         try:
             yield unfinished
