@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -11,6 +10,7 @@ from alexnet_jax import inference
 from alexnet_jax.data.image_files import cut_picture, find_images, in_a_sentence, load_image
 from alexnet_jax.data.preparation.images import BrokenImageError, resize_and_crop
 from alexnet_jax.errors import UserError
+from alexnet_jax.paths import expanded
 from alexnet_jax.predict_step import create_feature_step, create_predict_step, feature_shape
 from alexnet_jax.restored import RestoredNet, restore
 
@@ -70,7 +70,7 @@ class Net:
 
 def load(workdir: str | os.PathLike[str], step: int | None = None) -> Net:
     """The net of a workdir; `step` names a checkpoint, by default the latest. UserError if there is none."""
-    return Net(restore(Path(workdir).expanduser(), step))
+    return Net(restore(expanded(workdir), step))
 
 
 def _pixels(images: Images, size: int) -> list[np.ndarray]:

@@ -164,6 +164,8 @@ class Checkpoints:
             paths = sorted(self._directory.iterdir())
         except (FileNotFoundError, NotADirectoryError):
             return {}
+        except OSError as error:
+            raise UserError(f"{self._directory} can't be read ({error.strerror}).") from error
         complete = {}
         for path in paths:  # 1600 before 1600.saving: of two complete ones, that which replaces the other
             if (path.name.isdecimal() and path.is_dir()) or _is_unnamed(path):

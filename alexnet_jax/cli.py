@@ -15,7 +15,8 @@ from ml_collections import config_flags
 
 from alexnet_jax import limits, runtime, validation
 from alexnet_jax.config import Config, field_types
-from alexnet_jax.errors import UserError, print_error
+from alexnet_jax.errors import UserError, print_error, reading
+from alexnet_jax.paths import expanded
 
 _OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)")
 _CONFIG_FILE = re.compile(r"--?config(?:=(.*))?$")
@@ -40,6 +41,11 @@ def required(flag: flags.FlagHolder[str | None]) -> str:
     if not flag.value:
         raise UserError(f"--{flag.name} is missing: give {flags.FLAGS[flag.name].help}.")
     return flag.value
+
+
+def required_path(flag: flags.FlagHolder[str | None]) -> Path:
+    """The path that a flag must give, with the home folder for `~`; UserError if it was not given."""
+    return expanded(required(flag), f"--{flag.name}")
 
 
 def the_config(flag: flags.FlagHolder) -> Config:
@@ -124,7 +130,9 @@ def _check_config_file(argv: Sequence[str]) -> None:
 
 def check_python_file(flag: str, path: Path, function: str, example: Path) -> None:
     """UserError unless `path`, which `flag` names, is a Python file that defines the function, as `example` does."""
-    if not path.is_file():
+    with reading(flag):
+        exists = path.is_file()
+    if not exists:
         there = sorted(str(file) for file in example.parent.glob("*.py"))
         hint = f"there are {', '.join(there)}" if there else "run from the project's folder, or give a full path"
         raise UserError(f"{flag}: there is no such file; {hint}.")

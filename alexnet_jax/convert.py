@@ -14,6 +14,7 @@ from absl import flags
 
 from alexnet_jax import cli
 from alexnet_jax.errors import UserError, printable
+from alexnet_jax.paths import expanded
 
 FORMATS = ("caffe", "torchvision", "npz")
 EXPORTS = ("npz", "torchvision", "stablehlo", "onnx")
@@ -37,11 +38,11 @@ def main(arguments: Sequence[str]) -> None:
     cli.no_arguments(arguments)
     if bool(_SOURCE.value) == bool(_EXPORT.value):
         raise UserError("give either --source=FILE, to import weights, or --export=FORM, to export a net.")
-    folder = Path(cli.required(_WORKDIR)).expanduser()
+    folder = cli.required_path(_WORKDIR)
     if _SOURCE.value:
-        _import(Path(_SOURCE.value).expanduser(), folder)
+        _import(cli.required_path(_SOURCE), folder)
     else:
-        _export(folder, Path(cli.required(_OUTPUT)).expanduser())
+        _export(folder, cli.required_path(_OUTPUT))
 
 
 def _import(path: Path, folder: Path) -> None:
@@ -57,8 +58,8 @@ def _import(path: Path, folder: Path) -> None:
         variant=_VARIANT.value,
         config=cli.the_config(_CONFIG) if _CONFIG.value else None,
         bgr=(_CHANNELS.value or ("bgr" if _FORMAT.value == "caffe" else "rgb")) == "bgr",
-        mean=Path(_MEAN.value).expanduser() if _MEAN.value else None,
-        labels=Path(_LABELS.value).expanduser() if _LABELS.value else None,
+        mean=expanded(_MEAN.value, "--mean") if _MEAN.value else None,
+        labels=expanded(_LABELS.value, "--labels") if _LABELS.value else None,
         initialize_missing=_MISSING.value == "initialize",
     )
     for line in import_weights(source, folder):

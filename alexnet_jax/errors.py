@@ -40,6 +40,15 @@ def writing(output: str) -> Iterator[None]:
         ) from error
 
 
+@contextlib.contextmanager
+def reading(source: str) -> Iterator[None]:
+    """UserError if what is done meanwhile can't read; `source` is the file or folder, or the flag that names it."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{source} can't be read ({error.strerror or error}).") from error
+
+
 def print_error(sentence: str) -> None:
     """Says on stderr what went wrong, as every command does."""
     print("\n".join(f"error: {printable(line)}" for line in sentence.split("\n")), file=sys.stderr, flush=True)

@@ -19,6 +19,7 @@ from absl import flags
 
 from alexnet_jax import cli
 from alexnet_jax.errors import UserError, printable
+from alexnet_jax.paths import expanded
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,7 +52,7 @@ class Rows(NamedTuple):
 
 def main(arguments: Sequence[str]) -> None:
     """Computes the features of images or of a split, batch by batch, and writes or compares them."""
-    folder = Path(cli.required(_WORKDIR)).expanduser()
+    folder = cli.required_path(_WORKDIR)
     if bool(arguments) == bool(_SPLIT.value):
         raise UserError("name images, or folders of images, behind the flags, or a split of a data set with --split.")
     if not _OUTPUT.value and not _NEIGHBORS.value:
@@ -78,7 +79,7 @@ def main(arguments: Sequence[str]) -> None:
     with contextlib.ExitStack() as stack:
         takers: list[Callable] = []
         if _OUTPUT.value:
-            takers.append(stack.enter_context(open_for_writing(Path(_OUTPUT.value).expanduser(), shape)))
+            takers.append(stack.enter_context(open_for_writing(expanded(_OUTPUT.value, "--output"), shape)))
         if _NEIGHBORS.value:
             queries = list(_of_files(net, find_images(_NEIGHBORS.value), batch_size, broken))
             if broken:

@@ -6,7 +6,6 @@ Started several times, by SLURM, Open MPI, Kubernetes or with --process_id, the 
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from absl import flags
 
@@ -24,7 +23,7 @@ def main(arguments: Sequence[str]) -> None:
     """Checks everything that can be checked without a device, then trains."""
     cli.no_arguments(arguments)
     config = cli.the_config(_CONFIG)
-    folder = Path(cli.required(_WORKDIR)).expanduser()
+    folder = cli.required_path(_WORKDIR)
     place = _PROCESSES.place()
     from alexnet_jax.parallel.processes import joined
     from alexnet_jax.train import train_and_evaluate  # JAX takes a second to import: not before the flags are right

@@ -49,11 +49,11 @@ def main(arguments: Sequence[str]) -> None:
         raise UserError(f"--dataset is missing: give one of {', '.join(_DATASETS)}.")
     if _NAME.value is not None and _DATASET.value != _FOLDER:
         raise UserError(f"--name={_NAME.value} is for --dataset=folder; {_DATASET.value} has its name already.")
-    data_dir = Path(cli.required(_DATA_DIR)).expanduser()
+    data_dir = cli.required_path(_DATA_DIR)
     if _INSPECT.value and not _SOURCE.value:
         name = cli.required(_NAME) if _DATASET.value == _FOLDER else _DATASET.value
     else:
-        name = _prepare(Path(cli.required(_SOURCE)).expanduser(), data_dir)
+        name = _prepare(cli.required_path(_SOURCE), data_dir)
     if _INSPECT.value:
         print(inspect(name, data_dir))
 

@@ -10,12 +10,12 @@ a training that fills a GPU, `JAX_PLATFORMS=cpu` keeps the report off it.
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
 from absl import flags
 
 from alexnet_jax import cli
 from alexnet_jax.errors import printable
+from alexnet_jax.paths import expanded
 
 _WORKDIR = cli.define_workdir_flag("the folder that training wrote to")
 _STEP = flags.DEFINE_integer("step", None, "the checkpoint; by default the latest", lower_bound=0)
@@ -30,8 +30,8 @@ flags.adopt_module_key_flags(cli)
 def main(arguments: Sequence[str]) -> None:
     """Writes the page and its figures."""
     cli.no_arguments(arguments)
-    folder = Path(cli.required(_WORKDIR)).expanduser()
-    output = Path(_OUTPUT.value).expanduser() if _OUTPUT.value else folder / "report"
+    folder = cli.required_path(_WORKDIR)
+    output = expanded(_OUTPUT.value, "--output") if _OUTPUT.value else folder / "report"
     from alexnet_jax.reporting.contents import collect
     from alexnet_jax.reporting.page import page, write
 

@@ -12,7 +12,6 @@ import os
 import sys
 import time
 from collections.abc import Collection, Sequence
-from pathlib import Path
 
 from absl import flags
 from ml_collections import config_flags
@@ -37,8 +36,8 @@ def main(arguments: Sequence[str]) -> None:
     """Checks all runs, carries out those that are left, and writes the results."""
     cli.no_arguments(arguments)
     base = cli.the_config(_CONFIG)
-    folder = Path(cli.required(_WORKDIR)).expanduser()
-    planned = runs.plan(base, runs.read_sweep(Path(cli.required(_SWEEP))), folder)
+    folder = cli.required_path(_WORKDIR)
+    planned = runs.plan(base, runs.read_sweep(cli.required_path(_SWEEP)), folder)
     chosen = runs.pick(planned, _index())
     runs.check_folders(planned)
     places = execution.places(_PARALLEL.value)

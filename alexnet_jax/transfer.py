@@ -18,10 +18,11 @@ from alexnet_jax.config import Config, differences
 from alexnet_jax.data.datasets import Dataset
 from alexnet_jax.data.facts import has_facts, load_facts
 from alexnet_jax.data.statistics import Statistics
-from alexnet_jax.errors import UserError
+from alexnet_jax.errors import UserError, reading
 from alexnet_jax.model.ablations import build_net
 from alexnet_jax.model.architecture import Classifier, layer_shapes
 from alexnet_jax.optimizer import LAST_LAYER
+from alexnet_jax.paths import expanded
 from alexnet_jax.restored import restore_params
 from alexnet_jax.state import TrainState, create_train_state
 
@@ -40,7 +41,7 @@ def with_statistics(dataset: Dataset, config: Config, folder: Path) -> Dataset:
         return dataset
     if has_facts(folder):
         return dataclasses.replace(dataset, statistics=_of_size(load_facts(folder).statistics, dataset.image_size))
-    source = Path(config.init_from).expanduser()
+    source = expanded(config.init_from, "config.init_from")
     _check_same_net(config, _read_source(source), source)
     return dataclasses.replace(dataset, statistics=_of_size(load_facts(source).statistics, dataset.image_size))
 
@@ -52,7 +53,7 @@ def create_initial_state(
     state = create_train_state(config, optimizer, mesh)
     if not config.init_from:
         return state
-    source = Path(config.init_from).expanduser()
+    source = expanded(config.init_from, "config.init_from")
     there = _read_source(source)
     _check_same_net(config, there, source)
     there.mesh = config.mesh
@@ -66,7 +67,9 @@ def create_initial_state(
 
 
 def _read_source(source: Path) -> Config:
-    if not (source / "config.json").is_file():
+    with reading(f"config.init_from={source}"):
+        exists = (source / "config.json").is_file()
+    if not exists:
         raise UserError(
             f"config.init_from={source} holds no trained net: {source / 'config.json'} is missing; give the workdir of "
             "a training, or of `python -m alexnet_jax.convert`."

@@ -44,7 +44,7 @@ _LEAST = 10  # characters that a sentence has besides the values in it
 
 # Which modules, or folders, an area has.
 AREAS = {
-    "Flags and config": ("cli.py", "config.py", "validation.py", "summary.py", "model/"),
+    "Flags and config": ("cli.py", "config.py", "validation.py", "paths.py", "summary.py", "model/"),
     "Data sets": (
         *("data/datasets.py", "data/sources.py", "data/statistics.py", "data/facts.py", "data/digits.py"),
         *("data/downloads.py", "data/raw.py", "data/feeding.py"),

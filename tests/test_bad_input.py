@@ -25,6 +25,14 @@ MISTAKES = {
         ["--config=configs/quikstart.py"],
         r"no such file; there are .*configs/quickstart.py",
     ),
+    "config file with an impossible name": (
+        [f"--config={300 * 'x'}.py"],
+        r"--config=x+.py can't be read \(File name too long\)",
+    ),
+    "workdir in the home of nobody": (
+        [QUICKSTART, "--workdir=~who/w"],
+        r"--workdir=~who/w: nobody knows the home folder that '~' stands for; write it out",
+    ),
     "config is no Python": (["--config=requirements.txt"], r"--config=requirements.txt is not a Python file"),
     "unknown flag": ([QUICKSTART, "--wrkdir=x"], r"Unknown command line flag 'wrkdir'. Did you mean: workdir"),
     "stray argument": ([QUICKSTART, "--workdir={tmp}/w", "digits"], r"unexpected argument 'digits'"),

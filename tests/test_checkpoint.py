@@ -159,6 +159,12 @@ def test_nothing_to_restore(tmp_path):
     assert not (tmp_path / "missing").exists()
 
 
+def test_a_folder_that_can_not_be_read(tmp_path):
+    checkpoints = Checkpoints(tmp_path / (300 * "x"), keep_last=1, keep_best=0)
+    with pytest.raises(UserError, match=r"/x+ can't be read \(File name too long\)"):
+        checkpoints.restore_latest(abstract_state())
+
+
 def test_restoring_a_step(tmp_path):
     save_steps(tmp_path, 10, 20)
     checkpoints = Checkpoints(tmp_path, keep_last=2, keep_best=0)

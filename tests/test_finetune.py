@@ -152,9 +152,18 @@ def test_another_net_is_refused_in_one_sentence(difference: str, config: Config,
     assert "\n" not in str(refused.value)
 
 
-def test_a_source_without_a_net_is_refused_before_anything_is_written(config: Config, tmp_path: Path) -> None:
-    config.init_from = str(tmp_path / "nothing")
-    with pytest.raises(UserError, match=r"config.init_from=.*nothing holds no trained net: .*config.json is missing"):
+@pytest.mark.parametrize(
+    ("source", "sentence"),
+    [
+        ("nothing", "nothing holds no trained net: .*config.json is missing"),
+        (300 * "x", r"x can't be read \(File name too long\)"),
+    ],
+)
+def test_a_source_without_a_net_is_refused_before_anything_is_written(
+    source: str, sentence: str, config: Config, tmp_path: Path
+) -> None:
+    config.init_from = str(tmp_path / source)
+    with pytest.raises(UserError, match=f"config.init_from=.*{sentence}"):
         train_and_evaluate(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

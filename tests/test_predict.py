@@ -248,7 +248,13 @@ def test_the_command_needs_images(net, tmp_path: Path) -> None:
     result = run("predict", f"--workdir={net.folder}")
     assert result.returncode == EXIT_USER_ERROR
     assert result.stderr.startswith("error: no image was given")
-    for path, message in ((tmp_path, "holds no image"), (tmp_path / "x.jpg", "no such file")):
+    faults = {
+        tmp_path: "holds no image",
+        tmp_path / "x.jpg": "no such file",
+        tmp_path / f"{300 * 'x'}.jpg": r"can't be read \(File name too long\)",
+        "~who/x.jpg": "~who/x.jpg: nobody knows the home folder",
+    }
+    for path, message in faults.items():
         with pytest.raises(UserError, match=message):
             find_images([path])
 

@@ -19,6 +19,7 @@ from alexnet_jax.data.sources import JpegSource
 from alexnet_jax.data.statistics import FILE_NAME as STATISTICS
 from alexnet_jax.data.statistics import Statistics, compute_statistics, load_statistics, save_statistics
 from alexnet_jax.errors import UserError
+from alexnet_jax.paths import expanded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +55,7 @@ def open_dataset(config: DataConfig) -> Dataset:
     A name is the set's folder in `config.dir`; `name/version` or `name/config/version` picks one of several. UserError
     if the set or a split is missing, one of its files is missing or damaged, or it was not prepared for training.
     """
-    root = Path(config.dir).expanduser()
+    root = expanded(config.dir, "config.data.dir")
     directory = find_directory(root, config.name)
     builder, class_names = open_builder(directory)
     _check_features(directory, builder.info)

@@ -18,7 +18,8 @@ from PIL import ExifTags, Image
 from alexnet_jax import runtime
 from alexnet_jax.data.preparation.folders import EXTENSIONS
 from alexnet_jax.data.preparation.images import BrokenImageError, decode, resize_and_crop, to_rgb
-from alexnet_jax.errors import UserError
+from alexnet_jax.errors import UserError, reading
+from alexnet_jax.paths import expanded
 
 MIN_SIDE = 8  # pixels: a line or a dot shows nothing, however far it is enlarged
 MAX_BYTES = 1 << 29  # of a file; no image of at most `preparation.images.MAX_PIXELS` pixels is larger
@@ -38,19 +39,22 @@ _UPRIGHT = {
 def find_images(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     """Files as they are named, and of each folder all images below it, by name; UserError if there are none."""
     found: list[Path] = []
-    for path in (Path(name).expanduser() for name in paths):
-        if path.is_dir():
-            inside = sorted(file for file in path.rglob("*") if _is_image(file))
-            if not inside:
-                raise UserError(
-                    f"{path} holds no image; files in a folder count if they end in {', '.join(EXTENSIONS)}."
-                )
-            found += inside
-        elif path.is_file():
-            found.append(path)
-        else:
-            raise UserError(f"{path}: there is no such file or folder; give images, or folders of images.")
+    for path in map(expanded, paths):
+        with reading(str(path)):
+            found += _images_at(path)
     return found
+
+
+def _images_at(path: Path) -> list[Path]:
+    """The file, or all images below the folder; UserError if there are none."""
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise UserError(f"{path}: there is no such file or folder; give images, or folders of images.")
+    inside = sorted(file for file in path.rglob("*") if _is_image(file))
+    if not inside:
+        raise UserError(f"{path} holds no image; files in a folder count if they end in {', '.join(EXTENSIONS)}.")
+    return inside
 
 
 def load_image(path: Path, size: int) -> np.ndarray:
