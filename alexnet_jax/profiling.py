@@ -15,6 +15,7 @@ class Profile:
         self._folder = folder
         self._steps = range(start + WARM_UP, start + WARM_UP + steps) if jax.process_index() == 0 else range(0)
         self._running = False
+        self._last = start  # the step that was traced last, as `_steps` counts
 
     def step_begins(self, step: int) -> None:
         """Starts the trace if this is the first step of it; `step` steps precede this one."""
@@ -26,6 +27,7 @@ class Profile:
 
     def step_called(self, step: int, metrics: Any) -> None:
         """Waits for this step and ends the trace if it is the last of it."""
+        self._last = step
         if self._running and step == self._steps[-1]:
             jax.block_until_ready(metrics)
             self.close()
@@ -35,4 +37,4 @@ class Profile:
         if self._running:
             self._running = False
             jax.profiler.stop_trace()
-            print(f"Trace of steps {self._steps[0] + 1} to {self._steps[-1] + 1}: {self._folder}", flush=True)
+            print(f"Trace of steps {self._steps[0] + 1} to {self._last + 1}: {self._folder}", flush=True)

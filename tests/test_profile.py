@@ -35,8 +35,9 @@ def test_the_steps_that_were_asked_for_are_traced_and_nothing_else_changes(tiny_
     assert losses(tmp_path / "traced") == losses(tmp_path / "plain")
 
 
-def test_a_run_that_ends_earlier_leaves_what_was_traced(tiny_config, tmp_path):
+def test_a_run_that_ends_earlier_leaves_what_was_traced(tiny_config, tmp_path, capsys):
     tiny_config.num_epochs = (WARM_UP + 1) / 12
     tiny_config.profile = 5
     train_and_evaluate(tiny_config, tmp_path)
     assert traced_operations(tmp_path / "profile")
+    assert f"Trace of steps {WARM_UP + 1} to {WARM_UP + 1}: " in capsys.readouterr().out
