@@ -18,7 +18,7 @@ class UserError(Exception):
 
 
 class DivergedError(UserError):
-    """The loss is no longer finite; the message names the step and the last good checkpoint."""
+    """The loss or a parameter is no longer finite; the message names the step and the last good checkpoint."""
 
     exit_status = EXIT_DIVERGED
 

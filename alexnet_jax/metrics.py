@@ -271,13 +271,17 @@ class PlateauWatch:
 
 def check_finite(loss: float, step: int, last_checkpoint_step: int | None) -> None:
     """Raises DivergedError if the loss is NaN or infinite."""
-    if math.isfinite(loss):
-        return
+    if not math.isfinite(loss):
+        raise diverged(f"The loss is {loss} at step {step:,}", last_checkpoint_step)
+
+
+def diverged(what: str, last_checkpoint_step: int | None) -> DivergedError:
+    """The error for a number that is not finite; `what` says which, and at which step."""
     checkpoint = (
         "no checkpoint was saved" if last_checkpoint_step is None else f"the last one is step {last_checkpoint_step:,}"
     )
-    raise DivergedError(
-        f"The loss is {loss} at step {step:,}: training diverged, and was stopped before another checkpoint "
-        f"({checkpoint}). Try a smaller optimizer.learning_rate or precision=float32 in a new workdir, and check that "
-        "images are on the 0-255 scale with the mean subtracted."
+    return DivergedError(
+        f"{what}: training diverged, and was stopped before another checkpoint ({checkpoint}). Try a smaller "
+        "optimizer.learning_rate or precision=float32 in a new workdir, and check that images are on the 0-255 scale "
+        "with the mean subtracted."
     )

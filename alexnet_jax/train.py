@@ -17,7 +17,7 @@ from alexnet_jax.data.datasets import Dataset, open_dataset
 from alexnet_jax.data.feeding import open_feed
 from alexnet_jax.errors import PreemptedError, UserError
 from alexnet_jax.evaluation import evaluate
-from alexnet_jax.metrics import check_finite
+from alexnet_jax.metrics import diverged
 from alexnet_jax.optimizer import create_optimizer
 from alexnet_jax.parallel import processes
 from alexnet_jax.parallel.mesh import create_mesh
@@ -159,7 +159,7 @@ def _train(config: Config, folder: Path, dataset: Dataset, mesh: Mesh, stop: Sto
 def check_parameters(params: Any, step: int, last_checkpoint: int | None) -> None:
     """DivergedError if a parameter is not finite: such a state is never saved."""
     if not all_finite(params):
-        check_finite(float("nan"), step, last_checkpoint)
+        raise diverged(f"A parameter is no finite number after step {step:,}", last_checkpoint)
 
 
 @jax.jit

@@ -19,7 +19,7 @@ from alexnet_jax.errors import EXIT_DIVERGED, EXIT_PREEMPTED, DivergedError
 from alexnet_jax.optimizer import create_optimizer
 from alexnet_jax.parallel.mesh import create_mesh
 from alexnet_jax.state import abstract_train_state
-from alexnet_jax.train import train_and_evaluate
+from alexnet_jax.train import check_parameters, train_and_evaluate
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -106,6 +106,12 @@ def test_a_loss_that_is_no_number_stops_the_run(tiny_config: Config, tmp_path: P
     with pytest.raises(DivergedError, match=r"at step \d+: training diverged"):
         train_and_evaluate(tiny_config, tmp_path / "w")
     assert DivergedError.exit_status == EXIT_DIVERGED
+
+
+def test_parameters_that_are_no_numbers_stop_the_run() -> None:
+    check_parameters({"conv1": {"bias": np.zeros(3, np.float32)}}, 5, None)
+    with pytest.raises(DivergedError, match=r"^A parameter is no finite number after step 5: .*is step 4\)"):
+        check_parameters({"conv1": {"bias": np.array([0, np.inf], np.float32)}}, 5, 4)
 
 
 class Process:
