@@ -120,7 +120,7 @@ def _fail(error: UserError) -> NoReturn:
 
 
 def _check_config_file(argv: Sequence[str]) -> None:
-    """UserError if the config file does not exist or does not run; absl would show a traceback."""
+    """UserError if the config file does not exist or is no Python file of a config; absl would show a traceback."""
     for position, argument in enumerate(argv):
         if not (match := _CONFIG_FILE.match(argument)):
             continue
