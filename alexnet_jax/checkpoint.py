@@ -2,7 +2,7 @@
 
     checkpoints/
       1200/              one complete checkpoint, named after its step
-        manifest.json    step, data_state, metrics, the arrays' shapes, and size and CRC-32 of every file
+        manifest.json    step, metrics, the arrays' shapes, and size and CRC-32 of every file
         state/...        the arrays, in Orbax's own layout
       1600.saving/       being written: complete once its manifest is there, then it gets its plain name
       800.removing/      being removed
@@ -38,10 +38,9 @@ LEFTOVER = re.compile(r"\d+\.(saving|removing)(\..+)?")  # Orbax first writes in
 
 
 class Restored(NamedTuple):
-    """What a checkpoint holds: the train state, the position of the data and the number of steps taken."""
+    """What a checkpoint holds: the train state and the number of steps taken, which is the position in the data too."""
 
     state: Any
-    data_state: dict[str, Any]
     step: int
 
 
@@ -69,11 +68,11 @@ class Checkpoints:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def save(self, step: int, state: Any, data_state: dict[str, Any], metrics: dict[str, float] | None = None) -> None:
+    def save(self, step: int, state: Any, metrics: dict[str, float] | None = None) -> None:
         """Starts to save and returns as soon as the state is copied: its buffers may be donated straight after.
 
-        `data_state` and `metrics` are JSON values, the same in all processes. A save that is still under way is
-        waited for first. An existing checkpoint of this step is replaced once the new one is complete.
+        `metrics`, those of its evaluation, are the same in all processes. A save that is still under way is waited for
+        first. An existing checkpoint of this step is replaced once the new one is complete.
         Raises UserError if the save before failed or this one can't begin (disk full, read-only folder), and
         ValueError if `step` lies before the checkpoint that was saved or restored last.
         """
@@ -81,7 +80,7 @@ class Checkpoints:
         last = max(self.steps(), default=step) if self._last_step is None else self._last_step
         if step < last:
             raise ValueError(f"step {step} can't be saved after step {last} in {self._directory}")
-        content = {"step": step, "data_state": data_state, "metrics": metrics or {}, "arrays": _arrays(state)}
+        content = {"step": step, "metrics": metrics or {}, "arrays": _arrays(state)}
         content = json.loads(json.dumps(content))  # as it will be read back; what is not JSON fails here
         unfinished = self._directory / f"{step}.saving"
         try:
@@ -123,11 +122,6 @@ class Checkpoints:
         if self._pending is not None and self._pending[1].done() and self._pending[1].exception() is None:
             return self._pending[0]
         return self._last_step
-
-    def best_step(self) -> int | None:
-        """The step with the lowest `top1_error` (of equals the later one), or None if none was evaluated."""
-        best = self._by_error(self.steps())
-        return best[0] if best else None
 
     def restore_latest(self, abstract_state: Any, only: str | None = None) -> Restored | None:
         """The newest sound checkpoint, or None if there is none at all.
@@ -218,7 +212,7 @@ class Checkpoints:
                 f"Checkpoint {path} can't be read by Orbax ({reason}); take the version of Orbax that wrote it, or "
                 "another checkpoint."
             ) from error
-        return Restored(state[only] if only else state, content["data_state"], step)
+        return Restored(state[only] if only else state, step)
 
     def _finish(self, response: ocp.AsyncResponse, unfinished: Path, content: dict[str, Any]) -> None:
         """In the background: waits for Orbax, adds the manifest, gives the folder its name, removes old ones."""
@@ -252,7 +246,7 @@ class Checkpoints:
         shutil.rmtree(path.rename(path.with_name(f"{path.name}.removing")))
 
     def _by_error(self, steps: list[int]) -> list[int]:
-        """The steps that were evaluated, best first."""
+        """The steps that were evaluated, lowest `top1_error` first; of equals the later one."""
         errors = {}
         complete = self._complete()
         for step in steps:
@@ -285,7 +279,7 @@ def _check(step: int, path: Path) -> dict[str, Any]:
     content = manifest.read_and_check(path)
     if content.get("step") != step:
         raise manifest.DamagedError(f"it holds step {content.get('step')}")
-    if not isinstance(content.get("arrays"), dict) or not isinstance(content.get("data_state"), dict):
+    if not isinstance(content.get("arrays"), dict):
         raise manifest.DamagedError("its manifest lists no arrays")
     return content
 

@@ -120,7 +120,7 @@ def _train(config: Config, folder: Path, dataset: Dataset, mesh: Mesh, stop: Sto
             result = evaluate_now()
             if result:
                 reporter.evaluation(start, result)
-                checkpoints.save(start, state, dict(batches.get_state()), result)
+                checkpoints.save(start, state, result)
 
         step, ahead = start, None  # ahead: the latest step and its metrics, not yet fetched
         while step < plan.num_steps and not stop:
@@ -146,7 +146,7 @@ def _train(config: Config, folder: Path, dataset: Dataset, mesh: Mesh, stop: Sto
                         reporter.evaluation(step, result)
                     if plan.save_due(step) or stop:
                         check_parameters(state.params, step, checkpoints.latest_step())
-                        checkpoints.save(step, state, dict(batches.get_state()), result)
+                        checkpoints.save(step, state, result)
 
     if stop:
         raise PreemptedError(

@@ -39,7 +39,7 @@ def ours(folder: str, repeats: int, **arguments: Any) -> dict[str, list[float]]:
         for number in range(repeats + 1):
             undisturbed = min(timed_step(), timed_step())
             start = time.perf_counter()
-            checkpoints.save(number, state, {})
+            checkpoints.save(number, state)
             standstill = time.perf_counter() - start
             disturbed = timed_step()
             checkpoints.wait()

@@ -82,7 +82,7 @@ def save_steps(folder: Path, *steps: int) -> None:
     """One complete checkpoint for each step, with nothing else in the folder."""
     with Checkpoints(folder, keep_last=len(steps), keep_best=0) as checkpoints:
         for step in steps:
-            checkpoints.save(step, device_state(step), {"next_index": step})
+            checkpoints.save(step, device_state(step))
 
 
 def names_in(folder: Path) -> set[str]:
@@ -114,10 +114,10 @@ def test_round_trip_through_other_meshes(tmp_path):
     state, step = device_state(7, mesh_of(*shapes[0])), 7
     for index, (data, tower) in enumerate(shapes[1:]):
         with Checkpoints(tmp_path / str(index), keep_last=1, keep_best=0) as checkpoints:
-            checkpoints.save(step, state, {"next_index": step, "epoch": [1, 2.5, None]})
+            checkpoints.save(step, state)
             wanted = abstract_state(mesh_of(data, tower))
-            state, data_state, step = checkpoints.restore_latest(wanted)
-        assert (data_state, step) == ({"next_index": 7, "epoch": [1, 2.5, None]}, 7)
+            state, step = checkpoints.restore_latest(wanted)
+        assert step == 7
         assert_same_bits(state, host_state(7))
         shardings = jax.tree.map(lambda leaf, like: leaf.sharding == like.sharding, state, wanted)
         assert all(jax.tree.leaves(shardings))
@@ -127,7 +127,7 @@ def test_donating_the_state_straight_after_saving_is_safe(tmp_path):
     overwrite = jax.jit(lambda state: jax.tree.map(jnp.zeros_like, state), donate_argnums=0)
     state = {"weights": jnp.arange(1 << 20, dtype=jnp.float32)}
     with Checkpoints(tmp_path, keep_last=1, keep_best=0) as checkpoints:
-        checkpoints.save(1, state, {})
+        checkpoints.save(1, state)
         zeros = overwrite(state)
         assert not np.any(zeros["weights"])
         like = jax.ShapeDtypeStruct((1 << 20,), jnp.float32, sharding=zeros["weights"].sharding)
@@ -136,23 +136,22 @@ def test_donating_the_state_straight_after_saving_is_safe(tmp_path):
 
 
 def test_what_the_caller_changes_later_is_not_saved(tmp_path):
-    data_state = {"next_index": 1}
+    metrics = {"top1_error": 1.0}
     with Checkpoints(tmp_path, keep_last=1, keep_best=0) as checkpoints:
-        checkpoints.save(1, device_state(1), data_state)
-        data_state["next_index"] = 2
-        assert checkpoints.restore_latest(abstract_state()).data_state == {"next_index": 1}
+        checkpoints.save(1, device_state(1), metrics)
+        metrics["top1_error"] = 2.0
+    assert manifest.read(tmp_path / "1")["metrics"] == {"top1_error": 1.0}
 
 
-def test_a_data_state_that_is_not_json_is_refused_at_once(tmp_path):
+def test_metrics_that_are_not_json_are_refused_at_once(tmp_path):
     with Checkpoints(tmp_path, keep_last=1, keep_best=0) as checkpoints, pytest.raises(TypeError):
-        checkpoints.save(1, device_state(1), {"next_index": np.arange(3)})
+        checkpoints.save(1, device_state(1), {"top1_error": np.arange(3)})
 
 
 def test_nothing_to_restore(tmp_path):
     with Checkpoints(tmp_path / "missing", keep_last=1, keep_best=0) as checkpoints:
         assert checkpoints.restore_latest(abstract_state()) is None
         assert checkpoints.steps() == []
-        assert checkpoints.best_step() is None
         assert checkpoints.latest_step() is None
         with pytest.raises(UserError, match="missing has no checkpoint of step 3; it has none"):
             checkpoints.restore(3, abstract_state())
@@ -181,10 +180,9 @@ def test_keeps_the_last_and_the_best(tmp_path):
     with Checkpoints(tmp_path, keep_last=2, keep_best=2) as checkpoints:
         for step, error in errors.items():
             metrics = None if error is None else {"top1_error": error, "loss": 1.0}
-            checkpoints.save(step, device_state(step), {}, metrics)
+            checkpoints.save(step, device_state(step), metrics)
         checkpoints.wait()
         assert checkpoints.steps() == [2, 4, 7, 8]
-        assert checkpoints.best_step() == 4
     assert names_in(tmp_path) == {"2", "4", "7", "8"}
 
 
@@ -193,7 +191,7 @@ def test_latest_step_is_one_that_is_complete(tmp_path):
     with Checkpoints(tmp_path, keep_last=2, keep_best=0) as checkpoints:
         checkpoints.restore_latest(abstract_state())
         assert checkpoints.latest_step() == 10
-        checkpoints.save(20, device_state(20), {})
+        checkpoints.save(20, device_state(20))
         checkpoints.wait()
         assert checkpoints.latest_step() == 20
 
@@ -202,9 +200,8 @@ def test_an_existing_step_is_replaced(tmp_path):
     save_steps(tmp_path, 10)
     with Checkpoints(tmp_path, keep_last=1, keep_best=0) as checkpoints:
         checkpoints.restore_latest(abstract_state())
-        checkpoints.save(10, device_state(11), {"evaluated": True})
+        checkpoints.save(10, device_state(11))
         restored = checkpoints.restore_latest(abstract_state())
-    assert restored.data_state == {"evaluated": True}
     assert_same_bits(restored.state, host_state(11))
     assert names_in(tmp_path) == {"10"}
 
@@ -216,7 +213,7 @@ def test_a_lower_step_is_refused(tmp_path, restored_first):
         if restored_first:
             checkpoints.restore_latest(abstract_state())
         with pytest.raises(ValueError, match="step 9 can't be saved after step 10"):
-            checkpoints.save(9, device_state(9), {})
+            checkpoints.save(9, device_state(9))
 
 
 # Damage.
@@ -313,10 +310,10 @@ def test_training_goes_on_after_damage(tmp_path):
     with Checkpoints(tmp_path, keep_last=2, keep_best=1) as checkpoints:
         assert checkpoints.restore_latest(abstract_state()).step == 10
         assert checkpoints.latest_step() == 10
-        checkpoints.save(15, device_state(15), {})
+        checkpoints.save(15, device_state(15))
         checkpoints.wait()
         assert checkpoints.steps() == [10, 15]
-        checkpoints.save(20, device_state(20), {})
+        checkpoints.save(20, device_state(20))
     assert_same_bits(checkpoints.restore(20, abstract_state()).state, host_state(20))
 
 
@@ -325,7 +322,7 @@ def test_the_damaged_step_itself_is_saved_again(tmp_path):
     cut(tmp_path / "20" / manifest.NAME)
     with Checkpoints(tmp_path, keep_last=2, keep_best=0) as checkpoints:
         checkpoints.restore_latest(abstract_state())
-        checkpoints.save(20, device_state(20), {})
+        checkpoints.save(20, device_state(20))
         assert checkpoints.restore_latest(abstract_state()).step == 20
         assert checkpoints.steps() == [10, 20]
 
@@ -382,7 +379,7 @@ def test_leftovers_are_ignored_and_cleared(tmp_path):
     with Checkpoints(tmp_path, keep_last=3, keep_best=0) as checkpoints:
         assert checkpoints.steps() == [10, 20]
         assert checkpoints.restore_latest(abstract_state()).step == 20
-        checkpoints.save(50, device_state(50), {})
+        checkpoints.save(50, device_state(50))
     assert names_in(tmp_path) == {"10", "10.backup", "20", "50"}
 
 
@@ -402,7 +399,7 @@ def test_a_complete_checkpoint_that_was_not_named_yet_counts(tmp_path, old_one):
     with Checkpoints(tmp_path, keep_last=3, keep_best=0) as checkpoints:
         assert checkpoints.steps() == [10, 20]
         assert_same_bits(checkpoints.restore_latest(abstract_state()).state, host_state(20))
-        checkpoints.save(30, device_state(30), {})
+        checkpoints.save(30, device_state(30))
         checkpoints.wait()
         assert names_in(tmp_path) == {"10", "20", "30"}
         assert_same_bits(checkpoints.restore(20, abstract_state()).state, host_state(20))
@@ -425,7 +422,7 @@ SAVE_UNTIL_KILLED = """
     step = restored.step if restored else 0
     while True:
         step += 1
-        checkpoints.save(step, {"weights": jnp.full(1 << 22, step, jnp.float32)}, {"next_index": step})
+        checkpoints.save(step, {"weights": jnp.full(1 << 22, step, jnp.float32)})
         print(step, flush=True)
 """
 
@@ -446,7 +443,6 @@ def test_kill_while_saving(tmp_path):
         process.wait()
         restored = Checkpoints(tmp_path, keep_last=2, keep_best=0).restore_latest({"weights": like})
         assert restored.step in (begun - 1, begun, begun + 1)
-        assert restored.data_state == {"next_index": restored.step}
         np.testing.assert_array_equal(restored.state["weights"], restored.step)
         complete = restored.step
     save_steps(tmp_path, complete + 1)
@@ -472,7 +468,7 @@ DISK_TROUBLE = """
             print(error)
 
     def save_and_wait(step):
-        checkpoints.save(step, state(step), {})
+        checkpoints.save(step, state(step))
         checkpoints.wait()
 
     with tempfile.TemporaryDirectory() as folder:
@@ -512,7 +508,7 @@ def test_a_file_where_the_folder_should_be(tmp_path):
     checkpoints = Checkpoints(tmp_path / "checkpoints", keep_last=1, keep_best=0)
     assert checkpoints.restore_latest(abstract_state()) is None
     with pytest.raises(UserError, match=r"step 1 can't be written to .*checkpoints \(File exists\)"):
-        checkpoints.save(1, device_state(1), {})
+        checkpoints.save(1, device_state(1))
 
 
 # Around it.
@@ -539,19 +535,19 @@ SEVERAL_PROCESSES = """
     with Checkpoints(folder, keep_last=2, keep_best=1) as checkpoints:
         assert checkpoints.restore_latest(like) is None
         for step in (1, 2, 3, 4):
-            checkpoints.save(step, state(step), {"next_index": step}, {"top1_error": float(abs(step - 2))})
+            checkpoints.save(step, state(step), {"top1_error": float(abs(step - 2))})
         checkpoints.wait()
         if index == 0:
             os.remove(folder + "/4/manifest.json")
         restored = checkpoints.restore_latest(like)
-        assert restored.step == 3 and restored.data_state == {"next_index": 3}
+        assert restored.step == 3
         for shard in restored.state["kernel"].addressable_shards:
             np.testing.assert_array_equal(shard.data, np.asarray(state(3)["kernel"].addressable_shards[0].data))
         try:
             checkpoints.restore(17, like)
         except UserError as error:
             print(error)
-        checkpoints.save(4, state(40), {"next_index": 4})
+        checkpoints.save(4, state(40))
 """
 
 

@@ -51,8 +51,7 @@ def batches(config: Config, feed: str, devices: int, start: int, count: int, thr
     mesh = create_mesh(config)
     fed = open_feed(open_dataset(config.data).train, config, mesh, start)
     taken = []
-    for number in range(count):
-        assert fed.get_state() == {"step": start + number}
+    for _ in range(count):
         batch = next(fed)
         for values in batch.values():
             assert values.sharding.is_equivalent_to(batch_sharding(mesh), values.ndim)

@@ -1,6 +1,5 @@
 """Batches: every image once an epoch, one order whatever the processes and threads, exact resumption."""
 
-import json
 import threading
 
 import numpy as np
@@ -91,20 +90,15 @@ def test_rows_may_be_any_rows():
 
 @pytest.mark.parametrize("threads", [0, 2])
 def test_resumes_in_mid_epoch(threads):
-    """The position goes through JSON; what was read ahead is not skipped."""
+    """What was read ahead is not skipped."""
     options = {"seed": 3, "batch_size": 8, "rows": np.arange(8), "read_threads": threads}
     whole = stream(23, 8, steps=12, seed=3)
     batches = train_batches(NumberedSource(23), **options)
     take(batches, 5)
-    position = json.loads(json.dumps(batches.get_state()))
     batches.close()
-    assert position == {"step": 5}
 
-    resumed = train_batches(NumberedSource(23), **options, start_step=position["step"])
+    resumed = train_batches(NumberedSource(23), **options, start_step=5)
     np.testing.assert_array_equal(take(resumed, 7), whole[5:])
-    resumed.set_state(position)
-    np.testing.assert_array_equal(take(resumed, 7), whole[5:])
-    assert resumed.get_state() == {"step": 12}
     resumed.close()
 
 

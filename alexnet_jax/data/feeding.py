@@ -14,7 +14,6 @@ from jax.sharding import Mesh
 from alexnet_jax import limits
 from alexnet_jax.config import Config
 from alexnet_jax.data.pipeline import (
-    Position,
     TrainBatches,
     batches_ahead,
     consecutive_batches,
@@ -42,10 +41,6 @@ class Feed(Protocol):
 
     def ready(self) -> bool:
         """Whether the next batch is there, or on its way to the devices."""
-        ...
-
-    def get_state(self) -> Position:
-        """The position after the batches handed out so far, whatever was read ahead."""
         ...
 
     def close(self) -> None:
@@ -83,24 +78,18 @@ class HostFeed:
         """Starts with the batch that comes next."""
         self._batches = batches
         self._mesh = mesh
-        self._step = batches.get_state()["step"]
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "feed")
         self._next = self._thread.submit(self._feed_next)
 
     def __next__(self) -> DeviceBatch:
         """The batch of the next step; UserError if one of its records is damaged."""
         batch = self._next.result()
-        self._step += 1
         self._next = self._thread.submit(self._feed_next)
         return batch
 
     def ready(self) -> bool:
         """Whether the next batch is there, or on its way to the devices."""
         return self._next.done()
-
-    def get_state(self) -> Position:
-        """The position after the batches handed out so far, whatever was read ahead."""
-        return {"step": self._step}
 
     def close(self) -> None:
         """Stops reading ahead."""
@@ -138,10 +127,6 @@ class ResidentFeed:
     def ready(self) -> bool:
         """Always."""
         return True
-
-    def get_state(self) -> Position:
-        """The position after the batches handed out so far."""
-        return {"step": self._step}
 
     def close(self) -> None:
         """Frees the memory."""

@@ -11,7 +11,6 @@ import mmap
 import sys
 import weakref
 from collections.abc import Iterator, Sequence
-from typing import TypedDict
 
 import grain
 import numpy as np
@@ -24,19 +23,13 @@ Batch = dict[str, np.ndarray]
 MAX_THREADS = 16  # for read_threads=-1: what more threads decode, the interpreter can't hand on
 
 
-class Position(TypedDict):
-    """A position in the training stream: the next step. JSON-able; all that a checkpoint needs."""
-
-    step: int
-
-
 class TrainBatches:
     """The endless iterator over training batches; see `train_batches`. `close` it to stop its threads."""
 
     def __init__(self, batches: grain.DatasetIterator, start_step: int):
         """Starts reading at `start_step`."""
         self._batches = batches
-        self.set_state({"step": start_step})
+        self._batches.set_state({"next_index": start_step})
 
     def __iter__(self) -> "TrainBatches":
         """Itself."""
@@ -45,14 +38,6 @@ class TrainBatches:
     def __next__(self) -> Batch:
         """The batch of the next step; UserError if one of its records is damaged."""
         return next(self._batches)
-
-    def get_state(self) -> Position:
-        """The position after the batches handed out so far, whatever was read ahead."""
-        return {"step": self._batches.get_state()["next_index"]}
-
-    def set_state(self, position: Position) -> None:
-        """Goes on from this position, at once."""
-        self._batches.set_state({"next_index": position["step"]})
 
     def close(self) -> None:
         """Stops reading ahead."""

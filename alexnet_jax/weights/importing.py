@@ -82,7 +82,7 @@ def import_weights(source: Source, folder: Path) -> list[str]:
     with _taking_shape(folder) as unfinished:
         workdir.open_for_training(unfinished, net.config, net.facts)
         with Checkpoints(workdir.checkpoints_in(unfinished), keep_last=1, keep_best=0) as checkpoints:
-            checkpoints.save(0, state, {"step": 0})
+            checkpoints.save(0, state)
     return net.answers
 
 

@@ -150,11 +150,10 @@ def _checkpoint(folder: Path):
     state = {"conv1": {"bias": jax.numpy.arange(8.0), "kernel": jax.numpy.ones((3, 4))}}
     abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state)
     with Checkpoints(folder / "checkpoints", keep_last=1, keep_best=1) as writer:
-        writer.save(5, state, {"step": 5}, {"top1_error": 10.0})
+        writer.save(5, state, {"top1_error": 10.0})
 
     def read() -> None:
         with Checkpoints(folder / "checkpoints", keep_last=1, keep_best=1) as reader:
-            reader.best_step()
             restored = reader.restore_latest(abstract)
             assert restored is not None
             assert restored.state["conv1"]["kernel"].shape == (3, 4)
