@@ -68,7 +68,7 @@ def _import(path: Path, folder: Path) -> None:
 
 
 def _export(folder: Path, path: Path) -> None:
-    from alexnet_jax.restored import restore
+    from alexnet_jax.inference.restored import restore
     from alexnet_jax.weights.exporting import export
 
     for line in export(restore(folder, _STEP.value), str(_EXPORT.value), path):

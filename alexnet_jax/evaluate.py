@@ -47,14 +47,14 @@ def evaluate_and_report(folders: Sequence[Path], weights: Sequence[float] | None
     """Restores, evaluates, prints; the result of a single net is also appended to its `metrics.jsonl`."""
     import jax
 
-    from alexnet_jax import startup
     from alexnet_jax.data.datasets import open_dataset
-    from alexnet_jax.evaluation import evaluate
+    from alexnet_jax.inference.evaluation import evaluate
+    from alexnet_jax.inference.predict_step import create_predict_step
+    from alexnet_jax.inference.restored import restore
     from alexnet_jax.metrics import append_record, evaluation_line
     from alexnet_jax.parallel.mesh import devices
     from alexnet_jax.parallel.processes import check_agreement
-    from alexnet_jax.predict_step import create_predict_step
-    from alexnet_jax.restored import restore
+    from alexnet_jax.training import startup
 
     devices()  # or a sentence that says why there are none
     asked = (_WORKDIR, _WEIGHTS, _VIEWS, _SPLIT, _STEP, _BATCH_SIZE)

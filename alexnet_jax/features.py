@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from alexnet_jax.data.sources import JpegSource
-    from alexnet_jax.restored import RestoredNet
+    from alexnet_jax.inference.restored import RestoredNet
 
 _WORKDIR = cli.define_workdir_flag("the folder of a trained net")
 _LAYER = flags.DEFINE_string("layer", "fc7", "the layer, by its name in the summary")
@@ -59,21 +59,21 @@ def main(arguments: Sequence[str]) -> None:
         raise UserError("--output is missing: give the file to write; or search with --neighbors=IMAGE.")
     import numpy as np
 
-    from alexnet_jax import inference
     from alexnet_jax.data.image_files import find_images
-    from alexnet_jax.feature_files import open_for_writing
-    from alexnet_jax.neighbors import Nearest
-    from alexnet_jax.predict_step import create_feature_step, feature_shape
-    from alexnet_jax.restored import restore
+    from alexnet_jax.inference import batching
+    from alexnet_jax.inference.feature_files import open_for_writing
+    from alexnet_jax.inference.neighbors import Nearest
+    from alexnet_jax.inference.predict_step import create_feature_step, feature_shape
+    from alexnet_jax.inference.restored import restore
 
     net = restore(folder, _STEP.value, int(_TOWER.value))
     net.config.precision = _PRECISION.value or net.config.precision
     shape = feature_shape(net.config, _LAYER.value)
     program = net.predictor(create_feature_step(net.config, net.mesh, _LAYER.value))
-    batch_size = inference.batch_size_for(inference.BATCH_SIZES[-1], net.mesh)
+    batch_size = batching.batch_size_for(batching.BATCH_SIZES[-1], net.mesh)
 
     def features_of(images: "np.ndarray") -> "np.ndarray":
-        return inference.run(program, net.mesh, images, batch_size)
+        return batching.run(program, net.mesh, images, batch_size)
 
     broken: list[str] = []
     with contextlib.ExitStack() as stack:
@@ -93,7 +93,7 @@ def main(arguments: Sequence[str]) -> None:
             files = find_images(arguments)
             total, rows = len(files), _of_files(net, files, batch_size, broken)
         count = 0
-        for images, names, labels in inference.with_progress(rows, total, lambda batch: len(batch.images)):
+        for images, names, labels in batching.with_progress(rows, total, lambda batch: len(batch.images)):
             features = features_of(images)
             for take in takers:
                 take(features, names, labels)
@@ -109,17 +109,17 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _of_files(net: "RestoredNet", files: Sequence[Path], batch_size: int, broken: list[str]) -> Iterator[Rows]:
-    from alexnet_jax import inference
+    from alexnet_jax.inference import batching
 
     names: deque[Path] = deque()
-    for images in inference.in_batches(inference.readable(files, net, names, broken), batch_size):
+    for images in batching.in_batches(batching.readable(files, net, names, broken), batch_size):
         yield Rows(images, [str(names.popleft()) for _ in images], None)
 
 
 def _open_split(net: "RestoredNet") -> "JpegSource":
     """The images of --split. UserError if they are not of the size that the net was trained on."""
     from alexnet_jax.data.datasets import open_dataset
-    from alexnet_jax.startup import check_image_size
+    from alexnet_jax.training.startup import check_image_size
 
     data = net.config.data
     data.name, data.dir = _DATASET.value or data.name, _DATA_DIR.value or data.dir

@@ -29,8 +29,8 @@ def main(arguments: Sequence[str]) -> None:
     if not arguments:
         raise UserError("no image was given: name images, or folders of images, behind the flags.")
     from alexnet_jax.data.image_files import find_images
-    from alexnet_jax.inference import as_text, predict_files
-    from alexnet_jax.restored import restore
+    from alexnet_jax.inference.batching import as_text, predict_files
+    from alexnet_jax.inference.restored import restore
 
     files = find_images(arguments)
     nets = [restore(folder, _STEP.value) for folder in folders]

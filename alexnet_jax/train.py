@@ -1,4 +1,4 @@
-"""Training: when things happen, and the loop around the step (`train_step.py`)."""
+"""Training: when things happen, and the loop around the step (`training/train_step.py`)."""
 
 import contextlib
 import functools
@@ -10,23 +10,24 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from alexnet_jax import limits, runtime, startup, transfer, workdir
+from alexnet_jax import limits, runtime, workdir
 from alexnet_jax.checkpoint import Checkpoints
 from alexnet_jax.config import Config
 from alexnet_jax.data.datasets import Dataset, open_dataset
 from alexnet_jax.data.feeding import open_feed
 from alexnet_jax.errors import PreemptedError, UserError
-from alexnet_jax.evaluation import evaluate
+from alexnet_jax.inference.evaluation import evaluate
+from alexnet_jax.inference.predict_step import create_predict_step
 from alexnet_jax.metrics import diverged
 from alexnet_jax.optimizer import create_optimizer
 from alexnet_jax.parallel import processes
 from alexnet_jax.parallel.mesh import create_mesh
-from alexnet_jax.predict_step import create_predict_step
-from alexnet_jax.preemption import StopSignals
-from alexnet_jax.profiling import Profile
-from alexnet_jax.reporter import Reporter
-from alexnet_jax.state import abstract_train_state
-from alexnet_jax.train_step import create_train_step
+from alexnet_jax.training import startup, transfer
+from alexnet_jax.training.preemption import StopSignals
+from alexnet_jax.training.profiling import Profile
+from alexnet_jax.training.reporter import Reporter
+from alexnet_jax.training.state import abstract_train_state
+from alexnet_jax.training.train_step import create_train_step
 
 
 class Plan(NamedTuple):

@@ -76,8 +76,8 @@ def plan(layout: list, variant: str, batch: int, precision: str, width: float) -
 
     from alexnet_jax.optimizer import create_optimizer
     from alexnet_jax.parallel.mesh import batch_sharding, create_mesh
-    from alexnet_jax.state import abstract_train_state
-    from alexnet_jax.train_step import create_train_step
+    from alexnet_jax.training.state import abstract_train_state
+    from alexnet_jax.training.train_step import create_train_step
     from benchmarks import ours
 
     chosen = Layout(*layout)

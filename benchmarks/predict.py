@@ -69,7 +69,7 @@ def files_of(photos: str, images: int) -> list[Path]:
 
 def write_weights(workdir: Path, folder: Path) -> Path:
     """The parameters of a workdir's net and its mean image, as arrays by name."""
-    from alexnet_jax.restored import restore
+    from alexnet_jax.inference.restored import restore
 
     net = restore(workdir)
     arrays = {f"{layer}/{kind}": value for layer, both in net.params.items() for kind, value in both.items()}
@@ -80,8 +80,8 @@ def write_weights(workdir: Path, folder: Path) -> Path:
 
 def ours(workdir: str, photos: str, images: int) -> Work:
     """What the command does between its start and its end."""
-    from alexnet_jax.inference import predict_files
-    from alexnet_jax.restored import restore
+    from alexnet_jax.inference.batching import predict_files
+    from alexnet_jax.inference.restored import restore
 
     net, files = restore(Path(workdir)), files_of(photos, images)
     labels = net.facts.label_names

@@ -17,8 +17,8 @@ from alexnet_jax.optimizer import create_optimizer
 from alexnet_jax.parallel.launcher import find_place
 from alexnet_jax.parallel.mesh import create_mesh, feed, local_rows
 from alexnet_jax.parallel.processes import joined
-from alexnet_jax.state import create_train_state
-from alexnet_jax.train_step import create_train_step
+from alexnet_jax.training.state import create_train_state
+from alexnet_jax.training.train_step import create_train_step
 from configs import quickstart
 
 VARIANTS = ("paper", "original", "caffe", "one_weird_trick")

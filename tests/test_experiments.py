@@ -20,8 +20,8 @@ from alexnet_jax.errors import UserError
 from alexnet_jax.model.ablations import build_net
 from alexnet_jax.optimizer import create_optimizer
 from alexnet_jax.parallel.mesh import create_mesh, feed
-from alexnet_jax.state import create_train_state
-from alexnet_jax.train_step import create_train_step
+from alexnet_jax.training.state import create_train_state
+from alexnet_jax.training.train_step import create_train_step
 from alexnet_jax.workdir import MAY_CHANGE, read_config
 from docs.generate_reproduction import DOCUMENT, with_new_tables
 from experiments import figure_1, logs

@@ -14,12 +14,12 @@ from test_data_datasets import write_small
 from alexnet_jax.data.augmentation import center_view
 from alexnet_jax.data.datasets import open_dataset
 from alexnet_jax.errors import UserError
-from alexnet_jax.feature_files import open_for_writing
+from alexnet_jax.inference.feature_files import open_for_writing
+from alexnet_jax.inference.neighbors import Nearest
+from alexnet_jax.inference.predict_step import create_feature_step, feature_shape, output_of
+from alexnet_jax.inference.restored import restore
 from alexnet_jax.model.variants import VARIANTS
-from alexnet_jax.neighbors import Nearest
-from alexnet_jax.predict_step import create_feature_step, feature_shape, output_of
-from alexnet_jax.restored import restore
-from alexnet_jax.state import create_model
+from alexnet_jax.training.state import create_model
 
 LAYERS = ("conv1", "norm1", "pool5", "fc6", "fc7", "fc8")
 

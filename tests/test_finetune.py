@@ -20,10 +20,10 @@ from alexnet_jax.data.preparation.folders import folder as image_folder
 from alexnet_jax.data.preparation.run import prepare
 from alexnet_jax.data.preparation.units import Recipe
 from alexnet_jax.errors import PreemptedError, UserError
-from alexnet_jax.preemption import StopSignals
-from alexnet_jax.restored import restore
+from alexnet_jax.inference.restored import restore
 from alexnet_jax.train import train_and_evaluate
-from alexnet_jax.transfer import create_initial_state, with_statistics
+from alexnet_jax.training.preemption import StopSignals
+from alexnet_jax.training.transfer import create_initial_state, with_statistics
 from configs import finetune
 
 

@@ -18,13 +18,13 @@ import pytest
 
 from alexnet_jax.config import Config
 from alexnet_jax.data.statistics import Statistics
+from alexnet_jax.inference.predict_step import create_predict_step
 from alexnet_jax.optimizer import create_optimizer
 from alexnet_jax.parallel.hybrid import images_of_rounds
 from alexnet_jax.parallel.mesh import create_mesh, feed
 from alexnet_jax.parallel.velocity import velocity_spec
-from alexnet_jax.predict_step import create_predict_step
-from alexnet_jax.state import TrainState, abstract_train_state, create_train_state
-from alexnet_jax.train_step import create_train_step
+from alexnet_jax.training.state import TrainState, abstract_train_state, create_train_state
+from alexnet_jax.training.train_step import create_train_step
 from benchmarks.collectives import Collective, collectives, in_words
 from benchmarks.layouts import Layout, transfers
 from configs import quickstart

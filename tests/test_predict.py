@@ -11,15 +11,15 @@ from conftest import SHARED_DATA
 from PIL import Image
 from test_bad_input import run
 
-from alexnet_jax import inference
 from alexnet_jax.data.datasets import open_dataset
 from alexnet_jax.data.image_files import MIN_SIDE, find_images, load_image, load_images
 from alexnet_jax.data.preparation.images import BrokenImageError, decode, resize_and_crop
 from alexnet_jax.data.statistics import load_statistics
 from alexnet_jax.errors import EXIT_USER_ERROR, UserError
-from alexnet_jax.inference import as_text, predict_files
-from alexnet_jax.predict_step import create_predict_step
-from alexnet_jax.restored import restore
+from alexnet_jax.inference import batching
+from alexnet_jax.inference.batching import as_text, predict_files
+from alexnet_jax.inference.predict_step import create_predict_step
+from alexnet_jax.inference.restored import restore
 
 
 @pytest.fixture(scope="module")
@@ -207,7 +207,7 @@ def test_folders_are_searched_and_single_files_taken_whatever_their_name(tmp_pat
 def test_the_batch_is_the_smallest_that_holds_all_and_divides(net) -> None:
     parts = net.mesh.shape["data"]
     assert parts == 8
-    assert [inference.batch_size_for(count, net.mesh) for count in (1, 8, 9, 1000)] == [8, 8, 64, 64]
+    assert [batching.batch_size_for(count, net.mesh) for count in (1, 8, 9, 1000)] == [8, 8, 64, 64]
 
 
 @pytest.mark.skipif(not SHARED_DATA.exists(), reason=f"{SHARED_DATA} is not there: real photographs")
@@ -264,11 +264,11 @@ def test_nets_of_other_classes_make_no_ensemble(net) -> None:
 
     facts = dataclasses.replace(net.facts, label_names=tuple("9876543210"))
     with pytest.raises(UserError, match="must know the same classes"):
-        inference.create_ensemble([net, dataclasses.replace(net, facts=facts)], views=1)
+        batching.create_ensemble([net, dataclasses.replace(net, facts=facts)], views=1)
     small = load_statistics(net.folder)._replace(mean_image=np.zeros((70, 70, 3), np.float32))
     facts = dataclasses.replace(net.facts, statistics=small)
     with pytest.raises(UserError, match="images of 70 pixels"):
-        inference.create_ensemble([net, dataclasses.replace(net, facts=facts)], views=1)
+        batching.create_ensemble([net, dataclasses.replace(net, facts=facts)], views=1)
 
 
 def test_people_read_names_and_programs_labels() -> None:
@@ -281,7 +281,7 @@ def test_people_read_names_and_programs_labels() -> None:
 def test_long_work_says_how_far_it_is(capsys) -> None:
     """On stderr, from the second batch on; what has one batch stays silent."""
     batches = [list(range(64)), list(range(36))]
-    assert list(inference.with_progress(batches, 100, len)) == batches
+    assert list(batching.with_progress(batches, 100, len)) == batches
     assert capsys.readouterr().err.startswith("100 images, 100.0% of 100, ")
-    assert list(inference.with_progress(batches[:1], 64, len)) == batches[:1]
+    assert list(batching.with_progress(batches[:1], 64, len)) == batches[:1]
     assert capsys.readouterr().err == ""

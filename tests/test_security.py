@@ -21,15 +21,16 @@ from fuzzing import images_and_archives
 from fuzzing.weights import npy, zipped
 from test_weights_faults import RunsCode
 
-from alexnet_jax import arrays, pickles, prepare
-from alexnet_jax.arrays import DamagedArraysError, load_arrays
+from alexnet_jax import prepare
 from alexnet_jax.config import Config
 from alexnet_jax.data.preparation import tars
 from alexnet_jax.data.preparation.cifar import cifar10, load_pickle
 from alexnet_jax.data.preparation.images import MAX_SCANS, BrokenImageError, decode
 from alexnet_jax.errors import UserError
-from alexnet_jax.inference import as_text
+from alexnet_jax.inference.batching import as_text
 from alexnet_jax.reporting.curves import curves_section
+from alexnet_jax.untrusted import arrays, pickles
+from alexnet_jax.untrusted.arrays import DamagedArraysError, load_arrays
 from alexnet_jax.validation import faults
 from alexnet_jax.weights import torch_file
 from alexnet_jax.weights.torch_file import read_pth

@@ -30,7 +30,7 @@ from alexnet_jax.model.architecture import (
 )
 from alexnet_jax.model.variants import VARIANTS
 from alexnet_jax.parallel.towers import parameter_specs
-from alexnet_jax.randomness import Purpose, example_keys
+from alexnet_jax.training.randomness import Purpose, example_keys
 
 CLASSES, BATCH, IMAGE_SIZE, SMALL = 7, 4, 67, 12
 TWO_TOWERS = [variant for variant, net in VARIANTS.items() if net.towers == 2]

@@ -18,12 +18,12 @@ from weights_files import CAFFE_LAYERS, CAFFENET_LAYERS, caffe_weights, caffemod
 from alexnet_jax.data.facts import DataFacts
 from alexnet_jax.data.statistics import Statistics
 from alexnet_jax.errors import UserError
+from alexnet_jax.inference.predict_step import create_predict_step
+from alexnet_jax.inference.restored import RestoredNet, restore
 from alexnet_jax.model.ablations import build_net
 from alexnet_jax.model.architecture import layer_shapes
 from alexnet_jax.model.variants import VARIANTS
 from alexnet_jax.parallel.mesh import create_mesh
-from alexnet_jax.predict_step import create_predict_step
-from alexnet_jax.restored import RestoredNet, restore
 from alexnet_jax.weights.exporting import export
 from alexnet_jax.weights.fitting import recipe
 from alexnet_jax.weights.importing import Source, import_weights, read_net

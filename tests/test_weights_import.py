@@ -22,12 +22,12 @@ from weights_files import (
 
 from alexnet_jax.data.imagenet import imagenet_classes
 from alexnet_jax.data.statistics import Statistics
+from alexnet_jax.inference.predict_step import create_predict_step
+from alexnet_jax.inference.restored import restore
 from alexnet_jax.model.ablations import build_net
 from alexnet_jax.model.alexnet import AlexNet
 from alexnet_jax.model.architecture import Net
-from alexnet_jax.predict_step import create_predict_step
-from alexnet_jax.restored import restore
-from alexnet_jax.state import create_model
+from alexnet_jax.training.state import create_model
 from alexnet_jax.weights.caffe import read_caffemodel, read_mean
 from alexnet_jax.weights.fitting import fit, recipe
 from alexnet_jax.weights.importing import Source, import_weights, read_net

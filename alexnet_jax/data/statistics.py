@@ -7,8 +7,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from alexnet_jax.arrays import load_arrays
 from alexnet_jax.errors import UserError
+from alexnet_jax.untrusted.arrays import load_arrays
 
 FILE_NAME = "statistics.npz"
 _BLOCK = 257  # as many bytes fit in a sum of 16 bits, the fastest to add

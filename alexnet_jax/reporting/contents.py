@@ -11,17 +11,18 @@ import flax
 import jax
 import numpy as np
 
-from alexnet_jax import __version__, startup, workdir
+from alexnet_jax import __version__, workdir
 from alexnet_jax.config import Config, differences
 from alexnet_jax.data.datasets import Dataset, open_dataset
 from alexnet_jax.errors import UserError
+from alexnet_jax.inference.neighbors import Nearest
+from alexnet_jax.inference.predict_step import Predictor, create_feature_step, create_predict_step
+from alexnet_jax.inference.restored import RestoredNet, restore
 from alexnet_jax.metrics import read_records
 from alexnet_jax.model.ablations import build_net
-from alexnet_jax.neighbors import Nearest
-from alexnet_jax.predict_step import Predictor, create_feature_step, create_predict_step
 from alexnet_jax.reporting import confusion, curves, filters, neighbors, outputs, predictions
 from alexnet_jax.reporting.section import Section, Table
-from alexnet_jax.restored import RestoredNet, restore
+from alexnet_jax.training import startup
 
 
 class Contents(NamedTuple):

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
 
-from alexnet_jax.arrays import DamagedArraysError, load_array
 from alexnet_jax.errors import UserError
+from alexnet_jax.untrusted.arrays import DamagedArraysError, load_array
 from alexnet_jax.weights.layout import Arrays
 
 _Field = descriptor_pb2.FieldDescriptorProto

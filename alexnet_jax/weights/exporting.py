@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from alexnet_jax.config import Config
 from alexnet_jax.data.augmentation import center_view
 from alexnet_jax.errors import UserError, writing
+from alexnet_jax.inference.restored import RestoredNet
 from alexnet_jax.model.ablations import build_net
 from alexnet_jax.model.architecture import (
     Classifier,
@@ -22,8 +23,7 @@ from alexnet_jax.model.architecture import (
     layer_shapes,
 )
 from alexnet_jax.model.variants import TORCHVISION
-from alexnet_jax.restored import RestoredNet
-from alexnet_jax.state import create_model
+from alexnet_jax.training.state import create_model
 from alexnet_jax.weights.fitting import Params
 from alexnet_jax.weights.layout import Arrays, to_weight
 from alexnet_jax.weights.npz import write_npz

@@ -26,7 +26,7 @@ from alexnet_jax.data.statistics import (
 from alexnet_jax.errors import UserError, writing
 from alexnet_jax.optimizer import create_optimizer
 from alexnet_jax.parallel.mesh import create_mesh
-from alexnet_jax.state import TrainState, create_train_state
+from alexnet_jax.training.state import TrainState, create_train_state
 from alexnet_jax.weights.caffe import read_caffemodel, read_mean
 from alexnet_jax.weights.fitting import Fitted, fit, guess_variant, num_classes_in, recipe
 from alexnet_jax.weights.layout import Arrays

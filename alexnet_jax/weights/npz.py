@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from alexnet_jax.arrays import DamagedArraysError, load_arrays
 from alexnet_jax.errors import UserError
+from alexnet_jax.untrusted.arrays import DamagedArraysError, load_arrays
 from alexnet_jax.weights.layout import Arrays
 
 

@@ -14,9 +14,9 @@ from alexnet_jax import __version__, limits, runtime
 from alexnet_jax.config import Config, fields
 from alexnet_jax.data.datasets import Dataset
 from alexnet_jax.errors import UserError
+from alexnet_jax.inference.restored import RestoredNet
 from alexnet_jax.parallel.mesh import devices
-from alexnet_jax.restored import RestoredNet
-from alexnet_jax.state import TrainState
+from alexnet_jax.training.state import TrainState
 
 
 def program(config: Config) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from jax.sharding import PartitionSpec as P
 from alexnet_jax import runtime
 from alexnet_jax.config import Config
 from alexnet_jax.data.statistics import Statistics
-from alexnet_jax.gradients import create_gradients
-from alexnet_jax.state import TrainState, state_shardings
+from alexnet_jax.training.gradients import create_gradients
+from alexnet_jax.training.state import TrainState, state_shardings
 
 
 def create_train_step(config: Config, optimizer: optax.GradientTransformation, mesh: Mesh, num_steps: int) -> Callable:

@@ -17,12 +17,12 @@ from jax.sharding import PartitionSpec as P
 from alexnet_jax.config import Config
 from alexnet_jax.data.augmentation import augment
 from alexnet_jax.data.statistics import Statistics
-from alexnet_jax.objective import cross_entropy, top_k_error
 from alexnet_jax.optimizer import first_step
 from alexnet_jax.parallel import hybrid
 from alexnet_jax.parallel.towers import DATA_AXIS
-from alexnet_jax.randomness import Purpose, example_keys
-from alexnet_jax.state import create_halves, create_model, hybrid_workers, state_specs
+from alexnet_jax.training.objective import cross_entropy, top_k_error
+from alexnet_jax.training.randomness import Purpose, example_keys
+from alexnet_jax.training.state import create_halves, create_model, hybrid_workers, state_specs
 
 Tree = Any  # {"conv1": {"kernel", "bias"}, ...}
 METRICS = ("loss", "top1_error", "top5_error")

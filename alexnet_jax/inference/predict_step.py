@@ -18,7 +18,7 @@ from alexnet_jax.model.ablations import build_net
 from alexnet_jax.model.architecture import Activation, Convolution, Dense, Net, layer_shapes
 from alexnet_jax.parallel.hybrid import gather, own_rows
 from alexnet_jax.parallel.towers import DATA_AXIS, TOWER_AXIS
-from alexnet_jax.state import create_halves, create_model, hybrid_workers, state_specs
+from alexnet_jax.training.state import create_halves, create_model, hybrid_workers, state_specs
 
 Predictor = Callable[[jax.Array], jax.Array]  # uint8 images [B, S, S, 3] -> log-probabilities [B, classes]
 

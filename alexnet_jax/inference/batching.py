@@ -13,9 +13,9 @@ from jax.sharding import Mesh
 from alexnet_jax.data.image_files import in_a_sentence, load_images
 from alexnet_jax.data.preparation.progress import Progress
 from alexnet_jax.errors import UserError, printable
+from alexnet_jax.inference.predict_step import create_predict_step, mean_of_probabilities
+from alexnet_jax.inference.restored import RestoredNet
 from alexnet_jax.parallel.mesh import feed
-from alexnet_jax.predict_step import create_predict_step, mean_of_probabilities
-from alexnet_jax.restored import RestoredNet
 
 T = TypeVar("T")
 

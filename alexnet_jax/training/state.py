@@ -16,7 +16,7 @@ from alexnet_jax.model.architecture import layer_shapes
 from alexnet_jax.optimizer import OptimizerState
 from alexnet_jax.parallel.towers import DATA_AXIS, TOWER_AXIS, parameter_specs
 from alexnet_jax.parallel.velocity import velocity_spec
-from alexnet_jax.randomness import Purpose, key_for
+from alexnet_jax.training.randomness import Purpose, key_for
 
 
 @flax.struct.dataclass

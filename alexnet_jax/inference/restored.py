@@ -14,11 +14,11 @@ from alexnet_jax.checkpoint import Checkpoints
 from alexnet_jax.config import Config, MeshConfig
 from alexnet_jax.data.facts import DataFacts, load_facts
 from alexnet_jax.errors import UserError
+from alexnet_jax.inference.predict_step import Predictor
 from alexnet_jax.model.ablations import build_net
 from alexnet_jax.optimizer import create_optimizer
 from alexnet_jax.parallel.mesh import devices, mesh_of
-from alexnet_jax.predict_step import Predictor
-from alexnet_jax.state import abstract_train_state
+from alexnet_jax.training.state import abstract_train_state
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable
 import numpy as np
 from PIL import Image
 
-from alexnet_jax import inference
 from alexnet_jax.data.image_files import cut_picture, find_images, in_a_sentence, load_image
 from alexnet_jax.data.preparation.images import BrokenImageError, resize_and_crop
 from alexnet_jax.errors import UserError
+from alexnet_jax.inference import batching
+from alexnet_jax.inference.predict_step import create_feature_step, create_predict_step, feature_shape
+from alexnet_jax.inference.restored import RestoredNet, restore
 from alexnet_jax.paths import expanded
-from alexnet_jax.predict_step import create_feature_step, create_predict_step, feature_shape
-from alexnet_jax.restored import RestoredNet, restore
 
 OneImage = str | os.PathLike[str] | Image.Image | np.ndarray
 Images = OneImage | Iterable[OneImage]
@@ -60,10 +60,10 @@ class Net:
         if what not in self._programs:
             create = create_predict_step if what[0] == "views" else create_feature_step
             self._programs[what] = net.predictor(create(net.config, net.mesh, what[1]))
-        batch_size = inference.batch_size_for(len(pixels), net.mesh)
+        batch_size = batching.batch_size_for(len(pixels), net.mesh)
         rows = [
-            inference.run(self._programs[what], net.mesh, batch, batch_size)
-            for batch in inference.in_batches(pixels, batch_size)
+            batching.run(self._programs[what], net.mesh, batch, batch_size)
+            for batch in batching.in_batches(pixels, batch_size)
         ]
         return np.concatenate(rows) if rows else np.zeros((0, *shape), np.float32)
 

@@ -19,12 +19,12 @@ from alexnet_jax.data.datasets import Dataset
 from alexnet_jax.data.facts import has_facts, load_facts
 from alexnet_jax.data.statistics import Statistics
 from alexnet_jax.errors import UserError, reading
+from alexnet_jax.inference.restored import restore_params
 from alexnet_jax.model.ablations import build_net
 from alexnet_jax.model.architecture import Classifier, layer_shapes
 from alexnet_jax.optimizer import LAST_LAYER
 from alexnet_jax.paths import expanded
-from alexnet_jax.restored import restore_params
-from alexnet_jax.state import TrainState, create_train_state
+from alexnet_jax.training.state import TrainState, create_train_state
 
 # What two nets may differ in, of the fields that make up a net: the classifier, fresh layers, and what only training
 # does. Images of another size fit if the layers' shapes do.

@@ -9,9 +9,9 @@ from jax.sharding import Mesh
 
 from alexnet_jax.data.pipeline import evaluation_batches
 from alexnet_jax.data.sources import ImageSource
-from alexnet_jax.objective import cross_entropy, top_k_error
+from alexnet_jax.inference.predict_step import Predictor
 from alexnet_jax.parallel.mesh import feed, local_rows
-from alexnet_jax.predict_step import Predictor
+from alexnet_jax.training.objective import cross_entropy, top_k_error
 
 
 @jax.jit

@@ -1,0 +1,1 @@
+"""Trained nets at work: restored from a workdir, run over images, evaluated."""
