@@ -20,6 +20,7 @@ from alexnet_jax.optimizer import create_optimizer
 from alexnet_jax.parallel.mesh import create_mesh
 from alexnet_jax.train import check_parameters, train_and_evaluate
 from alexnet_jax.training.state import abstract_train_state
+from configs import quickstart
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -67,12 +68,23 @@ def test_a_run_writes_what_is_promised(uninterrupted, capsys: pytest.CaptureFixt
         assert record["num_examples"] == 360
     assert [record["step"] for record in training] == list(range(1, 25))
     assert [record["step"] for record in evaluations] == [12, 24]
-    assert training[-1]["loss"] < training[0]["loss"]
     assert list(workdir.glob("events.out.tfevents.*"))
 
     train_and_evaluate(config, workdir)  # once more: it is done
     assert "Done: 24 steps" in capsys.readouterr().out
     assert len(records(workdir)) == len(training) + len(evaluations)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_small_net_learns_in_a_few_epochs(seed: int, digits_dir: Path, tmp_path: Path) -> None:
+    """Half of the quickstart's net, whatever the seed: 32 and 21 % of the digits are wrong then; by chance 90 % are."""
+    config = quickstart.get_config()
+    config.seed, config.batch_size, config.num_epochs = seed, 64, 6.0
+    config.model.conv_width, config.model.fc_width = 0.125, 0.03125
+    config.data.dir, config.mesh.data = str(digits_dir), 1
+    config.optimizer.drops = ()
+    train_and_evaluate(config, tmp_path)
+    assert records(tmp_path)[-1]["top1_error"] < 60
 
 
 def test_a_damaged_last_checkpoint_costs_only_its_steps(uninterrupted, tmp_path: Path) -> None:
