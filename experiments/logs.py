@@ -55,7 +55,7 @@ def training_errors(records: Iterable[Mapping[str, Any]]) -> list[tuple[int, flo
     """
     by_epoch: dict[int, list[float]] = {}
     for record in records:
-        if record["split"] == "train" and record["top1_error"] is not None:
+        if record.get("views") is None and record["top1_error"] is not None:
             by_epoch.setdefault(math.ceil(record["epoch"]), []).append(record["top1_error"])
     most = max(map(len, by_epoch.values()), default=0)
     whole = {epoch: errors for epoch, errors in by_epoch.items() if 2 * len(errors) > most}

@@ -205,7 +205,7 @@ def training_lines(errors: list[tuple[float, float]]) -> list[dict]:
 
 def test_epochs_to_an_error_are_counted_on_the_means_of_epochs(tmp_path: Path) -> None:
     fast = training_lines([(0.5, 80.0), (1.0, 20.0), (1.5, 24.0), (2.0, 16.0), (2.5, 1.0), (3.0, 5.0), (3.01, 0.0)])
-    errors = logs.training_errors(fast)
+    errors = logs.training_errors([*fast, evaluation(1, 10, 99.0, 50.0) | {"split": "train"}])
     # The first epoch's mean counts, however good its last batch was; the step past the last epoch does not.
     assert errors == [(1, 50.0), (2, 20.0), (3, 3.0)]
     assert logs.epochs_to(errors, 25.0) == pytest.approx(1 + 25 / 30)
