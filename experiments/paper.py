@@ -226,6 +226,15 @@ TRAININGS = (
 _FIVE = ",".join(f"runs/cnn/{seed}" for seed in range(5))
 _SEVEN = f"{_FIVE},runs/cnn_star/0,runs/cnn_star/1"
 
+_REPORTS_ON_IMAGENETTE = tuple(f"python -m alexnet_jax.report --workdir=runs/imagenette/{seed}" for seed in range(3))
+
+
+def _ten_views(*trainings: str) -> tuple[str, ...]:
+    """The commands that evaluate three seeds of each training by ten views: training does so by one."""
+    runs = [f"runs/{name}/{seed}" for name in trainings for seed in range(3)]
+    return tuple(f"python -m alexnet_jax.evaluate --workdir={run} --views=10" for run in runs)
+
+
 EXPERIMENTS = (
     Experiment(
         "table_1",
@@ -372,11 +381,7 @@ EXPERIMENTS = (
         "-",
         ("cifar_11pct_30", "cifar_13pct_30"),
         difference("cifar_11pct_30", "cifar_13pct_30", 10),
-        tuple(
-            f"python -m alexnet_jax.evaluate --workdir=runs/{name}/{seed} --views=10"
-            for name in ("cifar_13pct_30", "cifar_11pct_30")
-            for seed in range(3)
-        ),
+        _ten_views("cifar_13pct_30", "cifar_11pct_30"),
     ),
     Experiment(
         "figure_3_bvlc",
@@ -397,7 +402,7 @@ EXPERIMENTS = (
         "no number",
         ("imagenette",),
         colors_of_towers("imagenette"),
-        tuple(f"python -m alexnet_jax.report --workdir=runs/imagenette/{seed}" for seed in range(3)),
+        _REPORTS_ON_IMAGENETTE,
     ),
     Experiment(
         "figure_4_imagenette",
@@ -406,7 +411,7 @@ EXPERIMENTS = (
         "no number",
         ("imagenette",),
         neighbors_of_one_class("imagenette"),
-        tuple(f"python -m alexnet_jax.report --workdir=runs/imagenette/{seed}" for seed in range(3)),
+        _REPORTS_ON_IMAGENETTE,
     ),
     Experiment(
         "imagenette_views",
@@ -415,7 +420,7 @@ EXPERIMENTS = (
         "-",
         ("imagenette",),
         gain_of_views("imagenette"),
-        tuple(f"python -m alexnet_jax.evaluate --workdir=runs/imagenette/{seed} --views=10" for seed in range(3)),
+        _ten_views("imagenette"),
     ),
     Experiment(
         "imagenette_normalization",
@@ -424,6 +429,7 @@ EXPERIMENTS = (
         "-",
         ("imagenette", "imagenette_no_normalization"),
         difference("imagenette", "imagenette_no_normalization", 1),
+        _ten_views("imagenette_no_normalization"),
     ),
     Experiment(
         "imagenette_pooling",
@@ -432,6 +438,7 @@ EXPERIMENTS = (
         "-",
         ("imagenette", "imagenette_non_overlapping"),
         difference("imagenette", "imagenette_non_overlapping", 1),
+        _ten_views("imagenette_non_overlapping"),
     ),
 )
 
