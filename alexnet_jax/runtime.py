@@ -3,6 +3,7 @@
 `ALEXNET_JAX_TUNING=0` in the environment switches all of it off.
 """
 
+import itertools
 import os
 import platform
 import sys
@@ -37,10 +38,19 @@ def use_huge_pages() -> None:
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
 
 
+def named_gpus() -> list[str] | None:
+    """The GPUs that the environment leaves to processes, as CUDA and JAX read it; None if it does not say."""
+    if os.environ.get("JAX_PLATFORMS", "").startswith("cpu"):
+        return []
+    if "CUDA_VISIBLE_DEVICES" not in os.environ:
+        return None
+    names = os.environ["CUDA_VISIBLE_DEVICES"].split(",")
+    return list(itertools.takewhile(lambda name: name not in ("", "-1"), names))
+
+
 def _has_gpu() -> bool:
     """Whether JAX will find an NVIDIA GPU, as far as can be told before it is imported."""
-    hidden = os.environ.get("JAX_PLATFORMS", "").startswith("cpu") or os.environ.get("CUDA_VISIBLE_DEVICES") == ""
-    return not hidden and any(_DEVICES.glob("nvidia[0-9]*"))
+    return named_gpus() != [] and any(_DEVICES.glob("nvidia[0-9]*"))
 
 
 def cores() -> list[int]:

@@ -29,9 +29,10 @@ def test_huge_pages_are_for_cpus(started_anew, tmp_path, monkeypatch):
     runtime.use_huge_pages()
     assert started_anew.pop()
     monkeypatch.delenv("JAX_PLATFORMS")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    runtime.use_huge_pages()
-    assert started_anew.pop()
+    for hidden in ("", "-1"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+        runtime.use_huge_pages()
+        assert started_anew.pop()
 
 
 def test_what_the_user_set_stays(started_anew, monkeypatch):

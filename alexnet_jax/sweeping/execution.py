@@ -1,7 +1,6 @@
 """Carries runs out, each in a process of its own, several at once; one that fails does not stop the others."""
 
 import contextlib
-import itertools
 import os
 import shutil
 import subprocess
@@ -45,11 +44,8 @@ def places(parallel: int) -> list[Place]:
 
 def _gpus() -> list[str]:
     """Names of the GPUs that processes may use, without starting JAX, which would take their memory."""
-    if os.environ.get("JAX_PLATFORMS", "").startswith("cpu"):
-        return []
-    if "CUDA_VISIBLE_DEVICES" in os.environ:
-        names = os.environ["CUDA_VISIBLE_DEVICES"].split(",")
-        return list(itertools.takewhile(lambda name: name not in ("", "-1"), names))  # as CUDA reads it
+    if (names := runtime.named_gpus()) is not None:
+        return names
     if not shutil.which("nvidia-smi"):
         return []
     found = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
