@@ -48,6 +48,11 @@ def required_path(flag: flags.FlagHolder[str | None]) -> Path:
     return expanded(required(flag), f"--{flag.name}")
 
 
+def required_paths(flag: flags.FlagHolder[str | None]) -> list[Path]:
+    """The same for a flag that gives several, separated by commas."""
+    return [expanded(path, f"--{flag.name}") for path in required(flag).split(",")]
+
+
 def the_config(flag: flags.FlagHolder) -> Config:
     """The config of --config with its overrides, checked; UserError for what is wrong with it."""
     if flag.value is None:

@@ -16,7 +16,6 @@ from absl import flags
 from alexnet_jax import cli
 from alexnet_jax.errors import UserError
 from alexnet_jax.parallel import launcher
-from alexnet_jax.paths import expanded
 
 _WORKDIR = cli.define_workdir_flag("the folder that training wrote to; several, separated by commas, are an ensemble")
 _VIEWS = flags.DEFINE_enum("views", None, ["1", "10"], "views of each image, averaged; by default as in training")
@@ -34,7 +33,7 @@ flags.adopt_module_key_flags(launcher)
 def main(arguments: Sequence[str]) -> None:
     """Checks the flags, and evaluates, in this process or together with others."""
     cli.no_arguments(arguments)
-    folders = [expanded(name, "--workdir") for name in cli.required(_WORKDIR).split(",")]
+    folders = cli.required_paths(_WORKDIR)
     weights = cli.parse_weights(_WEIGHTS.value, len(folders)) if _WEIGHTS.value is not None else None
     place = _PROCESSES.place()
     from alexnet_jax.parallel.processes import joined

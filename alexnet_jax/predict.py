@@ -13,7 +13,6 @@ from absl import flags
 
 from alexnet_jax import cli
 from alexnet_jax.errors import UserError
-from alexnet_jax.paths import expanded
 
 _WORKDIR = cli.define_workdir_flag("the folder of a trained net; several, separated by commas, are an ensemble")
 _VIEWS = flags.DEFINE_enum("views", "1", ["1", "10"], "views of each image; probabilities are averaged")
@@ -25,7 +24,7 @@ flags.adopt_module_key_flags(cli)
 
 def main(arguments: Sequence[str]) -> None:
     """Predicts image after image, as they are read."""
-    folders = [expanded(name, "--workdir") for name in cli.required(_WORKDIR).split(",")]
+    folders = cli.required_paths(_WORKDIR)
     if not arguments:
         raise UserError("no image was given: name images, or folders of images, behind the flags.")
     from alexnet_jax.data.image_files import find_images
