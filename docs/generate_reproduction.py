@@ -10,9 +10,10 @@ from pathlib import Path
 
 from alexnet_jax.metrics import read_records
 from alexnet_jax.workdir import read_config
+from experiments.costs import hours_of_small, hours_on_imagenet, num_images, speeds
 from experiments.logs import LOGS, SWEEP_OF_FIGURE_1, final_errors, in_words, runs_of, training_errors
-from experiments.paper import EXAMPLES, EXPERIMENTS, MACHINES, REPRODUCED, TRAININGS
-from experiments.registry import Training, num_images
+from experiments.paper import EXPERIMENTS, IMAGENETS, MACHINES, REPRODUCED, SMALL_SETS, TRAININGS
+from experiments.registry import Training
 
 DOCUMENT = Path(__file__).with_name("reproduction.md")
 
@@ -30,6 +31,7 @@ def with_new_tables(text: str) -> str:
         "rates": rates(),
         "machines": machines(),
         "costs": costs(),
+        "costs of small": costs_of_small(),
         "commands": commands(),
     }
     for name, table in parts.items():
@@ -100,11 +102,23 @@ def costs() -> str:
     """A row for each training on ImageNet: images to be seen, and the hours that takes on each machine."""
     rows = []
     for training in TRAININGS:
-        images = num_images(training, EXAMPLES)
+        images = num_images(training, IMAGENETS)
         if images is not None:
-            hours = [f"{images / machine.images_per_second / 3600:,.0f}" for machine in MACHINES]
+            hours = [f"{hours:,.0f}" for hours in hours_on_imagenet(training).values()]
             rows.append((f"`{training.name}`", str(training.seeds), f"{images / 1e6:,.0f}", *hours))
     return _table(("training", "runs", "million images", *(f"{machine.name}: hours" for machine in MACHINES)), rows)
+
+
+def costs_of_small() -> str:
+    """A row for each training on a small set and kind of machine on which its net was trained."""
+    rows = []
+    for training in TRAININGS:
+        images = num_images(training, SMALL_SETS)
+        if images is not None:
+            for hardware, hours in hours_of_small(training).items():
+                numbers = (f"{images / 1e6:.2f}", f"{speeds(training)[hardware]:,.0f}", f"{hours:.1f}")
+                rows.append((f"`{training.name}`", str(training.seeds), hardware, *numbers))
+    return _table(("training", "runs", "hardware", "million images", "images/s", "hours"), rows)
 
 
 def commands() -> str:

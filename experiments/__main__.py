@@ -1,4 +1,4 @@
-"""Lists the paper's claims and what came out here, or says how one of them is tested.
+"""Lists the paper's claims and what came out here, or says how one of them is tested and what that costs.
 
 python -m experiments [NAME]
 """
@@ -8,12 +8,13 @@ from collections.abc import Sequence
 
 from alexnet_jax import cli
 from alexnet_jax.errors import UserError
+from experiments.costs import hours_of_small, hours_on_imagenet
 from experiments.logs import LOGS
 from experiments.paper import EXPERIMENTS, TRAININGS
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Prints a line for each claim, or the commands of the named ones."""
+    """Prints a line for each claim, or all that is known of the named ones."""
     if not arguments:
         width = max(len(experiment.name) for experiment in EXPERIMENTS)
         for experiment in EXPERIMENTS:
@@ -24,7 +25,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def how(name: str) -> str:
-    """Claim, source and commands of an experiment; UserError if there is none of this name."""
+    """Claim, source, result, commands and costs of an experiment; UserError if there is none of this name."""
     by_name = {experiment.name: experiment for experiment in EXPERIMENTS}
     if name not in by_name:
         near = difflib.get_close_matches(name, by_name, n=1)
@@ -32,9 +33,12 @@ def how(name: str) -> str:
         raise UserError(f"there is no experiment {name!r}; {hint}")
     experiment = by_name[name]
     lines = [f"{experiment.claim} {experiment.published} ({experiment.source})"]
+    lines.append(f"Here: {experiment.measure(LOGS) or 'not run'}")
     for training in TRAININGS:
         if training.name in experiment.trainings:
             lines += ["", f"# {training.what}", *([f"# {training.note}"] if training.note else [])]
+            hours = hours_on_imagenet(training) | hours_of_small(training)
+            lines += [f"# hours: {', '.join(f'{number:,.1f} ({name})' for name, number in hours.items())}"]
             for seed in range(training.seeds):
                 lines += training.commands(seed)
     return "\n".join([*lines, *experiment.evaluate])

@@ -16,11 +16,13 @@ from experiments.logs import (
 )
 from experiments.registry import Experiment, Machine, Published, Reproduced, Training, by_hand
 
-EXAMPLES = {  # training images
+IMAGENETS = {  # training images
     "imagenet2012": 1_281_167,
     "imagenet2010": 1_261_406,
     "imagenet_fall11": 15_000_000,  # [PAPER] section 6.1, rounded
 }
+
+SMALL_SETS = {"cifar10": 50_000, "imagenette": 9_469}  # training images
 
 MACHINES = (
     Machine("2 x GTX 580", 230, "[PAPER] section 5: 90 epochs in five to six days, that is 210 to 250 images/s"),
@@ -447,6 +449,8 @@ _CORE = "one core of an AMD EPYC"
 REPRODUCED = {  # by training, for those whose logs are kept
     "figure_1_relu": Reproduced("d6f13d1", _CORE),
     "figure_1_tanh": Reproduced("a11d5f1", _CORE),
+    "cifar_13pct_30": Reproduced("98f7699", _CORE),
+    "cifar_11pct_30": Reproduced("98f7699", _CORE),
     "imagenette": Reproduced("98f7699", _CORE),
     "imagenette_no_normalization": Reproduced("98f7699", _CORE),
     "imagenette_non_overlapping": Reproduced("98f7699", _CORE),

@@ -103,13 +103,6 @@ class Machine:
     source: str
 
 
-def num_images(training: Training, examples: Mapping[str, int]) -> float | None:
-    """How many images all runs of a training see; None if the size of the data set (by name) is not known."""
-    config = training.build()
-    size = examples.get(config.data.name)
-    return None if size is None else config.num_epochs * size * training.seeds
-
-
 def by_hand(
     epochs: float, drops: tuple[int, ...], *, noise_until: int | None = None, conv1: tuple[int, ...], frozen: int
 ) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from alexnet_jax.training.state import create_train_state
 from alexnet_jax.training.train_step import create_train_step
 from alexnet_jax.workdir import MAY_CHANGE, read_config
 from docs.generate_reproduction import DOCUMENT, with_new_tables
-from experiments import figure_1, logs
+from experiments import costs, figure_1, logs
 from experiments.__main__ import how
 from experiments.paper import EXPERIMENTS, MACHINES, REPRODUCED, TRAININGS
 from experiments.registry import Training
@@ -232,10 +232,31 @@ def test_costs_follow_from_images_and_speed() -> None:
     assert 5 < hours / 5 / 24 < 6.1
 
 
+def test_every_training_has_a_cost() -> None:
+    for training in TRAININGS:
+        on_imagenet, small = costs.hours_on_imagenet(training), costs.hours_of_small(training)
+        assert bool(on_imagenet) != bool(small), training.name
+
+
+def test_costs_of_small_sets_follow_from_the_logs_of_the_same_net(tmp_path: Path) -> None:
+    """Imagenette, 40 epochs of 9,469 images, three seeds; a tanh net's log says nothing of ReLU's."""
+    for seed, speed in enumerate((400.0, 500.0, 900.0)):
+        lines = [{"step": 1, "images_per_second": None}, {"step": 2, "images_per_second": speed}, {"step": 2, "views": 1}]
+        write_log(tmp_path, "imagenette", seed, lines)
+    write_log(tmp_path, "figure_1_tanh", 0, [{"step": 1, "images_per_second": 300.0}])
+    hours = costs.hours_of_small(BY_NAME["imagenette"], tmp_path)
+    assert hours == {REPRODUCED["imagenette"].hardware: pytest.approx(3 * 40 * 9_469 / 500 / 3600)}
+    assert costs.hours_of_small(BY_NAME["figure_1_relu"], tmp_path) == {}
+    assert costs.hours_of_small(BY_NAME["cnn"], tmp_path) == {}
+
+
 def test_an_experiment_is_told_by_its_name() -> None:
     text = how("normalization")
     assert "--config.model.normalization=none" in text
     assert text.count("alexnet_jax.main") == 5 + 1
+    assert "Here: not run" in text
+    assert "# hours: 704.0 (2 x GTX 580), " in text
+    assert " (one core of an AMD EPYC)" in how("relu")
     with pytest.raises(UserError, match="did you mean 'normalization'"):
         how("normalisation")
 
