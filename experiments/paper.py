@@ -226,6 +226,7 @@ TRAININGS = (
 )
 
 _FIVE = ",".join(f"runs/cnn/{seed}" for seed in range(5))
+_THREE = ",".join(f"runs/imagenette/{seed}" for seed in range(3))
 _SEVEN = f"{_FIVE},runs/cnn_star/0,runs/cnn_star/1"
 
 _REPORTS_ON_IMAGENETTE = tuple(f"python -m alexnet_jax.report --workdir=runs/imagenette/{seed}" for seed in range(3))
@@ -423,6 +424,15 @@ EXPERIMENTS = (
         ("imagenette",),
         gain_of_views("imagenette"),
         _ten_views("imagenette"),
+    ),
+    Experiment(
+        "imagenette_ensemble",
+        "On Imagenette: three nets, their probabilities averaged.",
+        "small relative of `table_2_five`",
+        "-",
+        ("imagenette",),
+        ensemble_error("imagenette_ensemble"),
+        (f"python -m alexnet_jax.evaluate --workdir={_THREE} --views=10 --json",),
     ),
     Experiment(
         "imagenette_normalization",
