@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from absl import flags
@@ -129,6 +130,17 @@ def test_configs_are_valid_and_the_commands_give_them(training: Training, monkey
         values(sys.argv)
         assert to_dict(parsed.value) == to_dict(config)
         assert values["workdir"].value == training.workdir(seed)
+
+
+@pytest.mark.parametrize("training", TRAININGS, ids=lambda training: training.name)
+def test_each_rule_moves_every_kernel_downhill(training: Training) -> None:
+    """With the rates of the training's first step; whole nets: test_each_net_takes_a_step_at_full_size."""
+    config = training.build()
+    layers = [layer.name for layer in build_net(config.model).layers if hasattr(layer, "decay")]
+    ones = {name: {"kernel": jnp.ones(2), "bias": jnp.ones(2)} for name in layers}
+    optimizer = create_optimizer(config, 100)
+    updates, _ = optimizer.update(ones, optimizer.init(ones), ones)
+    assert all(float(jnp.max(updates[name]["kernel"])) < 0 for name in layers)
 
 
 def test_names_are_unique_and_lead_somewhere() -> None:
