@@ -64,7 +64,8 @@ def collect(folder: Path, step: int | None, data_dir: str | None, max_images: in
         f"alexnet_jax {__version__}, jax {jax.__version__}, flax {flax.__version__}, Python "
         f"{platform.python_version()} (of this report)"
     )
-    return Contents(f"{folder.resolve().name}: AlexNet on {config.data.name}", facts, _settings(config), sections)
+    name = Path(*folder.resolve().parts[-2:])  # runs/quickstart, or with seeds imagenette/0
+    return Contents(f"{name}: AlexNet on {config.data.name}", facts, _settings(config), sections)
 
 
 _OF_THE_DATA = (predictions.TITLE, neighbors.TITLE, confusion.TITLE)
