@@ -11,6 +11,7 @@ from alexnet_jax.errors import UserError
 from experiments.costs import hours_of_small, hours_on_imagenet
 from experiments.logs import LOGS
 from experiments.paper import EXPERIMENTS, TRAININGS
+from experiments.registry import Experiment
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -19,7 +20,7 @@ def main(arguments: Sequence[str]) -> None:
         width = max(len(experiment.name) for experiment in EXPERIMENTS)
         for experiment in EXPERIMENTS:
             ours = experiment.measure(LOGS) or "not run"
-            print(f"{experiment.name:<{width}}  {experiment.claim} {experiment.published} (here: {ours})")
+            print(f"{experiment.name:<{width}}  {_claim(experiment)} (here: {ours})")
     for name in arguments:
         print(how(name))
 
@@ -32,7 +33,7 @@ def how(name: str) -> str:
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(by_name)}."
         raise UserError(f"there is no experiment {name!r}; {hint}")
     experiment = by_name[name]
-    lines = [f"{experiment.claim} {experiment.published} ({experiment.source})"]
+    lines = [f"{_claim(experiment)} ({experiment.source})"]
     lines.append(f"Here: {experiment.measure(LOGS) or 'not run'}")
     for training in TRAININGS:
         if training.name in experiment.trainings:
@@ -42,6 +43,11 @@ def how(name: str) -> str:
             for seed in range(training.seeds):
                 lines += training.commands(seed)
     return "\n".join([*lines, *experiment.evaluate])
+
+
+def _claim(experiment: Experiment) -> str:
+    """The sentence, with what was published; a small relative of a claim has no such number."""
+    return experiment.claim if experiment.published == "-" else f"{experiment.claim} {experiment.published}"
 
 
 if __name__ == "__main__":

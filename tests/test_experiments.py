@@ -270,6 +270,7 @@ def test_an_experiment_is_told_by_its_name() -> None:
     assert "Here: not run" in text
     assert "# hours: 704.0 (2 x GTX 580), " in text
     assert " (one core of an AMD EPYC)" in how("relu")
+    assert how("imagenette_views").startswith("On Imagenette: ten views of each image against one. (small relative of")
     with pytest.raises(UserError, match="did you mean 'normalization'"):
         how("normalisation")
 
