@@ -225,18 +225,25 @@ TRAININGS = (
     ),
 )
 
-_FIVE = ",".join(f"runs/cnn/{seed}" for seed in range(5))
-_THREE = ",".join(f"runs/imagenette/{seed}" for seed in range(3))
-_SEVEN = f"{_FIVE},runs/cnn_star/0,runs/cnn_star/1"
 
-_REPORTS_ON_IMAGENETTE = tuple(f"python -m alexnet_jax.report --workdir=runs/imagenette/{seed}" for seed in range(3))
+def _runs(name: str) -> list[str]:
+    """The workdirs of all seeds of a training."""
+    training = next(training for training in TRAININGS if training.name == name)
+    return [training.workdir(seed) for seed in range(training.seeds)]
 
 
-def _ten_views(*trainings: str) -> tuple[str, ...]:
-    """The commands that evaluate three seeds of each training by ten views: training does so by one."""
-    runs = [f"runs/{name}/{seed}" for name in trainings for seed in range(3)]
-    return tuple(f"python -m alexnet_jax.evaluate --workdir={run} --views=10" for run in runs)
+def _ten_views(*names: str) -> tuple[str, ...]:
+    """The commands that evaluate each run of these trainings by ten views: training does so by one."""
+    return tuple(f"python -m alexnet_jax.evaluate --workdir={run} --views=10" for name in names for run in _runs(name))
 
+
+def _ensemble(*names: str) -> tuple[str, ...]:
+    """The command that averages the probabilities of all runs of these trainings."""
+    runs = ",".join(run for name in names for run in _runs(name))
+    return (f"python -m alexnet_jax.evaluate --workdir={runs} --views=10 --json",)
+
+
+_REPORTS_ON_IMAGENETTE = tuple(f"python -m alexnet_jax.report --workdir={run}" for run in _runs("imagenette"))
 
 EXPERIMENTS = (
     Experiment(
@@ -278,7 +285,7 @@ EXPERIMENTS = (
         "38.1 / 16.4",
         ("cnn",),
         ensemble_error("table_2_five"),
-        (f"python -m alexnet_jax.evaluate --workdir={_FIVE} --views=10 --json",),
+        _ensemble("cnn"),
     ),
     Experiment(
         "table_2_star",
@@ -295,7 +302,7 @@ EXPERIMENTS = (
         "36.7 / 15.4",
         ("cnn", "cnn_star_2011", "cnn_star"),
         ensemble_error("table_2_seven"),
-        (f"python -m alexnet_jax.evaluate --workdir={_SEVEN} --views=10 --json",),
+        _ensemble("cnn", "cnn_star"),
     ),
     Experiment(
         "normalization",
@@ -432,7 +439,7 @@ EXPERIMENTS = (
         "-",
         ("imagenette",),
         ensemble_error("imagenette_ensemble"),
-        (f"python -m alexnet_jax.evaluate --workdir={_THREE} --views=10 --json",),
+        _ensemble("imagenette"),
     ),
     Experiment(
         "imagenette_normalization",
