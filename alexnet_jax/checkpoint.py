@@ -31,8 +31,8 @@ from absl import logging
 from orbax.checkpoint import v1 as ocp
 
 from alexnet_jax import manifest
+from alexnet_jax.cluster.processes import on_process_0
 from alexnet_jax.errors import UserError, printable
-from alexnet_jax.parallel.processes import on_process_0
 
 LEFTOVER = re.compile(r"\d+\.(saving|removing)(\..+)?")  # Orbax first writes into 1600.saving.orbax-checkpoint-tmp
 

@@ -13,10 +13,11 @@ from typing import NoReturn
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from alexnet_jax import limits, runtime, validation
+from alexnet_jax import runtime, validation
 from alexnet_jax.config import Config, field_types
-from alexnet_jax.errors import UserError, print_error, reading
-from alexnet_jax.paths import expanded
+from alexnet_jax.errors import UserError, print_error
+from alexnet_jax.files import expanded, reading
+from alexnet_jax.run import limits
 
 _OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)")
 _CONFIG_FILE = re.compile(r"--?config(?:=(.*))?$")

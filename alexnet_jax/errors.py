@@ -1,8 +1,6 @@
 """The ways a run ends early, and the exit status of each."""
 
-import contextlib
 import sys
-from collections.abc import Iterator
 
 EXIT_CRASHED = 1  # an error of the program, with a traceback
 EXIT_USER_ERROR = 2  # a wrong flag, config, file or mesh: one sentence on stderr
@@ -27,26 +25,6 @@ class PreemptedError(UserError):
     """The process was asked to stop (SIGTERM); the message names the checkpoint that was saved."""
 
     exit_status = EXIT_PREEMPTED
-
-
-@contextlib.contextmanager
-def writing(output: str) -> Iterator[None]:
-    """UserError if what is done meanwhile can't write; `output` is the flag that says where, "--output=x.npz"."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"{output} can't be written ({error.strerror or error}); choose a folder that can, or free some space."
-        ) from error
-
-
-@contextlib.contextmanager
-def reading(source: str) -> Iterator[None]:
-    """UserError if what is done meanwhile can't read; `source` is the file or folder, or the flag that names it."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"{source} can't be read ({error.strerror or error}).") from error
 
 
 def print_error(sentence: str) -> None:

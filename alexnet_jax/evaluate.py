@@ -14,8 +14,8 @@ from pathlib import Path
 from absl import flags
 
 from alexnet_jax import cli
+from alexnet_jax.cluster import launcher
 from alexnet_jax.errors import UserError
-from alexnet_jax.parallel import launcher
 
 _WORKDIR = cli.define_workdir_flag("the folder that training wrote to; several, separated by commas, are an ensemble")
 _VIEWS = flags.DEFINE_enum("views", None, ["1", "10"], "views of each image, averaged; by default as in training")
@@ -35,10 +35,10 @@ def main(arguments: Sequence[str]) -> None:
     cli.no_arguments(arguments)
     folders = cli.required_paths(_WORKDIR)
     weights = cli.parse_weights(_WEIGHTS.value, len(folders)) if _WEIGHTS.value is not None else None
-    place = _PROCESSES.place()
-    from alexnet_jax.parallel.processes import joined
+    group = _PROCESSES.process_group()
+    from alexnet_jax.cluster.processes import joined
 
-    with joined(place):
+    with joined(group):
         evaluate_and_report(folders, weights)
 
 
@@ -46,14 +46,14 @@ def evaluate_and_report(folders: Sequence[Path], weights: Sequence[float] | None
     """Restores, evaluates, prints; the result of a single net is also appended to its `metrics.jsonl`."""
     import jax
 
+    from alexnet_jax.cluster.processes import check_agreement
     from alexnet_jax.data.datasets import open_dataset
-    from alexnet_jax.inference.evaluation import evaluate
-    from alexnet_jax.inference.predict_step import create_predict_step
-    from alexnet_jax.inference.restored import restore
+    from alexnet_jax.evaluation import evaluate
     from alexnet_jax.metrics import append_record, evaluation_line
     from alexnet_jax.parallel.mesh import devices
-    from alexnet_jax.parallel.processes import check_agreement
-    from alexnet_jax.training import startup
+    from alexnet_jax.predict_step import create_predict_step
+    from alexnet_jax.restore import restore
+    from alexnet_jax.run import startup
 
     devices()  # or a sentence that says why there are none
     asked = (_WORKDIR, _WEIGHTS, _VIEWS, _SPLIT, _STEP, _BATCH_SIZE)
@@ -65,10 +65,11 @@ def evaluate_and_report(folders: Sequence[Path], weights: Sequence[float] | None
     dataset = open_dataset(data)
     check_agreement(startup.program(first.config) | startup.data_in_short(first.config, dataset))
     for net in nets:
-        if net.facts.label_names != dataset.label_names:
+        if net.dataset_info.label_names != dataset.label_names:
             raise UserError(
-                f"--workdir={net.folder} was trained on the classes of {net.facts.name!r}, which are not those of "
-                f"{dataset.name!r} in {data.dir}; a net, and each net of an ensemble, is evaluated on its own classes."
+                f"--workdir={net.folder} was trained on the classes of {net.dataset_info.name!r}, which are not "
+                f"those of {dataset.name!r} in {data.dir}; a net, and each net of an "
+                "ensemble, is evaluated on its own classes."
             )
         startup.check_image_size(net, dataset)
         startup.check_data_fits(net.config, dataset)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from alexnet_jax import cli
-from alexnet_jax.parallel import launcher
+from alexnet_jax.cluster import launcher
 
 _CONFIG = cli.define_config_flag()
 _WORKDIR = cli.define_workdir_flag("the folder for checkpoints and logs; the same folder again goes on with the run")
@@ -24,11 +24,11 @@ def main(arguments: Sequence[str]) -> None:
     cli.no_arguments(arguments)
     config = cli.the_config(_CONFIG)
     folder = cli.required_path(_WORKDIR)
-    place = _PROCESSES.place()
-    from alexnet_jax.parallel.processes import joined
+    group = _PROCESSES.process_group()
+    from alexnet_jax.cluster.processes import joined
     from alexnet_jax.train import train_and_evaluate  # JAX takes a second to import: not before the flags are right
 
-    with joined(place) as table:
+    with joined(group) as table:
         print("".join(f"{line}\n" for line in table), end="", flush=True)
         train_and_evaluate(config, folder)
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from alexnet_jax.errors import DivergedError, UserError
-from alexnet_jax.tensorboard import Event, EventsWriter, SessionLog, Summary
+from alexnet_jax.run.tensorboard import Event, EventsWriter, SessionLog, Summary
 
 Record = Mapping[str, Any]
 

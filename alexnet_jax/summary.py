@@ -17,8 +17,9 @@ from alexnet_jax import cli
 from alexnet_jax.config import Config, differences
 from alexnet_jax.errors import UserError
 from alexnet_jax.model.ablations import build_net
-from alexnet_jax.model.architecture import Classifier, LayerShape, Net, layer_shapes
-from alexnet_jax.model.in_words import describe, describe_initialization
+from alexnet_jax.model.descriptions import describe, describe_initialization
+from alexnet_jax.model.layers import Classifier, LayerShape, Net, layer_shapes
+from alexnet_jax.tables import aligned
 
 _CONFIG = cli.define_config_flag()
 _JSON = flags.DEFINE_bool("json", False, "print the summary as one JSON object")
@@ -172,7 +173,7 @@ def as_text(summary: dict[str, Any]) -> str:
         "Shapes and counts are for one image and all towers; KiB are those of a layer's output, for one image, on each "
         "device.",
         "",
-        *_aligned(rows, right={3, 4, 5, 6}),
+        *aligned(rows, right={3, 4, 5, 6}),
     ]
     return "\n".join([*lines, "", *(f"Note: {note}" for note in summary["notes"])]).rstrip()
 
@@ -181,18 +182,6 @@ def _kernel_split_in_words(spec: Sequence[str | None] | None) -> str:
     if spec is None or not any(spec):
         return ""
     return f"{spec[-1]} (outputs)" if spec[-1] else f"{spec[0]} (inputs)"
-
-
-def _aligned(rows: list[tuple[str, ...]], right: set[int]) -> list[str]:
-    """Rows of cells as lines in columns; the columns in `right` are flush right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            cell.rjust(width) if number in right else cell.ljust(width)
-            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
 
 
 if __name__ == "__main__":

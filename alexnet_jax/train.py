@@ -10,24 +10,25 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from alexnet_jax import limits, runtime, workdir
+from alexnet_jax import runtime
 from alexnet_jax.checkpoint import Checkpoints
+from alexnet_jax.cluster import processes
 from alexnet_jax.config import Config
 from alexnet_jax.data.datasets import Dataset, open_dataset
 from alexnet_jax.data.feeding import open_feed
 from alexnet_jax.errors import PreemptedError, UserError
-from alexnet_jax.inference.evaluation import evaluate
-from alexnet_jax.inference.predict_step import create_predict_step
+from alexnet_jax.evaluation import evaluate
 from alexnet_jax.metrics import diverged
 from alexnet_jax.optimizer import create_optimizer
-from alexnet_jax.parallel import processes
 from alexnet_jax.parallel.mesh import create_mesh
-from alexnet_jax.training import startup, transfer
-from alexnet_jax.training.preemption import StopSignals
-from alexnet_jax.training.profiling import Profile
-from alexnet_jax.training.reporter import Reporter
-from alexnet_jax.training.state import abstract_train_state
-from alexnet_jax.training.train_step import create_train_step
+from alexnet_jax.predict_step import create_predict_step
+from alexnet_jax.run import fine_tuning as transfer
+from alexnet_jax.run import limits, startup, workdir
+from alexnet_jax.run.preemption import StopSignals
+from alexnet_jax.run.profiling import Profile
+from alexnet_jax.run.reporter import Reporter
+from alexnet_jax.state import abstract_train_state
+from alexnet_jax.train_step import create_train_step
 
 
 class Plan(NamedTuple):
@@ -70,7 +71,7 @@ def train_and_evaluate(config: Config, folder: Path) -> None:
     startup.check_data_fits(config, dataset)
     mesh = create_mesh(config)
     processes.check_mesh_reaches_all(mesh)
-    with workdir.opened_for_training(folder, config, dataset.facts), StopSignals() as stop:
+    with workdir.opened_for_training(folder, config, dataset.info), StopSignals() as stop:
         try:
             _train(config, folder, dataset, mesh, stop)
         except (jax.errors.JaxRuntimeError, MemoryError, OSError) as error:

@@ -11,7 +11,7 @@ from typing import Any
 from alexnet_jax.config import Config, field_types, fields, flatten, set_field, unknown_field
 from alexnet_jax.errors import UserError
 from alexnet_jax.model.ablations import ContradictionError, build_net
-from alexnet_jax.model.architecture import Dense, ImpossibleShapeError, layer_shapes
+from alexnet_jax.model.layers import Dense, ImpossibleShapeError, layer_shapes
 
 Check = tuple[Callable[[Any], bool], str]  # what a value must satisfy, and the words for it
 

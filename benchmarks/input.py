@@ -275,7 +275,7 @@ def augmentation(batch: int) -> Work:
 
     from alexnet_jax.data.augmentation import augment
     from alexnet_jax.parallel.mesh import create_mesh
-    from alexnet_jax.training.randomness import Purpose, example_keys
+    from alexnet_jax.rng import Purpose, example_keys
     from benchmarks.ours import compiled, config_of, random_batch, repeated
 
     config = config_of("paper", batch, "float32", 1.0, augmentation=True)

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 from alexnet_jax.config import Config
 from alexnet_jax.model.ablations import build_net
-from alexnet_jax.model.architecture import Classifier, Convolution, Dense, LayerShape, Net, ResponseNorm, layer_shapes
+from alexnet_jax.model.layers import Classifier, Convolution, Dense, LayerShape, Net, ResponseNorm, layer_shapes
+from alexnet_jax.model.sharding import velocity_spec
 from alexnet_jax.parallel.towers import DATA_AXIS, parameter_specs
-from alexnet_jax.parallel.velocity import velocity_spec
 from benchmarks.collectives import BYTES, Collective, collectives, in_words
 from benchmarks.harness import Contender, jax_environment, once
 
@@ -76,8 +76,8 @@ def plan(layout: list, variant: str, batch: int, precision: str, width: float) -
 
     from alexnet_jax.optimizer import create_optimizer
     from alexnet_jax.parallel.mesh import batch_sharding, create_mesh
-    from alexnet_jax.training.state import abstract_train_state
-    from alexnet_jax.training.train_step import create_train_step
+    from alexnet_jax.state import abstract_train_state
+    from alexnet_jax.train_step import create_train_step
     from benchmarks import ours
 
     chosen = Layout(*layout)

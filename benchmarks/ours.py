@@ -13,11 +13,11 @@ from jax.sharding import PartitionSpec as P
 from alexnet_jax import runtime
 from alexnet_jax.config import Config
 from alexnet_jax.data.statistics import IMAGENET_COLOR_AXES, IMAGENET_COLOR_STD, Statistics
-from alexnet_jax.inference.predict_step import create_predict_step
 from alexnet_jax.optimizer import create_optimizer
-from alexnet_jax.parallel.mesh import create_mesh, feed
+from alexnet_jax.parallel.mesh import create_mesh, shard_batch
+from alexnet_jax.predict_step import create_predict_step
+from alexnet_jax.state import TrainState, create_train_state
 from alexnet_jax.train import create_train_step
-from alexnet_jax.training.state import TrainState, create_train_state
 from benchmarks.work import Piece, Work
 
 NUM_STEPS = 1_000_000  # of the training that the steps are taken from: no rate drops while it is timed
@@ -47,7 +47,7 @@ def random_batch(config: Config, mesh: Mesh, size: int) -> tuple[dict[str, jax.A
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (config.batch_size, size, size, 3), dtype=np.uint8)
     labels = random.integers(0, config.model.num_classes, config.batch_size, dtype=np.int32)
-    examples = feed(mesh, {"image": images, "label": labels})
+    examples = shard_batch(mesh, {"image": images, "label": labels})
     return examples, jax.device_put(statistics(size), NamedSharding(mesh, P()))
 
 

@@ -1,6 +1,6 @@
 """The work of the other side: the same nets in PyTorch, as its users write them.
 
-The network is put together from the layer data of `alexnet_jax.model.architecture`, but of PyTorch's own modules
+The network is put together from the layer data of `alexnet_jax.model.layers`, but of PyTorch's own modules
 alone. Two liberties, both in its favor: response normalization runs over the channels of both towers, since PyTorch
 would have to copy them apart in channels_last, and dropout is the inverted one.
 """
@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from alexnet_jax.config import Config
 from alexnet_jax.model.ablations import build_net
-from alexnet_jax.model.architecture import (
+from alexnet_jax.model.layers import (
     Activation,
     Classifier,
     Convolution,

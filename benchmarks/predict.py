@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from alexnet_jax.model.architecture import LayerShape, layer_shapes
+from alexnet_jax.model.layers import LayerShape, layer_shapes
 from benchmarks import records
 from benchmarks.harness import Contender, columns, jax_environment, race
 from benchmarks.work import Work
@@ -69,22 +69,22 @@ def files_of(photos: str, images: int) -> list[Path]:
 
 def write_weights(workdir: Path, folder: Path) -> Path:
     """The parameters of a workdir's net and its mean image, as arrays by name."""
-    from alexnet_jax.inference.restored import restore
+    from alexnet_jax.restore import restore
 
     net = restore(workdir)
     arrays = {f"{layer}/{kind}": value for layer, both in net.params.items() for kind, value in both.items()}
     path = folder / "weights.npz"
-    np.savez(path, mean_image=net.facts.statistics.mean_image, **arrays)
+    np.savez(path, mean_image=net.dataset_info.statistics.mean_image, **arrays)
     return path
 
 
 def ours(workdir: str, photos: str, images: int) -> Work:
     """What the command does between its start and its end."""
-    from alexnet_jax.inference.batching import predict_files
-    from alexnet_jax.inference.restored import restore
+    from alexnet_jax.predict.batching import predict_files
+    from alexnet_jax.restore import restore
 
     net, files = restore(Path(workdir)), files_of(photos, images)
-    labels = net.facts.label_names
+    labels = net.dataset_info.label_names
     facts: dict[str, Any] = {}
 
     def run(calls: int) -> None:
@@ -99,8 +99,8 @@ def peer(workdir: str, photos: str, images: int, weights: str, mode: str) -> Wor
     """The same from PyTorch's and Pillow's own parts."""
     import torch
 
-    from alexnet_jax import workdir as workdirs
     from alexnet_jax.model.ablations import build_net
+    from alexnet_jax.run import workdir as workdirs
     from benchmarks.peer import in_mode, network
 
     config = workdirs.read_config(Path(workdir))

@@ -21,11 +21,11 @@ import cv2
 import numpy as np
 import simplejpeg
 
-from alexnet_jax.data.preparation import tars
-from alexnet_jax.data.preparation.images import SUBSAMPLING
-from alexnet_jax.data.preparation.raw import RawData, RawImage
-from alexnet_jax.data.preparation.run import prepare
-from alexnet_jax.data.preparation.units import TASK, Recipe
+from alexnet_jax.data.image_codec import SUBSAMPLING
+from alexnet_jax.prepare import tars
+from alexnet_jax.prepare.preparation import prepare
+from alexnet_jax.prepare.source import SourceData, SourceImage
+from alexnet_jax.prepare.units import TASK, Recipe
 from benchmarks import records
 from benchmarks.harness import Contender, race
 from benchmarks.work import Work
@@ -99,15 +99,15 @@ def whole(photos: str, images: int, workers: int) -> Work:
             tar.addfile(member, io.BytesIO(data))
     facts: dict[str, float] = {}
 
-    def read() -> Iterator[RawImage]:
+    def read() -> Iterator[SourceImage]:
         for number, member in enumerate(tars.walk(archive)):
-            yield RawImage(
+            yield SourceImage(
                 "train", member.path.name, number % 10, functools.partial(tars.read, member, archive), number
             )
 
     def run(calls: int) -> None:
         for _ in range(calls):
-            raw = RawData("x", "1.0.0", "", "", tuple("abcdefghij"), {"train": images}, 1, {}, read)
+            raw = SourceData("x", "1.0.0", "", "", tuple("abcdefghij"), {"train": images}, 1, {}, read)
             with tempfile.TemporaryDirectory(dir=directory.name) as data_dir:
                 recipe = Recipe(SIZE, QUALITY, seed=0, keep_originals=False, name_feature="file_name")
                 prepare(raw, recipe, Path(data_dir), max_broken=0, num_workers=workers)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from alexnet_jax.config import Config
 from alexnet_jax.model.ablations import build_net
-from alexnet_jax.model.architecture import LayerShape, layer_shapes
+from alexnet_jax.model.layers import LayerShape, layer_shapes
 from benchmarks import records
 from benchmarks.layouts import Layout, transfers
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from alexnet_jax.config import Config
 from alexnet_jax.model.ablations import build_net
-from alexnet_jax.model.architecture import LayerShape, layer_shapes
+from alexnet_jax.model.layers import LayerShape, layer_shapes
 from benchmarks import records
 from benchmarks.harness import AT_BEST, Contender, Race, columns, fastest, jax_environment, race, torch_device
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from alexnet_jax.metrics import read_records
-from alexnet_jax.workdir import read_config
+from alexnet_jax.run.workdir import read_config
 from experiments.costs import hours_of_small, hours_on_imagenet, num_images, speeds
 from experiments.logs import LOGS, SWEEP_OF_FIGURE_1, final_errors, in_words, runs_of, training_errors
 from experiments.paper import EXPERIMENTS, IMAGENETS, MACHINES, REPRODUCED, SMALL_SETS, TRAININGS

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from alexnet_jax.config import Config
-from alexnet_jax.model.architecture import (
+from alexnet_jax.model.descriptions import describe, describe_initialization, describe_padding
+from alexnet_jax.model.layers import (
     Activation,
     Convolution,
     Dense,
@@ -22,7 +23,6 @@ from alexnet_jax.model.architecture import (
     ResponseNorm,
     layer_shapes,
 )
-from alexnet_jax.model.in_words import describe, describe_initialization, describe_padding
 from alexnet_jax.model.variants import VARIANTS
 
 DOCUMENT = Path(__file__).with_name("variants.md")

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from alexnet_jax import cli
 from alexnet_jax.errors import UserError
 from alexnet_jax.metrics import read_records
-from alexnet_jax.reporting.section import BLUE, GRAY, png, style
+from alexnet_jax.report.section import BLUE, GRAY, png, style
 from experiments.logs import LOGS, epochs_to, runs_of, training_errors
 
 FIGURE = LOGS / "figure_1.png"

@@ -14,7 +14,6 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
 
 import jax
 import pytest
-from error_catalogue import note_errors
 from hypothesis import HealthCheck, settings
 
 from alexnet_jax.config import Config
@@ -29,17 +28,6 @@ settings.load_profile("suite")
 SHARED_DATA = Path(
     os.environ.get("ALEXNET_JAX_TEST_DATA", Path(__file__).resolve().parents[1] / ".." / "shared" / "data")
 )
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--errors=FILE`."""
-    parser.addoption("--errors", metavar="FILE", help="note in FILE what users are told, for docs.generate_errors")
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """In each process of the session."""
-    if file := config.getoption("--errors"):
-        note_errors(Path(file))
 
 
 @pytest.fixture(scope="session")

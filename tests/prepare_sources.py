@@ -15,9 +15,9 @@ import numpy as np
 from PIL import Image
 from scipy.io import savemat
 
-from alexnet_jax.data.preparation.archives import open_raw
-from alexnet_jax.data.preparation.run import prepare
-from alexnet_jax.data.preparation.units import Recipe
+from alexnet_jax.prepare.archives import open_source
+from alexnet_jax.prepare.preparation import prepare
+from alexnet_jax.prepare.units import Recipe
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -187,7 +187,7 @@ def folder(
 
 def prepare_here(dataset: str, root: Path, keep_originals: bool = False, **settings) -> Path:
     """What the command does, in this process."""
-    raw = open_raw(dataset, root / "source", None, 0.1)
+    raw = open_source(dataset, root / "source", None, 0.1)
     quality = None if raw.size else 95
     recipe = Recipe(raw.size or 32, quality, seed=0, keep_originals=keep_originals, name_feature=raw.name_feature)
     return prepare(raw, recipe, root / "data", **{"max_broken": 10, "num_workers": 2, **settings})

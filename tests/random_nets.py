@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from alexnet_jax.model.architecture import Net, layer_shapes
+from alexnet_jax.model.layers import Net, layer_shapes
 
 # Compiling takes longer than running such nets; XLA's optimizations are left out.
 QUICK_TO_COMPILE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}

@@ -12,13 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
+from alexnet_jax.cluster.launcher import find_process_group
+from alexnet_jax.cluster.processes import joined
 from alexnet_jax.data.statistics import Statistics
 from alexnet_jax.optimizer import create_optimizer
-from alexnet_jax.parallel.launcher import find_place
-from alexnet_jax.parallel.mesh import create_mesh, feed, local_rows
-from alexnet_jax.parallel.processes import joined
-from alexnet_jax.training.state import create_train_state
-from alexnet_jax.training.train_step import create_train_step
+from alexnet_jax.parallel.mesh import create_mesh, local_rows, shard_batch
+from alexnet_jax.state import create_train_state
+from alexnet_jax.train_step import create_train_step
 from configs import quickstart
 
 VARIANTS = ("paper", "original", "caffe", "one_weird_trick")
@@ -50,7 +50,7 @@ def parameters_after_training(variant: str, towers: int) -> dict[str, np.ndarray
     for _ in range(STEPS):
         images = random.integers(0, 256, (BATCH, SIDE, SIDE, 3)).astype(np.uint8)
         labels = random.integers(0, 10, BATCH).astype(np.int32)
-        state, _ = train_step(state, feed(mesh, {"image": images[rows], "label": labels[rows]}), STATISTICS)
+        state, _ = train_step(state, shard_batch(mesh, {"image": images[rows], "label": labels[rows]}), STATISTICS)
     whole = multihost_utils.process_allgather(state.params, tiled=True)
     named, _ = jax.tree_util.tree_flatten_with_path(whole)
     return {f"{variant}{jax.tree_util.keystr(path)}": np.asarray(leaf) for path, leaf in named}
@@ -64,8 +64,8 @@ def in_double(leaf: jax.Array) -> jax.Array:
 def main(num_processes: str, process_id: str, port: str, towers: str, output: str) -> None:
     """Joins the group and trains; process 0 writes the parameters down."""
     jax.config.update("jax_enable_x64", True)
-    place = find_place({}, f"localhost:{port}", int(num_processes), int(process_id), timeout=240)
-    with joined(place):
+    group = find_process_group({}, f"localhost:{port}", int(num_processes), int(process_id), timeout=240)
+    with joined(group):
         found = {}
         for variant in VARIANTS:
             found |= parameters_after_training(variant, int(towers))

@@ -5,7 +5,7 @@ import pytest
 from alexnet_jax.config import Config, ModelConfig
 from alexnet_jax.errors import UserError
 from alexnet_jax.model.ablations import ContradictionError, build_net
-from alexnet_jax.model.architecture import Activation, Dropout, Gaussian, He, Net, layer_shapes
+from alexnet_jax.model.layers import Activation, Dropout, Gaussian, He, Net, layer_shapes
 from alexnet_jax.model.variants import VARIANTS
 from alexnet_jax.validation import faults, validate
 

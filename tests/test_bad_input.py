@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from alexnet_jax.data.facts import load_facts, save_facts
+from alexnet_jax.data.dataset_info import load_dataset_info, save_dataset_info
 from alexnet_jax.errors import EXIT_USER_ERROR
 
 QUICKSTART = "--config=configs/quickstart.py"
@@ -31,7 +31,7 @@ MISTAKES = {
     ),
     "workdir in the home of nobody": (
         [QUICKSTART, "--workdir=~who/w"],
-        r"--workdir=~who/w: nobody knows the home folder that '~' stands for; write it out",
+        r"--workdir=~who/w: the home folder that '~' stands for is unknown; write the path out",
     ),
     "config is no Python": (["--config=requirements.txt"], r"--config=requirements.txt is not a Python file"),
     "unknown flag": ([QUICKSTART, "--wrkdir=x"], r"Unknown command line flag 'wrkdir'. Did you mean: workdir"),
@@ -285,9 +285,9 @@ def test_evaluate_refuses_other_classes(workdir: Path) -> None:
 
 def test_evaluate_refuses_images_of_another_size(trained, workdir: Path) -> None:
     """Of each net of an ensemble."""
-    facts = load_facts(workdir)
+    facts = load_dataset_info(workdir)
     cut = facts.statistics._replace(mean_image=facts.statistics.mean_image[1:-1, 1:-1])
-    save_facts(dataclasses.replace(facts, statistics=cut), workdir)
+    save_dataset_info(dataclasses.replace(facts, statistics=cut), workdir)
     result = run("evaluate", f"--workdir={trained[0]},{workdir}")
     assert_refused(result, rf"the images of 'digits' .* have 72 pixels a side, those that --workdir={workdir} .* 70;")
 
@@ -333,7 +333,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_said(workdir: Path) -> None:
 
 
 def test_a_workdir_in_use_is_refused(trained, workdir: Path) -> None:
-    from alexnet_jax.workdir import lock
+    from alexnet_jax.run.workdir import lock
 
     with lock(workdir):
         result = run("main", *trained[1], f"--workdir={workdir}")

@@ -14,7 +14,7 @@ import torch
 from alexnet_jax.config import ModelConfig
 from alexnet_jax.model.ablations import build_net
 from alexnet_jax.model.alexnet import AlexNet
-from alexnet_jax.model.architecture import LayerShape, Net, ResponseNorm, layer_shapes
+from alexnet_jax.model.layers import LayerShape, Net, ResponseNorm, layer_shapes
 from benchmarks import lrn, operations, ours, peer, records, step, table
 from benchmarks.harness import Contender, FailedError, Times, clean_environment, once, race
 from benchmarks.predict import load_weights

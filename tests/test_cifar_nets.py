@@ -10,15 +10,15 @@ import torch
 import torch.nn.functional as F
 
 from alexnet_jax.config import ModelConfig
-from alexnet_jax.data.facts import DataFacts
+from alexnet_jax.convert.onnx_graph import build_model
+from alexnet_jax.data.dataset_info import DatasetInfo
 from alexnet_jax.data.statistics import Statistics
 from alexnet_jax.errors import UserError
 from alexnet_jax.model.ablations import ContradictionError, build_net
 from alexnet_jax.model.alexnet import AlexNet
-from alexnet_jax.model.architecture import layer_shapes
+from alexnet_jax.model.layers import layer_shapes
 from alexnet_jax.optimizer import create_optimizer
 from alexnet_jax.validation import faults
-from alexnet_jax.weights.onnx_graph import build_model
 from configs import cifar_11pct, cifar_13pct
 
 # Kernels, and biases: one a kernel in convolutions, one a unit where they are not shared (sharedBiases=0).
@@ -130,4 +130,4 @@ def test_onnx_has_no_such_layer() -> None:
     statistics = Statistics(np.zeros((32, 32, 3), np.float32), np.ones(3, np.float32), np.eye(3, dtype=np.float32))
     weights = defaultdict(lambda: np.zeros(1, np.float32))
     with pytest.raises(UserError, match=r"ONNX has no operator for local3, a locally connected layer"):
-        build_model(config, DataFacts("cifar10", 1, names, names, statistics), weights)
+        build_model(config, DatasetInfo("cifar10", 1, names, names, statistics), weights)

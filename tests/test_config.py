@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from alexnet_jax.config import Config, differences, field_types, set_field, to_dict
 from alexnet_jax.errors import UserError
-from alexnet_jax.sweeping.runs import override_flags
+from alexnet_jax.sweep.runs import override_flags
 from alexnet_jax.validation import faults, from_dict
 from configs import quickstart
 

@@ -25,8 +25,8 @@ from alexnet_jax.data.raw import open_raw
 from alexnet_jax.errors import UserError
 from alexnet_jax.optimizer import create_optimizer
 from alexnet_jax.parallel.mesh import batch_sharding, create_mesh
+from alexnet_jax.state import abstract_train_state
 from alexnet_jax.train import train_and_evaluate
-from alexnet_jax.training.state import abstract_train_state
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 NUM_TRAINING = 1437  # of the digits
@@ -70,7 +70,7 @@ def assert_same(found, expected) -> None:
 
 
 @pytest.fixture(params=["jpeg", "raw", "device", "device, split"])
-def feed(request, monkeypatch) -> str:
+def shard_batch(request, monkeypatch) -> str:
     """Every way of feeding; split over the devices because the images don't fit into one."""
     name, _, split = request.param.partition(", ")
     if split:

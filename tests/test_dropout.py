@@ -9,9 +9,9 @@ from random_nets import QUICK_TO_COMPILE, random_images, random_params
 from alexnet_jax.config import ModelConfig
 from alexnet_jax.model.ablations import build_net
 from alexnet_jax.model.alexnet import AlexNet
-from alexnet_jax.model.architecture import Dropout
 from alexnet_jax.model.dropout import at_test_time, dropout
-from alexnet_jax.training.randomness import Purpose, example_keys
+from alexnet_jax.model.layers import Dropout
+from alexnet_jax.rng import Purpose, example_keys
 
 EXAMPLES, UNITS = 64, 512
 X = jnp.asarray(1 + np.random.default_rng(0).random((EXAMPLES, UNITS)), jnp.float32)

@@ -14,12 +14,12 @@ from alexnet_jax.config import Config
 from alexnet_jax.data.augmentation import center_view, ten_views
 from alexnet_jax.data.datasets import open_dataset
 from alexnet_jax.errors import UserError
-from alexnet_jax.inference.evaluation import evaluate
-from alexnet_jax.inference.predict_step import create_predict_step
+from alexnet_jax.evaluation import evaluate
+from alexnet_jax.loss import cross_entropy, top_k_error
 from alexnet_jax.optimizer import create_optimizer
 from alexnet_jax.parallel.mesh import create_mesh
-from alexnet_jax.training.objective import cross_entropy, top_k_error
-from alexnet_jax.training.state import create_model, create_train_state
+from alexnet_jax.predict_step import create_predict_step
+from alexnet_jax.state import create_model, create_train_state
 
 
 @pytest.fixture

@@ -20,10 +20,10 @@ from alexnet_jax.data.statistics import Statistics
 from alexnet_jax.errors import UserError
 from alexnet_jax.model.ablations import build_net
 from alexnet_jax.optimizer import create_optimizer
-from alexnet_jax.parallel.mesh import create_mesh, feed
-from alexnet_jax.training.state import create_train_state
-from alexnet_jax.training.train_step import create_train_step
-from alexnet_jax.workdir import MAY_CHANGE, read_config
+from alexnet_jax.parallel.mesh import create_mesh, shard_batch
+from alexnet_jax.run.workdir import MAY_CHANGE, read_config
+from alexnet_jax.state import create_train_state
+from alexnet_jax.train_step import create_train_step
 from docs.generate_reproduction import DOCUMENT, with_new_tables
 from experiments import costs, figure_1, logs
 from experiments.__main__ import how
@@ -298,7 +298,7 @@ def test_each_net_takes_a_step_at_full_size(training: Training) -> None:
     optimizer = create_optimizer(config, 100)
     state = create_train_state(config, optimizer, mesh)
     before = np.asarray(state.params["fc8"]["bias"])
-    batch = feed(mesh, {"image": images, "label": np.array([0, 1], np.int32)})
+    batch = shard_batch(mesh, {"image": images, "label": np.array([0, 1], np.int32)})
     state, metrics = create_train_step(config, optimizer, mesh, 100)(state, batch, statistic)
     assert 0 < float(metrics["loss"]) < math.inf
     assert not np.array_equal(before, np.asarray(state.params["fc8"]["bias"]))

@@ -6,21 +6,21 @@ import json
 import numpy as np
 import pytest
 
-from alexnet_jax import workdir
+from alexnet_jax.data.dataset_info import load_dataset_info
 from alexnet_jax.data.datasets import open_dataset
-from alexnet_jax.data.facts import load_facts
 from alexnet_jax.errors import UserError
+from alexnet_jax.run import workdir
 
 
 @pytest.fixture
 def folder(tiny_config, tmp_path):
     """The folder of a training that has just begun."""
-    workdir.open_for_training(tmp_path / "run", tiny_config, open_dataset(tiny_config.data).facts)
+    workdir.open_for_training(tmp_path / "run", tiny_config, open_dataset(tiny_config.data).info)
     return tmp_path / "run"
 
 
 def test_what_is_written_is_read(folder, tiny_config):
-    dataset, facts = open_dataset(tiny_config.data), load_facts(folder)
+    dataset, facts = open_dataset(tiny_config.data), load_dataset_info(folder)
     assert (facts.name, facts.num_examples) == ("digits", len(dataset.train))
     assert facts.label_names == facts.class_names == tuple("0123456789")
     for mine, theirs in zip(facts.statistics, dataset.statistics, strict=True):
@@ -41,13 +41,13 @@ def test_what_is_written_is_read(folder, tiny_config):
 def test_a_damaged_file_is_named(folder, damage, message):
     damage(folder / "dataset.json")
     with pytest.raises(UserError, match=f"dataset.json {message}"):
-        load_facts(folder)
+        load_dataset_info(folder)
 
 
 def test_damaged_statistics_are_named(folder):
     (folder / "statistics.npz").write_bytes(b"PK")
     with pytest.raises(UserError, match=r"statistics.npz is damaged"):
-        load_facts(folder)
+        load_dataset_info(folder)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_damaged_statistics_are_named(folder):
     ],
 )
 def test_a_run_goes_on_with_its_own_data_only(folder, tiny_config, change, message):
-    facts = load_facts(folder)
+    facts = load_dataset_info(folder)
     before = {path: path.read_bytes() for path in folder.iterdir()}
     workdir.open_for_training(folder, tiny_config, facts)
     with pytest.raises(UserError, match=f"holds a run on other data: {message}"):
@@ -75,5 +75,5 @@ def test_a_run_goes_on_with_its_own_data_only(folder, tiny_config, change, messa
 def test_going_on_mends_what_is_damaged_or_missing(folder, tiny_config, name):
     for damage in ((folder / name).unlink, lambda: (folder / name).write_bytes(b"PK")):
         damage()
-        workdir.open_for_training(folder, tiny_config, open_dataset(tiny_config.data).facts)
-        assert load_facts(folder).num_examples == len(open_dataset(tiny_config.data).train)
+        workdir.open_for_training(folder, tiny_config, open_dataset(tiny_config.data).info)
+        assert load_dataset_info(folder).num_examples == len(open_dataset(tiny_config.data).train)

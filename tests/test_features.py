@@ -14,12 +14,12 @@ from test_data_datasets import write_small
 from alexnet_jax.data.augmentation import center_view
 from alexnet_jax.data.datasets import open_dataset
 from alexnet_jax.errors import UserError
-from alexnet_jax.inference.feature_files import open_for_writing
-from alexnet_jax.inference.neighbors import Nearest
-from alexnet_jax.inference.predict_step import create_feature_step, feature_shape, output_of
-from alexnet_jax.inference.restored import restore
+from alexnet_jax.features.nearest import Nearest
+from alexnet_jax.features.output import open_for_writing
 from alexnet_jax.model.variants import VARIANTS
-from alexnet_jax.training.state import create_model
+from alexnet_jax.predict_step import create_feature_step, feature_shape, output_of
+from alexnet_jax.restore import restore
+from alexnet_jax.state import create_model
 
 LAYERS = ("conv1", "norm1", "pool5", "fc6", "fc7", "fc8")
 
@@ -40,7 +40,7 @@ def images(net) -> np.ndarray:
 @pytest.fixture(scope="module")
 def expected(net, images) -> dict[str, np.ndarray]:
     """The outputs of all layers by the module itself, on one device, by the layers' own names."""
-    views = center_view(images, net.facts.statistics, image_size=64, mean="image", std=())
+    views = center_view(images, net.dataset_info.statistics, image_size=64, mean="image", std=())
     params = jax.device_get(net.params)
     _, variables = create_model(net.config).apply({"params": params}, views, mutable="intermediates")
     return variables["intermediates"]["outputs"][0]

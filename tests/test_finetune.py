@@ -14,16 +14,16 @@ from test_train import assert_same_bits, final_state
 from alexnet_jax import train as train_module
 from alexnet_jax import validation
 from alexnet_jax.config import Config
+from alexnet_jax.data.dataset_info import load_dataset_info
 from alexnet_jax.data.datasets import open_dataset
-from alexnet_jax.data.facts import load_facts
-from alexnet_jax.data.preparation.folders import folder as image_folder
-from alexnet_jax.data.preparation.run import prepare
-from alexnet_jax.data.preparation.units import Recipe
 from alexnet_jax.errors import PreemptedError, UserError
-from alexnet_jax.inference.restored import restore
+from alexnet_jax.prepare.folders import folder as image_folder
+from alexnet_jax.prepare.preparation import prepare
+from alexnet_jax.prepare.units import Recipe
+from alexnet_jax.restore import restore
+from alexnet_jax.run.fine_tuning import create_initial_state, with_statistics
+from alexnet_jax.run.preemption import StopSignals
 from alexnet_jax.train import train_and_evaluate
-from alexnet_jax.training.preemption import StopSignals
-from alexnet_jax.training.transfer import create_initial_state, with_statistics
 from configs import finetune
 
 
@@ -97,7 +97,7 @@ def test_a_run_keeps_frozen_layers_and_the_known_mean_and_goes_on_without_its_so
     for name, values in tuned.params.items():
         same = [np.array_equal(values[kind], source.params[name][kind]) for kind in values if name != "fc8"]
         assert all(same) if name in config.optimizer.frozen else not any(same), name
-    mean = load_facts(tmp_path / "whole").statistics.mean_image
+    mean = load_dataset_info(tmp_path / "whole").statistics.mean_image
     np.testing.assert_array_equal(mean, source.facts.statistics.mean_image)
     assert not np.array_equal(mean, open_dataset(config.data).statistics.mean_image)
 
@@ -116,7 +116,7 @@ def test_of_images_of_another_size_only_the_mean_color_is_taken(config: Config, 
     small = dataclasses.replace(
         dataset, statistics=dataset.statistics._replace(mean_image=np.zeros((70, 70, 3), np.float32))
     )
-    known = load_facts(trained_folder).statistics.mean_image
+    known = load_dataset_info(trained_folder).statistics.mean_image
     for folder in (tmp_path, trained_folder):  # at the start, and when it goes on
         found = with_statistics(small, config, folder).statistics.mean_image
         np.testing.assert_allclose(found, np.broadcast_to(known.mean(axis=(0, 1)), (70, 70, 3)), rtol=1e-5)

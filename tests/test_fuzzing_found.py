@@ -14,7 +14,7 @@ from weights_files import bytes_field, varint
 from alexnet_jax.config import Config, to_dict
 from alexnet_jax.errors import UserError, print_error
 from alexnet_jax.metrics import FILE_NAME, read_records
-from alexnet_jax.reporting.curves import curves_section
+from alexnet_jax.report.curves import curves_section
 
 NESTED = b"[" * 100_000
 

@@ -13,7 +13,7 @@ from random_nets import QUICK_TO_COMPILE
 from alexnet_jax.config import ModelConfig
 from alexnet_jax.model.ablations import build_net
 from alexnet_jax.model.alexnet import AlexNet
-from alexnet_jax.model.architecture import Gaussian, layer_shapes
+from alexnet_jax.model.layers import Gaussian, layer_shapes
 from alexnet_jax.model.variants import VARIANTS
 
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")

@@ -18,13 +18,13 @@ import pytest
 
 from alexnet_jax.config import Config
 from alexnet_jax.data.statistics import Statistics
-from alexnet_jax.inference.predict_step import create_predict_step
+from alexnet_jax.model.sharding import velocity_spec
 from alexnet_jax.optimizer import create_optimizer
 from alexnet_jax.parallel.hybrid import images_of_rounds
-from alexnet_jax.parallel.mesh import create_mesh, feed
-from alexnet_jax.parallel.velocity import velocity_spec
-from alexnet_jax.training.state import TrainState, abstract_train_state, create_train_state
-from alexnet_jax.training.train_step import create_train_step
+from alexnet_jax.parallel.mesh import create_mesh, shard_batch
+from alexnet_jax.predict_step import create_predict_step
+from alexnet_jax.state import TrainState, abstract_train_state, create_train_state
+from alexnet_jax.train_step import create_train_step
 from benchmarks.collectives import Collective, collectives, in_words
 from benchmarks.layouts import Layout, transfers
 from configs import quickstart
@@ -114,10 +114,10 @@ def _training(variant: str, layout: Layout, batch_size: int) -> tuple[str, Train
     mesh = create_mesh(config)
     state = place(fresh(variant), config)
     step = create_train_step(config, create_optimizer(config, STEPS), mesh, STEPS)
-    compiled = step.lower(state, feed(mesh, batch(0, batch_size)), STATISTICS).compile()
+    compiled = step.lower(state, shard_batch(mesh, batch(0, batch_size)), STATISTICS).compile()
     reported = []
     for number in range(STEPS):
-        state, metrics = compiled(state, feed(mesh, batch(number, batch_size)), STATISTICS)
+        state, metrics = compiled(state, shard_batch(mesh, batch(number, batch_size)), STATISTICS)
         reported.append(jax.device_get(metrics))
     return compiled.as_text(), jax.device_get(state), reported
 
@@ -207,7 +207,7 @@ def test_a_hybrid_predicts_what_one_device_predicts() -> None:
         mesh = create_mesh(config)
         params = place(fresh("one_weird_trick"), config).params
         predict = create_predict_step(config, mesh, views=1)
-        found.append(jax.device_get(predict(params, STATISTICS, feed(mesh, batch(0))["image"])))
+        found.append(jax.device_get(predict(params, STATISTICS, shard_batch(mesh, batch(0))["image"])))
     assert relative_error(found[1], found[0]) < 1e-9
 
 
@@ -232,8 +232,8 @@ def test_frozen_layers_keep_every_bit_and_send_nothing() -> None:
     mesh = create_mesh(config)
     state = place(fresh("paper"), config)
     step = create_train_step(config, create_optimizer(config, STEPS), mesh, STEPS)
-    compiled = step.lower(state, feed(mesh, batch(0)), STATISTICS).compile()
-    state = jax.device_get(compiled(state, feed(mesh, batch(0)), STATISTICS)[0])
+    compiled = step.lower(state, shard_batch(mesh, batch(0)), STATISTICS).compile()
+    state = jax.device_get(compiled(state, shard_batch(mesh, batch(0)), STATISTICS)[0])
     before = fresh("paper").params
     for name in before:
         same = np.array_equal(before[name]["kernel"], state.params[name]["kernel"])

@@ -6,9 +6,9 @@ import resource
 import jax
 import pytest
 
-from alexnet_jax import limits
 from alexnet_jax.config import Config
 from alexnet_jax.errors import UserError
+from alexnet_jax.run import limits
 from alexnet_jax.train import train_and_evaluate
 
 

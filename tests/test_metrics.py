@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from alexnet_jax import metrics
 from alexnet_jax.config import Config
 from alexnet_jax.errors import DivergedError, UserError
-from alexnet_jax.tensorboard import Event, SessionLog
-from alexnet_jax.training.reporter import Reporter
+from alexnet_jax.run.reporter import Reporter
+from alexnet_jax.run.tensorboard import Event, SessionLog
 
 
 def training_record(step: int, **changes) -> dict:

@@ -9,12 +9,12 @@ import pytest
 
 from alexnet_jax.config import Config
 from alexnet_jax.errors import UserError
-from alexnet_jax.model.architecture import layer_shapes
+from alexnet_jax.model.layers import layer_shapes
 from alexnet_jax.optimizer import create_optimizer
 from alexnet_jax.parallel.mesh import create_mesh, local_rows
 from alexnet_jax.parallel.towers import parameter_specs
-from alexnet_jax.training.randomness import Purpose, example_keys
-from alexnet_jax.training.state import create_model, create_train_state, state_specs
+from alexnet_jax.rng import Purpose, example_keys
+from alexnet_jax.state import create_model, create_train_state, state_specs
 
 BATCH = 16
 

@@ -12,14 +12,14 @@ from PIL import Image
 from test_bad_input import run
 
 from alexnet_jax.data.datasets import open_dataset
+from alexnet_jax.data.image_codec import BrokenImageError, decode, resize_and_crop
 from alexnet_jax.data.image_files import MIN_SIDE, find_images, load_image, load_images
-from alexnet_jax.data.preparation.images import BrokenImageError, decode, resize_and_crop
 from alexnet_jax.data.statistics import load_statistics
 from alexnet_jax.errors import EXIT_USER_ERROR, UserError
-from alexnet_jax.inference import batching
-from alexnet_jax.inference.batching import as_text, predict_files
-from alexnet_jax.inference.predict_step import create_predict_step
-from alexnet_jax.inference.restored import restore
+from alexnet_jax.predict import batching
+from alexnet_jax.predict.batching import as_text, predict_files
+from alexnet_jax.predict_step import create_predict_step
+from alexnet_jax.restore import restore
 
 
 @pytest.fixture(scope="module")
@@ -252,7 +252,7 @@ def test_the_command_needs_images(net, tmp_path: Path) -> None:
         tmp_path: "holds no image",
         tmp_path / "x.jpg": "no such file",
         tmp_path / f"{300 * 'x'}.jpg": r"can't be read \(File name too long\)",
-        "~who/x.jpg": "~who/x.jpg: nobody knows the home folder",
+        "~who/x.jpg": "~who/x.jpg: the home folder",
     }
     for path, message in faults.items():
         with pytest.raises(UserError, match=message):
@@ -262,11 +262,11 @@ def test_the_command_needs_images(net, tmp_path: Path) -> None:
 def test_nets_of_other_classes_make_no_ensemble(net) -> None:
     import dataclasses
 
-    facts = dataclasses.replace(net.facts, label_names=tuple("9876543210"))
+    facts = dataclasses.replace(net.dataset_info, label_names=tuple("9876543210"))
     with pytest.raises(UserError, match="must know the same classes"):
         batching.create_ensemble([net, dataclasses.replace(net, facts=facts)], views=1)
     small = load_statistics(net.folder)._replace(mean_image=np.zeros((70, 70, 3), np.float32))
-    facts = dataclasses.replace(net.facts, statistics=small)
+    facts = dataclasses.replace(net.dataset_info, statistics=small)
     with pytest.raises(UserError, match="images of 70 pixels"):
         batching.create_ensemble([net, dataclasses.replace(net, facts=facts)], views=1)
 

@@ -12,9 +12,9 @@ import prepare_sources as sources
 import pytest
 from test_bad_input import assert_refused, run
 
-from alexnet_jax.data.preparation import cifar, devkit
-from alexnet_jax.data.preparation.archives import open_raw
 from alexnet_jax.errors import UserError
+from alexnet_jax.prepare import cifar, devkit
+from alexnet_jax.prepare.archives import open_source
 
 IDS = list(devkit.without_kit().wordnet_ids)
 
@@ -258,11 +258,11 @@ def test_wrong_source(tmp_path, monkeypatch, dataset, write, message):
 @pytest.mark.parametrize("name", ["..", "a/b", ".hidden", "my set", "digits"])
 def test_names_that_no_data_set_can_have(tmp_path, name):
     with pytest.raises(UserError, match=f"the data set can't be named '{name}'; give another --name"):
-        open_raw("folder", sources.folder(tmp_path), name, 0.1)
+        open_source("folder", sources.folder(tmp_path), name, 0.1)
 
 
 def test_an_image_that_is_gone_is_named(tmp_path):
-    raw = open_raw("folder", sources.folder(tmp_path), "pets", 0.1)
+    raw = open_source("folder", sources.folder(tmp_path), "pets", 0.1)
     (tmp_path / "train" / "cat" / "0.jpg").unlink()
     with pytest.raises(UserError, match=r"cat/0\.jpg can't be read \(No such file"):
         next(raw.images()).load()

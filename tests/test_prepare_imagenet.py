@@ -15,14 +15,14 @@ from conftest import SHARED_DATA
 
 from alexnet_jax.config import DataConfig
 from alexnet_jax.data.datasets import open_dataset
+from alexnet_jax.data.image_codec import BrokenImageError, decode, encode_jpeg, resize_and_crop
 from alexnet_jax.data.pipeline import evaluation_batches
-from alexnet_jax.data.preparation import devkit
-from alexnet_jax.data.preparation.archives import open_raw
-from alexnet_jax.data.preparation.images import BrokenImageError, decode, encode_jpeg, resize_and_crop
-from alexnet_jax.data.preparation.run import prepare
-from alexnet_jax.data.preparation.units import Recipe
 from alexnet_jax.data.sources import decode_image
 from alexnet_jax.data.statistics import compute_statistics
+from alexnet_jax.prepare import devkit
+from alexnet_jax.prepare.archives import open_source
+from alexnet_jax.prepare.preparation import prepare
+from alexnet_jax.prepare.units import Recipe
 from alexnet_jax.train import train_and_evaluate
 from configs import paper
 
@@ -61,7 +61,7 @@ def prepared(tmp_path_factory):
     """The folder of the data set, and what went into it."""
     root = tmp_path_factory.mktemp("imagenet")
     train, validation = write_2012(root / "source")
-    raw = open_raw("imagenet2012", root / "source", None, 0.1)
+    raw = open_source("imagenet2012", root / "source", None, 0.1)
     return prepare(raw, RECIPE, root / "data", max_broken=10, num_workers=2), train, validation
 
 
@@ -138,7 +138,7 @@ def test_records_are_shuffled(prepared):
 def test_validation_labels_without_the_development_kit(tmp_path):
     """They are those that TFDS carries."""
     _, validation = write_2012(tmp_path / "source", with_kit=False)
-    images = open_raw("imagenet2012", tmp_path / "source", None, 0.1).images()
+    images = open_source("imagenet2012", tmp_path / "source", None, 0.1).images()
     found = {image.name: image.label for image in images if image.split == "validation"}
     assert found == {name: label for name, (label, _) in validation.items()}
 
@@ -159,7 +159,7 @@ def test_validation_labels_agree_with_those_that_others_publish():
 
 def test_order_depends_on_the_seed_and_not_on_the_workers(prepared, tmp_path):
     folder, _, _ = prepared
-    raw = open_raw("imagenet2012", folder.parents[2] / "source", None, 0.1)
+    raw = open_source("imagenet2012", folder.parents[2] / "source", None, 0.1)
 
     def records(directory):
         builder = tfds.builder_from_directory(directory)

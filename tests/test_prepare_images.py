@@ -10,13 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from alexnet_jax.data.preparation.images import (
-    BrokenImageError,
-    decode,
-    encode_jpeg,
-    encode_png,
-    resize_and_crop,
-)
+from alexnet_jax.data.image_codec import BrokenImageError, decode, encode_jpeg, encode_png, resize_and_crop
 from alexnet_jax.data.sources import decode_image
 
 # What is in the odd files of prepare_sources, in their order.

@@ -15,12 +15,12 @@ import tensorflow_datasets as tfds
 
 from alexnet_jax.config import DataConfig
 from alexnet_jax.data.datasets import open_dataset
-from alexnet_jax.data.preparation.archives import open_raw
-from alexnet_jax.data.preparation.progress import Progress
-from alexnet_jax.data.preparation.raw import RawImage
-from alexnet_jax.data.preparation.run import prepare
-from alexnet_jax.data.preparation.units import TASK, Recipe, process
 from alexnet_jax.errors import UserError
+from alexnet_jax.prepare.archives import open_source
+from alexnet_jax.prepare.preparation import prepare
+from alexnet_jax.prepare.source import SourceImage
+from alexnet_jax.prepare.units import TASK, Recipe, process
+from alexnet_jax.progress import Progress
 
 FULL = Path("/dev/full")  # Linux: whatever is written to it meets a full disk
 
@@ -30,7 +30,7 @@ PROGRAM = """
 import os, signal, sys
 from pathlib import Path
 import prepare_sources as sources
-from alexnet_jax.data.preparation import run, shards, units
+from alexnet_jax.prepare import preparation, shards, units
 
 units.UNIT, units.TASK, shards.SHARD_BYTES, calls = 16, 4, 20_000, {"decode": 0}
 
@@ -46,7 +46,7 @@ def counted(module, name, kill_at):
 
 counted(units, "decode", 0)
 if len(sys.argv) > 2:
-    counted({"run": run, "shards": shards, "units": units}[sys.argv[2]], sys.argv[3], int(sys.argv[4]))
+    counted({"preparation": preparation, "shards": shards, "units": units}[sys.argv[2]], sys.argv[3], int(sys.argv[4]))
 sources.prepare_here("folder", Path(sys.argv[1]))
 print(calls["decode"])
 """
@@ -81,7 +81,7 @@ def test_killed_at_any_time_it_goes_on_to_the_same_records(tmp_path):
         ("units", "serialize", 37),
         ("units", "_save", 1),
         ("shards", "write_records", 2),
-        ("run", "write_info", 1),
+        ("preparation", "write_info", 1),
     ]
     for kill in kills:
         killed = run_program(tmp_path / "interrupted", *kill)
@@ -199,7 +199,7 @@ def test_finished_set_is_left_alone_and_other_settings_are_refused(tmp_path):
     before = {path: path.stat().st_mtime_ns for path in target.rglob("*")}
     assert sources.prepare_here("folder", tmp_path) == target
     assert {path: path.stat().st_mtime_ns for path in target.rglob("*")} == before
-    raw = open_raw("folder", tmp_path / "source", None, 0.1)
+    raw = open_source("folder", tmp_path / "source", None, 0.1)
     other = Recipe(40, 95, seed=0, keep_originals=False, name_feature="file_name")
     with pytest.raises(UserError, match=r"was prepared differently \(size was 32 and is now 40\); delete it"):
         prepare(raw, other, tmp_path / "data", max_broken=0, num_workers=1)
@@ -240,7 +240,7 @@ def test_only_a_bounded_number_of_images_is_loaded_ahead(tmp_path):
         finished += num_images
 
     data = sources.jpeg(1)
-    images = (RawImage("train", f"{number}", 0, load, number) for number in range(2000))
+    images = (SourceImage("train", f"{number}", 0, load, number) for number in range(2000))
     recipe = Recipe(8, 95, seed=0, keep_originals=False, name_feature="file_name")
     ((_, unit),) = process(images, recipe, tmp_path, 2, done)
     assert loaded == finished == len(unit.keys) == 2000

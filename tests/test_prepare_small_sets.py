@@ -12,8 +12,8 @@ from PIL import Image
 
 from alexnet_jax.config import Config, DataConfig
 from alexnet_jax.data.datasets import open_dataset
-from alexnet_jax.data.preparation.imagenette import CLASSES
 from alexnet_jax.data.statistics import compute_statistics, load_statistics
+from alexnet_jax.prepare.imagenette import CLASSES
 from alexnet_jax.train import train_and_evaluate
 from configs import cifar10 as cifar10_config
 from configs import folder as folder_config

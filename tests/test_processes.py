@@ -18,11 +18,11 @@ import numpy as np
 import pytest
 import yaml
 
+from alexnet_jax.cluster import processes
+from alexnet_jax.cluster.launcher import find_process_group
+from alexnet_jax.cluster.watch import reach
 from alexnet_jax.config import Config, to_dict
 from alexnet_jax.errors import EXIT_LOST_PROCESS, EXIT_PREEMPTED, EXIT_USER_ERROR, UserError
-from alexnet_jax.parallel import processes
-from alexnet_jax.parallel.launcher import find_place
-from alexnet_jax.parallel.watch import reach
 
 ROOT = Path(__file__).resolve().parents[1]
 TIMEOUT = 600  # seconds for anything that a test starts
@@ -161,7 +161,7 @@ def records(workdir: Path) -> list[dict]:
 
 def last_state(workdir: Path) -> tuple[int, dict]:
     """Step and parameters of the latest checkpoint."""
-    from alexnet_jax.inference.restored import restore
+    from alexnet_jax.restore import restore
 
     net = restore(workdir)
     return net.step, jax.device_get(net.params)
@@ -290,17 +290,17 @@ def test_a_device_that_adds_wrongly_is_named(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_processes_that_can_not_meet_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """By JAX's own service, with different devices, and where a port is closed."""
-    place = find_place({}, "node1:1", 2, 1)
+    group = find_process_group({}, "node1:1", 2, 1)
 
     def fail(**_) -> None:
         raise RuntimeError("no such host\nand more")
 
     monkeypatch.setattr(jax.distributed, "initialize", fail)
     with pytest.raises(UserError, match=r"Process 1, started by flags, can't join the others \(no such host\)"):
-        processes._initialize(place)
+        processes._initialize(group)
     monkeypatch.setattr(processes, "devices", lambda: [SimpleNamespace(process_index=index) for index in (0, 0, 1)])
     with pytest.raises(UserError, match=r"the same number of devices, but there are process 0: 2, process 1: 1\."):
-        processes._meet(place)
+        processes._meet(group)
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         offer = {"addresses": ["127.0.0.1"], "port": closed.getsockname()[1], "secret": "x"}
@@ -394,16 +394,16 @@ INDEXED_JOB = {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "2
     ids=["shell", "srun -n 1", "a script of sbatch", "mpirun -n 1", "pod"],
 )
 def test_a_process_on_its_own_starts_no_group(environment: dict[str, str]) -> None:
-    assert find_place(environment) is None
+    assert find_process_group(environment) is None
 
 
 def test_launchers_are_recognized() -> None:
-    assert find_place(SLURM)[:4] == (None, 4, 3, "SLURM")
-    assert find_place(OPEN_MPI | {"OMPI_MCA_orte_hnp_uri": "x"})[:4] == (None, 2, 1, "Open MPI")
-    assert find_place(OPEN_MPI, "node1:1234")[:4] == ("node1:1234", 2, 1, "Open MPI")
-    assert find_place(INDEXED_JOB, "node1:1234", 4)[:4] == ("node1:1234", 4, 2, "Kubernetes")
-    assert find_place({}, "[::1]:1234", 4, 0)[:4] == ("[::1]:1234", 4, 0, "flags")
-    assert find_place(SLURM, num_processes=1) is None
+    assert find_process_group(SLURM)[:4] == (None, 4, 3, "SLURM")
+    assert find_process_group(OPEN_MPI | {"OMPI_MCA_orte_hnp_uri": "x"})[:4] == (None, 2, 1, "Open MPI")
+    assert find_process_group(OPEN_MPI, "node1:1234")[:4] == ("node1:1234", 2, 1, "Open MPI")
+    assert find_process_group(INDEXED_JOB, "node1:1234", 4)[:4] == ("node1:1234", 4, 2, "Kubernetes")
+    assert find_process_group({}, "[::1]:1234", 4, 0)[:4] == ("[::1]:1234", 4, 0, "flags")
+    assert find_process_group(SLURM, num_processes=1) is None
 
 
 @pytest.mark.parametrize(
@@ -420,7 +420,7 @@ def test_launchers_are_recognized() -> None:
 )
 def test_flags_that_do_not_place_a_process_are_refused(arguments: tuple, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
-        find_place(*arguments)
+        find_process_group(*arguments)
 
 
 # The files in launch/.

@@ -2,8 +2,8 @@
 
 from jax.profiler import ProfileData
 
+from alexnet_jax.run.profiling import WARM_UP
 from alexnet_jax.train import train_and_evaluate
-from alexnet_jax.training.profiling import WARM_UP
 
 
 def traced_operations(folder):

@@ -19,15 +19,15 @@ from alexnet_jax.config import Config, ModelConfig
 from alexnet_jax.data.augmentation import center_view
 from alexnet_jax.data.datasets import open_dataset
 from alexnet_jax.errors import UserError
-from alexnet_jax.inference.restored import restore
 from alexnet_jax.metrics import read_records
 from alexnet_jax.model.ablations import build_net
-from alexnet_jax.reporting import confusion, curves, filters, neighbors, outputs, predictions
-from alexnet_jax.reporting.contents import Contents, collect
-from alexnet_jax.reporting.page import page, write
-from alexnet_jax.reporting.section import Section, Table
+from alexnet_jax.report import confusion, curves, filters, neighbors, outputs, predictions
+from alexnet_jax.report.contents import Contents, collect
+from alexnet_jax.report.page import page, write
+from alexnet_jax.report.section import Section, Table
+from alexnet_jax.restore import restore
+from alexnet_jax.state import create_model
 from alexnet_jax.train import train_and_evaluate
-from alexnet_jax.training.state import create_model
 from configs import quickstart
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -97,7 +97,7 @@ def test_few_images_drawn_evenly_suffice(trained: Path) -> None:
     features, labels = [], []
     for source in (dataset.evaluation, dataset.train):
         images, classes = outputs.drawn_evenly(source, 50).fetch(np.arange(50))
-        views = center_view(images, net.facts.statistics, image_size=64, mean="image")
+        views = center_view(images, net.dataset_info.statistics, image_size=64, mean="image")
         _, sown = create_model(net.config).apply({"params": net.params}, views, mutable="intermediates")
         features.append(np.asarray(sown["intermediates"]["outputs"][0]["relu7"]))
         labels.append(classes)

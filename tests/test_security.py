@@ -21,19 +21,19 @@ from fuzzing import images_and_archives
 from fuzzing.weights import npy, zipped
 from test_weights_faults import RunsCode
 
-from alexnet_jax import prepare
 from alexnet_jax.config import Config
-from alexnet_jax.data.preparation import tars
-from alexnet_jax.data.preparation.cifar import cifar10, load_pickle
-from alexnet_jax.data.preparation.images import MAX_SCANS, BrokenImageError, decode
+from alexnet_jax.convert import torch_file
+from alexnet_jax.convert.torch_file import read_pth
+from alexnet_jax.data.image_codec import MAX_SCANS, BrokenImageError, decode
 from alexnet_jax.errors import UserError
-from alexnet_jax.inference.batching import as_text
-from alexnet_jax.reporting.curves import curves_section
+from alexnet_jax.predict.batching import as_text
+from alexnet_jax.prepare import __main__ as prepare
+from alexnet_jax.prepare import tars
+from alexnet_jax.prepare.cifar import cifar10, load_pickle
+from alexnet_jax.report.curves import curves_section
 from alexnet_jax.untrusted import arrays, pickles
 from alexnet_jax.untrusted.arrays import DamagedArraysError, load_arrays
 from alexnet_jax.validation import faults
-from alexnet_jax.weights import torch_file
-from alexnet_jax.weights.torch_file import read_pth
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -226,13 +226,13 @@ import resource, sys
 from pathlib import Path
 import numpy as np, psutil
 from alexnet_jax.data.image_files import load_image
-from alexnet_jax.data.preparation.images import BrokenImageError
+from alexnet_jax.data.image_codec import BrokenImageError
 from alexnet_jax.data.sources import decode_image
 from alexnet_jax.errors import UserError
-from alexnet_jax.weights.caffe import read_mean
-from alexnet_jax.weights.npz import read_npz
-from alexnet_jax.weights.torch_file import read_pth
-from alexnet_jax.weights.torchvision import read_safetensors
+from alexnet_jax.convert.caffe import read_mean
+from alexnet_jax.convert.npz import read_npz
+from alexnet_jax.convert.torch_file import read_pth
+from alexnet_jax.convert.torchvision import read_safetensors
 
 readers = {".npz": read_npz, ".npy": read_mean, ".pth": read_pth, ".safetensors": read_safetensors}
 readers[".record"] = lambda path: decode_image(path.read_bytes(), np.empty((32, 32, 3), np.uint8))

@@ -10,7 +10,7 @@ from conftest import SHARED_DATA
 from PIL import Image
 
 from alexnet_jax.model.alexnet import AlexNet
-from alexnet_jax.model.architecture import layer_shapes
+from alexnet_jax.model.layers import layer_shapes
 from alexnet_jax.model.variants import VARIANTS
 
 PHOTOGRAPHS = SHARED_DATA / "imagenet_originals"

@@ -16,11 +16,11 @@ import pytest
 from alexnet_jax import runtime
 from alexnet_jax.config import Config, to_dict
 from alexnet_jax.errors import UserError
-from alexnet_jax.signals import NotedSignals
-from alexnet_jax.sweep import Display
-from alexnet_jax.sweeping import execution, results, runs
-from alexnet_jax.sweeping.execution import Place
-from alexnet_jax.sweeping.space import choice, crossed, grid, log_uniform, sample, uniform
+from alexnet_jax.run.signals import NotedSignals
+from alexnet_jax.sweep import execution, results, runs
+from alexnet_jax.sweep.__main__ import Display
+from alexnet_jax.sweep.execution import Slot, slots
+from alexnet_jax.sweep.space import choice, crossed, grid, log_uniform, sample, uniform
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = [
@@ -151,10 +151,10 @@ def test_every_sweep_that_is_given_is_right(path, tmp_path):
 def test_gpus_are_divided(monkeypatch):
     monkeypatch.delenv("JAX_PLATFORMS")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
-    assert execution.places(2) == [Place(gpus="4,6"), Place(gpus="5,7")]
-    assert execution.places(1) == [Place()]
+    assert slots(2) == [Slot(gpus="4,6"), Slot(gpus="5,7")]
+    assert slots(1) == [Slot()]
     with pytest.raises(UserError, match=r"--parallel=5, but there are 4 GPUs"):
-        execution.places(5)
+        slots(5)
 
 
 def test_gpus_are_counted_without_their_parts(tmp_path, monkeypatch):
@@ -164,7 +164,7 @@ def test_gpus_are_counted_without_their_parts(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("JAX_PLATFORMS")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert execution.places(2) == [Place(gpus="0"), Place(gpus="1")]
+    assert slots(2) == [Slot(gpus="0"), Slot(gpus="1")]
 
 
 @pytest.mark.parametrize(("platforms", "gpus"), [("", ""), ("", "-1"), ("", "-1,0,1"), ("cpu", "0,1")])
@@ -172,9 +172,9 @@ def test_without_gpus_cores_are_divided(monkeypatch, platforms, gpus):
     monkeypatch.setenv("JAX_PLATFORMS", platforms)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
     monkeypatch.setattr(runtime, "cores", lambda: [0, 2, 4, 6, 8])
-    assert execution.places(2) == [Place(cores=frozenset({0, 4, 8})), Place(cores=frozenset({2, 6}))]
-    assert execution.places(1) == [Place()]
-    assert execution.places(6) == [Place()] * 6  # more runs than cores share all of them
+    assert slots(2) == [Slot(cores=frozenset({0, 4, 8})), Slot(cores=frozenset({2, 6}))]
+    assert slots(1) == [Slot()]
+    assert slots(6) == [Slot()] * 6  # more runs than cores share all of them
 
 
 def test_a_run_keeps_to_its_cores(tmp_path, monkeypatch):
@@ -185,7 +185,7 @@ def test_a_run_keeps_to_its_cores(tmp_path, monkeypatch):
     script.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(script))
     (run,) = runs.plan(Config(), [{"seed": 1}], tmp_path)
-    execution.carry_out([run], [], [Place(cores=frozenset({max(ours)}))], NotedSignals(), lambda numbers: None)
+    execution.carry_out([run], [], [Slot(cores=frozenset({max(ours)}))], NotedSignals(), lambda numbers: None)
     assert (run.folder / runs.CONSOLE).read_text() == f"[{max(ours)}]\n"
     assert os.sched_getaffinity(0) == ours
 
@@ -210,7 +210,7 @@ for i in $(seq 600); do sleep 0.05; done
     monkeypatch.setattr(runs.Run, "note_outcome", refuse)
     planned = runs.plan(Config(), grid({"seed": (0, 1)}), tmp_path)
     with pytest.raises(OSError, match="No space left"):
-        execution.carry_out(planned, [], [Place()] * 2, NotedSignals(), lambda numbers: None)
+        execution.carry_out(planned, [], [Slot()] * 2, NotedSignals(), lambda numbers: None)
     assert (planned[1].folder / runs.CONSOLE).read_text() == "saved\n"
 
 

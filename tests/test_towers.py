@@ -16,7 +16,7 @@ from random_nets import QUICK_TO_COMPILE, random_images, random_params, relative
 from alexnet_jax.config import ModelConfig
 from alexnet_jax.model.ablations import build_net
 from alexnet_jax.model.alexnet import AlexNet
-from alexnet_jax.model.architecture import (
+from alexnet_jax.model.layers import (
     Activation,
     Classifier,
     Convolution,
@@ -30,7 +30,7 @@ from alexnet_jax.model.architecture import (
 )
 from alexnet_jax.model.variants import VARIANTS
 from alexnet_jax.parallel.towers import parameter_specs
-from alexnet_jax.training.randomness import Purpose, example_keys
+from alexnet_jax.rng import Purpose, example_keys
 
 CLASSES, BATCH, IMAGE_SIZE, SMALL = 7, 4, 67, 12
 TWO_TOWERS = [variant for variant, net in VARIANTS.items() if net.towers == 2]

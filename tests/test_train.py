@@ -18,8 +18,8 @@ from alexnet_jax.config import Config, to_dict
 from alexnet_jax.errors import EXIT_DIVERGED, EXIT_PREEMPTED, DivergedError
 from alexnet_jax.optimizer import create_optimizer
 from alexnet_jax.parallel.mesh import create_mesh
+from alexnet_jax.state import abstract_train_state
 from alexnet_jax.train import check_parameters, train_and_evaluate
-from alexnet_jax.training.state import abstract_train_state
 from configs import quickstart
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -10,7 +10,7 @@ import pytest
 
 from alexnet_jax.config import Config, ModelConfig
 from alexnet_jax.model.alexnet import AlexNet
-from alexnet_jax.model.architecture import LayerShape, ResponseNorm, layer_shapes
+from alexnet_jax.model.layers import LayerShape, ResponseNorm, layer_shapes
 from alexnet_jax.model.variants import VARIANTS
 from alexnet_jax.optimizer import bias_schedule, conv1_schedule, learning_rate_schedule
 from alexnet_jax.validation import faults

@@ -15,19 +15,19 @@ from random_nets import random_params
 from safetensors.numpy import load_file
 from weights_files import CAFFE_LAYERS, CAFFENET_LAYERS, caffe_weights, caffemodel, torchvision_net
 
-from alexnet_jax.data.facts import DataFacts
+from alexnet_jax.convert.exporting import export
+from alexnet_jax.convert.fitting import recipe
+from alexnet_jax.convert.importing import Source, import_weights, read_net
+from alexnet_jax.convert.layout import to_weight
+from alexnet_jax.data.dataset_info import DatasetInfo
 from alexnet_jax.data.statistics import Statistics
 from alexnet_jax.errors import UserError
-from alexnet_jax.inference.predict_step import create_predict_step
-from alexnet_jax.inference.restored import RestoredNet, restore
 from alexnet_jax.model.ablations import build_net
-from alexnet_jax.model.architecture import layer_shapes
+from alexnet_jax.model.layers import layer_shapes
 from alexnet_jax.model.variants import VARIANTS
 from alexnet_jax.parallel.mesh import create_mesh
-from alexnet_jax.weights.exporting import export
-from alexnet_jax.weights.fitting import recipe
-from alexnet_jax.weights.importing import Source, import_weights, read_net
-from alexnet_jax.weights.layout import to_weight
+from alexnet_jax.predict_step import create_predict_step
+from alexnet_jax.restore import RestoredNet, restore
 
 CLASSES = 7
 
@@ -46,7 +46,7 @@ def random_net(variant: str, size: int, **options) -> RestoredNet:
     names = tuple(f"class {number}" for number in range(CLASSES))
     params = jax.tree.map(np.float32, random_params(build_net(config.model), size, CLASSES))
     return RestoredNet(
-        Path("nowhere"), config, DataFacts("set", 1, names, names, statistics), create_mesh(config), 3, params
+        Path("nowhere"), config, DatasetInfo("set", 1, names, names, statistics), create_mesh(config), 3, params
     )
 
 
@@ -90,7 +90,7 @@ def test_onnx_gives_the_same_probabilities(variant, size, options, tmp_path):
         images = random_images(batch, size)
         (found,) = session.run(None, {"images": images})
         np.testing.assert_allclose(found, probabilities(images), atol=1e-5)
-    assert session.get_modelmeta().custom_metadata_map["classes"].split("\n") == list(net.facts.class_names)
+    assert session.get_modelmeta().custom_metadata_map["classes"].split("\n") == list(net.dataset_info.class_names)
 
 
 @pytest.mark.parametrize("variant", ["original", "torchvision"])
@@ -234,7 +234,7 @@ def test_any_net_comes_back_bit_for_bit(write, form, suffix, variants, data, see
     net = dataclasses.replace(net, params=any_bits(net.params, seed))
     folder = tmp_path_factory.mktemp("net")
     labels = folder / "names.txt"
-    labels.write_text("\n".join(net.facts.class_names))
+    labels.write_text("\n".join(net.dataset_info.class_names))
     write(net, folder / f"net{suffix}")
     found = read_net(Source(folder / f"net{suffix}", form, config=net.config, labels=labels, bgr=bgr)).fitted
     if bgr:

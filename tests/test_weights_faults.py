@@ -13,9 +13,9 @@ from safetensors.numpy import save_file
 from test_bad_input import assert_refused, run
 from weights_files import bytes_field, caffe_weights, caffemodel, random_weights, torchvision_net
 
+from alexnet_jax.convert.fitting import recipe
+from alexnet_jax.convert.importing import Source, import_weights, read_net
 from alexnet_jax.errors import UserError
-from alexnet_jax.weights.fitting import recipe
-from alexnet_jax.weights.importing import Source, import_weights, read_net
 
 CLASSES = 7
 SHAPES = {"conv1": (64, 3, 11, 11), "conv2": (192, 64, 5, 5)}  # of torchvision's net

@@ -20,18 +20,18 @@ from weights_files import (
     torchvision_net,
 )
 
-from alexnet_jax.data.imagenet import imagenet_classes
+from alexnet_jax.convert.caffe import read_caffemodel, read_mean
+from alexnet_jax.convert.fitting import fit, recipe
+from alexnet_jax.convert.importing import Source, import_weights, read_net
+from alexnet_jax.convert.npz import read_npz
+from alexnet_jax.data.class_names import imagenet_classes
 from alexnet_jax.data.statistics import Statistics
-from alexnet_jax.inference.predict_step import create_predict_step
-from alexnet_jax.inference.restored import restore
 from alexnet_jax.model.ablations import build_net
 from alexnet_jax.model.alexnet import AlexNet
-from alexnet_jax.model.architecture import Net
-from alexnet_jax.training.state import create_model
-from alexnet_jax.weights.caffe import read_caffemodel, read_mean
-from alexnet_jax.weights.fitting import fit, recipe
-from alexnet_jax.weights.importing import Source, import_weights, read_net
-from alexnet_jax.weights.npz import read_npz
+from alexnet_jax.model.layers import Net
+from alexnet_jax.predict_step import create_predict_step
+from alexnet_jax.restore import restore
+from alexnet_jax.state import create_model
 
 CLASSES = 7
 NARROW_TORCHVISION = {"widths": (5, 16, 32, 21, 21), "units": 32, "classes": CLASSES}
@@ -107,8 +107,8 @@ def test_a_whole_caffemodel_needs_no_more_than_its_name(tmp_path):
     assert net.answers[0] == "net:  caffe"
     assert "122.68, 116.67, 104.01 (that of Caffe's mean image" in net.answers[1]
     assert (net.config.model.variant, net.config.model.image_size) == ("caffe", 227)
-    assert net.facts.label_names == tuple(imagenet_classes())
-    assert net.facts.class_names[:2] == ("tench", "goldfish")
+    assert net.dataset_info.label_names == tuple(imagenet_classes())
+    assert net.dataset_info.class_names[:2] == ("tench", "goldfish")
     bgr = random_bgr(227, batch=1)
     found = jax.jit(create_model(net.config).apply)({"params": net.fitted.params}, to_rgb_last(bgr))
     assert relative_errors(np.asarray(found), caffe_scores(weights, bgr))[""] < 1e-4

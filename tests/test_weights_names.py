@@ -6,7 +6,7 @@ import pytest
 import tensorflow_datasets as tfds
 from conftest import SHARED_DATA
 
-from alexnet_jax.data.imagenet import imagenet_classes, names_for_people
+from alexnet_jax.data.class_names import imagenet_classes, names_for_people
 
 
 def test_ids_are_those_of_tfds_in_its_order():

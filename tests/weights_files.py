@@ -1,6 +1,6 @@
 """Files of weights as Caffe and PyTorch write them, and the nets they are for, written anew in PyTorch.
 
-Nothing of `alexnet_jax.weights` is used: the wire format of protocol buffers is put together here from the field
+Nothing of `alexnet_jax.convert` is used: the wire format of protocol buffers is put together here from the field
 numbers of BVLC/caffe, src/caffe/proto/caffe.proto.
 """
 

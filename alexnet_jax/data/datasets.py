@@ -8,18 +8,16 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from alexnet_jax.config import DataConfig
-from alexnet_jax.data import digits
+from alexnet_jax.data import PREPARABLE, digits
+from alexnet_jax.data.class_names import names_for_people
+from alexnet_jax.data.dataset_info import DatasetInfo
 from alexnet_jax.data.downloads import download
-from alexnet_jax.data.exclusive import exclusive
-from alexnet_jax.data.facts import DataFacts
-from alexnet_jax.data.imagenet import names_for_people
 from alexnet_jax.data.pipeline import consecutive_batches
-from alexnet_jax.data.preparation.archives import PUBLISHED
 from alexnet_jax.data.sources import JpegSource
 from alexnet_jax.data.statistics import FILE_NAME as STATISTICS
 from alexnet_jax.data.statistics import Statistics, compute_statistics, load_statistics, save_statistics
 from alexnet_jax.errors import UserError
-from alexnet_jax.paths import expanded
+from alexnet_jax.files import exclusive, expanded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,9 +32,9 @@ class Dataset:
     statistics: Statistics
 
     @property
-    def facts(self) -> DataFacts:
+    def info(self) -> DatasetInfo:
         """What a net that is trained on this set must remember of it."""
-        return DataFacts(self.name, len(self.train), self.label_names, self.class_names, self.statistics)
+        return DatasetInfo(self.name, len(self.train), self.label_names, self.class_names, self.statistics)
 
     @property
     def num_classes(self) -> int:
@@ -109,10 +107,10 @@ def find_directory(root: Path, name: str) -> Path:
     if name == digits.NAME:
         return digits.prepare(root)
     found = _newest(root, name)
-    if found is None and name not in PUBLISHED and download(name, root):
+    if found is None and name not in PREPARABLE and download(name, root):
         found = _newest(root, name)
     if found is None:
-        dataset = name if name in PUBLISHED else f"folder --name={name}"
+        dataset = name if name in PREPARABLE else f"folder --name={name}"
         raise UserError(
             f"data.name={name!r}: there is no data set in {root / name}; make it with `python -m alexnet_jax.prepare "
             f"--dataset={dataset} --source=PATH --data_dir={root}`, or set data.dir to the folder that holds it."

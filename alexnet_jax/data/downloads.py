@@ -4,8 +4,8 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from alexnet_jax.data.exclusive import exclusive
 from alexnet_jax.errors import UserError
+from alexnet_jax.files import exclusive
 
 _FAILURES = (OSError, tfds.download.DownloadError, tfds.download.download_manager.NonMatchingChecksumError)
 

@@ -11,7 +11,6 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from alexnet_jax import limits
 from alexnet_jax.config import Config
 from alexnet_jax.data.pipeline import (
     TrainBatches,
@@ -23,8 +22,9 @@ from alexnet_jax.data.pipeline import (
 from alexnet_jax.data.raw import open_raw
 from alexnet_jax.data.sources import ImageSource, JpegSource
 from alexnet_jax.errors import UserError
-from alexnet_jax.parallel.mesh import feed, local_rows
+from alexnet_jax.parallel.mesh import local_rows, shard_batch
 from alexnet_jax.parallel.resident import create_gather, free_memory, place_rows
+from alexnet_jax.run import limits
 
 MEMORY_SHARE = 0.75  # of the free device memory, that images may take: the rest is for the training step
 _UPLOAD_BATCH = 256  # images that are sent to the devices at a time
@@ -97,7 +97,7 @@ class HostFeed:
         self._batches.close()
 
     def _feed_next(self) -> DeviceBatch:
-        return feed(self._mesh, next(self._batches))
+        return shard_batch(self._mesh, next(self._batches))
 
 
 class ResidentFeed:

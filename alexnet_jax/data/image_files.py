@@ -16,10 +16,9 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from alexnet_jax import runtime
-from alexnet_jax.data.preparation.folders import EXTENSIONS
-from alexnet_jax.data.preparation.images import BrokenImageError, decode, resize_and_crop, to_rgb
-from alexnet_jax.errors import UserError, reading
-from alexnet_jax.paths import expanded
+from alexnet_jax.data.image_codec import EXTENSIONS, BrokenImageError, decode, resize_and_crop, to_rgb
+from alexnet_jax.errors import UserError
+from alexnet_jax.files import expanded, reading
 
 MIN_SIDE = 8  # pixels: a line or a dot shows nothing, however far it is enlarged
 MAX_BYTES = 1 << 29  # of a file; no image of at most `preparation.images.MAX_PIXELS` pixels is larger

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from alexnet_jax.data.exclusive import exclusive
 from alexnet_jax.data.pipeline import consecutive_batches
 from alexnet_jax.data.sources import JpegSource
 from alexnet_jax.errors import UserError
+from alexnet_jax.files import exclusive
 
 _IMAGES, _LABELS, _MADE_FROM = "images.npy", "labels.npy", "made_from.json"
 _BATCH = 64  # images that are decoded at a time

@@ -1,0 +1,1 @@
+"""The nets as data, and the module and operations that run them."""

@@ -9,7 +9,8 @@ import difflib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from alexnet_jax.model.architecture import (
+from alexnet_jax.model.cifar import CIFAR_NETS
+from alexnet_jax.model.layers import (
     Activation,
     Classifier,
     Convolution,
@@ -23,7 +24,6 @@ from alexnet_jax.model.architecture import (
     Net,
     ResponseNorm,
 )
-from alexnet_jax.model.cifar import CIFAR_NETS
 from alexnet_jax.model.variants import VARIANTS
 
 if TYPE_CHECKING:

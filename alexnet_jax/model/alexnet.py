@@ -8,7 +8,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from alexnet_jax.model import dropout as dropout_lib
-from alexnet_jax.model.architecture import (
+from alexnet_jax.model.convolution import add_bias, grouped_convolution
+from alexnet_jax.model.initialization import bias_initializer, kernel_initializer
+from alexnet_jax.model.layers import (
     Activation,
     Classifier,
     Convolution,
@@ -21,8 +23,6 @@ from alexnet_jax.model.architecture import (
     Net,
     ResponseNorm,
 )
-from alexnet_jax.model.convolution import add_bias, grouped_convolution
-from alexnet_jax.model.initialization import bias_initializer, kernel_initializer
 from alexnet_jax.model.local import locally_connected
 from alexnet_jax.model.normalization import (
     channel_window,

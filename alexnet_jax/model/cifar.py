@@ -8,7 +8,7 @@ They see crops of 24 of the 32 pixels.
 
 import dataclasses
 
-from alexnet_jax.model.architecture import (
+from alexnet_jax.model.layers import (
     Activation,
     Classifier,
     Convolution,

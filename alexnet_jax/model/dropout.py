@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from alexnet_jax.model.architecture import Dropout
+from alexnet_jax.model.layers import Dropout
 
 
 def dropout(

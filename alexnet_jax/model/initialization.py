@@ -6,7 +6,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from alexnet_jax.model.architecture import FanInUniform, Gaussian, He, Initializer
+from alexnet_jax.model.layers import FanInUniform, Gaussian, He, Initializer
 
 Draw = Callable[..., jax.Array]  # (key, shape, dtype) -> array
 

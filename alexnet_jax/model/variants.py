@@ -8,7 +8,7 @@ github.com/computerhistory/AlexNet-Source-Code, `layers/layers-*.cfg`. [CC2] git
 
 import dataclasses
 
-from alexnet_jax.model.architecture import (
+from alexnet_jax.model.layers import (
     Activation,
     Classifier,
     Convolution,

@@ -1,1 +1,1 @@
-"""How a run is laid out over devices: the mesh, and where the towers meet. All collectives live here."""
+"""How a run is laid out over devices: the mesh, and every collective."""

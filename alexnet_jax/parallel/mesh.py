@@ -66,7 +66,7 @@ def local_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
     return np.unique(rows)
 
 
-def feed(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+def shard_batch(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
     """Puts this process's rows of a batch onto its devices, as one global array for each entry."""
     sharding = batch_sharding(mesh)
     return {name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()}

@@ -10,7 +10,7 @@ import jax
 from jax import lax
 from jax.sharding import PartitionSpec as P
 
-from alexnet_jax.model.architecture import Classifier, Convolution, Dense, LocallyConnected, Net
+from alexnet_jax.model.layers import Classifier, Convolution, Dense, LocallyConnected, Net
 
 DATA_AXIS = "data"
 TOWER_AXIS = "tower"

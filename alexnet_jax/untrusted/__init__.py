@@ -1,1 +1,1 @@
-"""Files from strangers: nothing in them is run, and they take no more memory than they may."""
+"""Untrusted files: nothing in them is run, and they take no more memory than they may."""

@@ -6,7 +6,7 @@
 Sources: paper sections 3.1 (tanh), 3.3, 3.4, 4 and 7.
 """
 
-from alexnet_jax.sweeping.space import Overrides, crossed, grid
+from alexnet_jax.sweep.space import Overrides, crossed, grid
 
 
 def get_sweep() -> list[Overrides]:

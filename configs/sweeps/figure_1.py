@@ -7,7 +7,7 @@
 The other overrides are those of the trainings `figure_1_relu` and `figure_1_tanh` (`python -m experiments relu`).
 """
 
-from alexnet_jax.sweeping.space import Overrides, grid
+from alexnet_jax.sweep.space import Overrides, grid
 
 
 def get_sweep() -> list[Overrides]:

@@ -6,7 +6,7 @@
 Three minutes of two cores a run.
 """
 
-from alexnet_jax.sweeping.space import Overrides, grid
+from alexnet_jax.sweep.space import Overrides, grid
 
 
 def get_sweep() -> list[Overrides]:

@@ -6,7 +6,7 @@
 Three minutes of two cores a run.
 """
 
-from alexnet_jax.sweeping.space import Overrides, choice, log_uniform, sample
+from alexnet_jax.sweep.space import Overrides, choice, log_uniform, sample
 
 
 def get_sweep() -> list[Overrides]:

@@ -24,7 +24,7 @@ from alexnet_jax.config import Config, set_field, to_dict
 from alexnet_jax.errors import EXIT_PREEMPTED
 from alexnet_jax.optimizer import create_optimizer
 from alexnet_jax.parallel.mesh import create_mesh
-from alexnet_jax.training.state import abstract_train_state
+from alexnet_jax.state import abstract_train_state
 from configs import quickstart
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,7 +9,7 @@ import pytest
 from alexnet_jax import train
 from alexnet_jax.config import set_field
 from alexnet_jax.errors import PreemptedError
-from alexnet_jax.training.reporter import Reporter
+from alexnet_jax.run.reporter import Reporter
 from faults.broken_runs import Run, assert_equal, config_of
 
 pytestmark = pytest.mark.faults

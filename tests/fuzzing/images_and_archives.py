@@ -13,12 +13,12 @@ from PIL import Image
 from alexnet_jax.config import DataConfig
 from alexnet_jax.data.builder import write_tfds
 from alexnet_jax.data.datasets import open_dataset
+from alexnet_jax.data.image_codec import BrokenImageError, decode
 from alexnet_jax.data.image_files import in_a_sentence, load_image
-from alexnet_jax.data.preparation import devkit, tars
-from alexnet_jax.data.preparation.cifar import cifar10
-from alexnet_jax.data.preparation.imagenette import CLASSES, imagenette
-from alexnet_jax.data.preparation.images import BrokenImageError, decode
 from alexnet_jax.errors import UserError
+from alexnet_jax.prepare import devkit, tars
+from alexnet_jax.prepare.cifar import cifar10
+from alexnet_jax.prepare.imagenette import CLASSES, imagenette
 from fuzzing.campaign import Sample, Subject
 
 

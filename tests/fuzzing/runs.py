@@ -16,14 +16,14 @@ from ml_collections import config_flags
 from alexnet_jax import cli, manifest, validation
 from alexnet_jax.checkpoint import Checkpoints
 from alexnet_jax.config import Config, to_dict
-from alexnet_jax.data.facts import DataFacts, load_facts, save_facts
+from alexnet_jax.data.dataset_info import DatasetInfo, load_dataset_info, save_dataset_info
 from alexnet_jax.data.statistics import Statistics
 from alexnet_jax.errors import EXIT_USER_ERROR, UserError
 from alexnet_jax.metrics import FILE_NAME, MetricWriter, append_record, read_records
-from alexnet_jax.reporting.curves import curves_section
-from alexnet_jax.sweeping import results
-from alexnet_jax.sweeping.runs import OUTCOME, Run
-from alexnet_jax.workdir import read_config
+from alexnet_jax.report.curves import curves_section
+from alexnet_jax.run.workdir import read_config
+from alexnet_jax.sweep import results
+from alexnet_jax.sweep.runs import OUTCOME, Run
 from fuzzing.campaign import Sample, Subject
 
 
@@ -36,9 +36,9 @@ def configs(folder: Path) -> Subject:
 def facts(folder: Path) -> Subject:
     """`dataset.json` and `statistics.npz`."""
     statistics = Statistics(np.full((8, 8, 3), 117, np.float32), np.ones(3, np.float32), np.eye(3, dtype=np.float32))
-    save_facts(DataFacts("digits", 1797, ("0", "1"), ("zero", "one"), statistics), folder)
+    save_dataset_info(DatasetInfo("digits", 1797, ("0", "1"), ("zero", "one"), statistics), folder)
     paths = [folder / "dataset.json", folder / "statistics.npz"]
-    return Subject([Sample(path, path.read_bytes()) for path in paths], lambda: load_facts(folder), str(folder))
+    return Subject([Sample(path, path.read_bytes()) for path in paths], lambda: load_dataset_info(folder), str(folder))
 
 
 def records(folder: Path) -> Subject:

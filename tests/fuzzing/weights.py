@@ -11,9 +11,9 @@ from safetensors.numpy import save
 from weights_files import blob, bytes_field, caffe_weights, caffemodel, number_field, torchvision_net
 
 from alexnet_jax.config import Config
-from alexnet_jax.weights.caffe import read_mean
-from alexnet_jax.weights.fitting import recipe
-from alexnet_jax.weights.importing import Source, read_net
+from alexnet_jax.convert.caffe import read_mean
+from alexnet_jax.convert.fitting import recipe
+from alexnet_jax.convert.importing import Source, read_net
 from fuzzing.campaign import Sample, Subject
 
 CLASSES = 7

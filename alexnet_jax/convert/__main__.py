@@ -1,0 +1,79 @@
+"""Other people's weights in, and ours out.
+
+    python -m alexnet_jax.convert --source=FILE --format=caffe|torchvision|npz --workdir=DIR [--variant=...]
+    python -m alexnet_jax.convert --workdir=DIR --export=npz|torchvision|stablehlo|onnx --output=FILE
+
+The first makes a workdir that all other commands take as if it had been trained; the second writes a net for other
+programs. No bit of a weight is changed either way. See docs/weights.md.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+from alexnet_jax import cli
+from alexnet_jax.errors import UserError, printable
+from alexnet_jax.files import expanded
+
+FORMATS = ("caffe", "torchvision", "npz")
+EXPORTS = ("npz", "torchvision", "stablehlo", "onnx")
+_WORKDIR = cli.define_workdir_flag("the folder to write, or with --export the one to read")
+_SOURCE = flags.DEFINE_string("source", None, "the file with the weights: .caffemodel, .pth, .safetensors, .npz")
+_FORMAT = flags.DEFINE_enum("format", None, FORMATS, "whose file it is")
+_VARIANT = flags.DEFINE_string("variant", None, "which net it is, such as caffe; by default what the file tells")
+_CONFIG = cli.define_config_flag()
+_CHANNELS = flags.DEFINE_enum("channels", None, ["rgb", "bgr"], "which color came first; by default the format's")
+_MEAN = flags.DEFINE_string("mean", None, "the mean image: .npy or .binaryproto of Caffe's, or a statistics.npz")
+_LABELS = flags.DEFINE_string("labels", None, "the names of the classes, one a line, where they are not ImageNet's")
+_MISSING = flags.DEFINE_enum("missing", "refuse", ["refuse", "initialize"], "what to do about layers that are missing")
+_EXPORT = flags.DEFINE_enum("export", None, EXPORTS, "the form in which to write the net of --workdir")
+_OUTPUT = flags.DEFINE_string("output", None, "the file to write with --export")
+_STEP = flags.DEFINE_integer("step", None, "the checkpoint to export; by default the latest", lower_bound=0)
+flags.adopt_module_key_flags(cli)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Imports or exports, and says what was done."""
+    cli.no_arguments(arguments)
+    if bool(_SOURCE.value) == bool(_EXPORT.value):
+        raise UserError("give either --source=FILE, to import weights, or --export=FORM, to export a net.")
+    folder = cli.required_path(_WORKDIR)
+    if _SOURCE.value:
+        _import(cli.required_path(_SOURCE), folder)
+    else:
+        _export(folder, cli.required_path(_OUTPUT))
+
+
+def _import(path: Path, folder: Path) -> None:
+    if _FORMAT.value is None:
+        raise UserError(f"--format is missing: say whose file it is, one of {', '.join(FORMATS)}.")
+    if _VARIANT.value and _CONFIG.value:
+        raise UserError("give either --variant or --config: a config names its variant itself.")
+    from alexnet_jax.convert.importing import Source, import_weights
+
+    source = Source(
+        path=path,
+        format=_FORMAT.value,
+        variant=_VARIANT.value,
+        config=cli.the_config(_CONFIG) if _CONFIG.value else None,
+        bgr=(_CHANNELS.value or ("bgr" if _FORMAT.value == "caffe" else "rgb")) == "bgr",
+        mean=expanded(_MEAN.value, "--mean") if _MEAN.value else None,
+        labels=expanded(_LABELS.value, "--labels") if _LABELS.value else None,
+        initialize_missing=_MISSING.value == "initialize",
+    )
+    for line in import_weights(source, folder):
+        print(printable(line))
+    print(f"{folder} is ready: evaluate, predict, report and fine-tuning take it as --workdir or config.init_from.")
+
+
+def _export(folder: Path, path: Path) -> None:
+    from alexnet_jax.convert.exporting import export
+    from alexnet_jax.restore import restore
+
+    for line in export(restore(folder, _STEP.value), str(_EXPORT.value), path):
+        print(line)
+
+
+if __name__ == "__main__":
+    cli.run(main)

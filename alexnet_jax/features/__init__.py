@@ -1,0 +1,1 @@
+"""`python -m alexnet_jax.features`: what a layer makes of images, and which images are near each other."""

@@ -1,1 +1,0 @@
-"""Trained nets at work: restored from a workdir, run over images, evaluated."""

@@ -1,0 +1,1 @@
+"""`python -m alexnet_jax.predict`, and the same for Python: what trained nets say of images."""

@@ -1,0 +1,1 @@
+"""What surrounds a run: checks at start-up, its folder, reports, profiling, signals."""

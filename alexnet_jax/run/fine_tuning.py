@@ -1,0 +1,108 @@
+"""Fine-tuning: a training that starts from another net (`config.init_from`, its workdir).
+
+All layers are taken over, but for the classifier where the classes are others, and so is what the net was trained to
+subtract and to expect: its mean image and colors. The source is read only before the first checkpoint; from then on
+the training's own workdir holds everything.
+"""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+from alexnet_jax.config import Config, differences
+from alexnet_jax.data.dataset_info import has_dataset_info, load_dataset_info
+from alexnet_jax.data.datasets import Dataset
+from alexnet_jax.data.statistics import Statistics
+from alexnet_jax.errors import UserError
+from alexnet_jax.files import expanded, reading
+from alexnet_jax.model.ablations import build_net
+from alexnet_jax.model.layers import Classifier, layer_shapes
+from alexnet_jax.optimizer import LAST_LAYER
+from alexnet_jax.restore import restore_params
+from alexnet_jax.run import workdir
+from alexnet_jax.state import TrainState, create_train_state
+
+# What two nets may differ in, of the fields that make up a net: the classifier, fresh layers, and what only training
+# does. Images of another size fit if the layers' shapes do.
+_MAY_DIFFER = ("model.num_classes", "model.image_size", "model.initialization", "model.dropout")
+
+
+def with_statistics(dataset: Dataset, config: Config, folder: Path) -> Dataset:
+    """The data set with the statistics that its net knows: those of `folder`, or before the start of `init_from`.
+
+    Of a source whose stored images have another size only the mean color is taken. UserError if `init_from` is no
+    workdir, or one of another net.
+    """
+    if not config.init_from:
+        return dataset
+    if has_dataset_info(folder):
+        return dataclasses.replace(
+            dataset, statistics=_of_size(load_dataset_info(folder).statistics, dataset.image_size)
+        )
+    source = expanded(config.init_from, "config.init_from")
+    _check_same_net(config, _read_source(source), source)
+    return dataclasses.replace(dataset, statistics=_of_size(load_dataset_info(source).statistics, dataset.image_size))
+
+
+def create_initial_state(
+    config: Config, optimizer: optax.GradientTransformation, mesh: Mesh, label_names: tuple[str, ...]
+) -> TrainState:
+    """The state that a training starts from: fresh, or with the parameters of `init_from`, which is said."""
+    state = create_train_state(config, optimizer, mesh)
+    if not config.init_from:
+        return state
+    source = expanded(config.init_from, "config.init_from")
+    there = _read_source(source)
+    _check_same_net(config, there, source)
+    there.mesh = config.mesh
+    params, step = restore_params(source, there, mesh)
+    kept = "all layers"
+    if load_dataset_info(source).label_names != label_names:
+        params = {**params, LAST_LAYER: state.params[LAST_LAYER]}
+        kept = f"all layers but {LAST_LAYER}, which is new: {config.model.num_classes} classes"
+    print(f"{'start:':<10}{kept}, from step {step:,} of {source}", flush=True)
+    return dataclasses.replace(state, params=jax.tree.map(lambda _, leaf: leaf, state.params, params))
+
+
+def _read_source(source: Path) -> Config:
+    with reading(f"config.init_from={source}"):
+        exists = (source / "config.json").is_file()
+    if not exists:
+        raise UserError(
+            f"config.init_from={source} holds no trained net: {source / 'config.json'} is missing; give the workdir of "
+            "a training, or of `python -m alexnet_jax.convert`."
+        )
+    return workdir.read_config(source)
+
+
+def _check_same_net(config: Config, there: Config, source: Path) -> None:
+    """UserError if a layer has another shape there, or works otherwise."""
+    shapes, shapes_there = _kernel_shapes(config), _kernel_shapes(there)
+    unequal = [name for name in {**shapes, **shapes_there} if shapes.get(name) != shapes_there.get(name)]
+    changed = differences(config, there)
+    decisive = [name for name in changed if name.startswith("model.") and name not in _MAY_DIFFER]
+    decisive += [name for name in ("data.mean", "data.std") if name in changed]
+    if not unequal and not decisive:
+        return
+    layer = ""
+    if unequal:
+        name, decisive = unequal[0], decisive or ["model.image_size"]
+        layer = f"{name} is {shapes_there.get(name, 'missing')} there and {shapes.get(name, 'missing')} here; "
+    fields = ", ".join(f"config.{name}={changed[name][0]!r} (there: {changed[name][1]!r})" for name in decisive)
+    raise UserError(f"config.init_from={source} holds another net: {layer}{fields}; set these as they are there.")
+
+
+def _kernel_shapes(config: Config) -> dict[str, tuple[int, ...]]:
+    shapes = layer_shapes(build_net(config.model), config.model.image_size, config.model.num_classes)
+    return {s.layer.name: s.kernel_shape for s in shapes if s.kernel_shape and not isinstance(s.layer, Classifier)}
+
+
+def _of_size(statistics: Statistics, size: int) -> Statistics:
+    if statistics.image_size == size:
+        return statistics
+    mean = statistics.mean_image.mean(axis=(0, 1), dtype=np.float64).astype(np.float32)
+    return statistics._replace(mean_image=np.broadcast_to(mean, (size, size, 3)).copy())

@@ -1,1 +1,0 @@
-"""One step of training, and what surrounds it: the loop is `train.py`."""
