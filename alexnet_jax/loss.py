@@ -1,11 +1,11 @@
-"""What is minimized and what is reported: cross-entropy, and the errors of the first one and five guesses."""
+"""What is minimized and what is reported: cross-entropy, and the errors of the best one and five guesses."""
 
 import jax
 import jax.numpy as jnp
 
 
 def cross_entropy(log_probabilities: jax.Array, labels: jax.Array) -> jax.Array:
-    """The negative log-likelihood of each example (the paper's multinomial logistic regression, section 3.5).
+    """Compute the negative log-likelihood of each example (multinomial logistic regression, paper section 3.5).
 
     Args:
       log_probabilities: [B, classes].
@@ -17,23 +17,23 @@ def cross_entropy(log_probabilities: jax.Array, labels: jax.Array) -> jax.Array:
     return -jnp.take_along_axis(log_probabilities, labels[:, None], axis=-1)[:, 0]
 
 
-def top_k_error(scores: jax.Array, labels: jax.Array, k: int) -> jax.Array:
-    """1 where the label is not among the k best scores, 0 where it is; a tie at the border counts in part.
+def top_k_error(logits: jax.Array, labels: jax.Array, k: int) -> jax.Array:
+    """Return 1 where the label is not among the k highest logits, 0 where it is; a tie at the border counts in part.
 
-    With `better` scores above the label's and `equal` ones that equal it, the label's place among the latter is a
+    With `better` logits above the label's and `equal` ones that equal it, the label's place among the latter is a
     matter of chance and it gets the credit (k - better) / equal (released code, `layer_kernels.cu:96`). So a net that
-    gives every class the same score is right in k of `classes` cases, not always.
+    gives every class the same logit is right in k of `classes` cases, not always.
 
     Args:
-      scores: [B, classes].
+      logits: [B, classes], or anything in the same order, such as log-probabilities.
       labels: [B], int.
       k: how many guesses are allowed.
 
     Returns:
       [B], float32 in [0, 1].
     """
-    of_label = jnp.take_along_axis(scores, labels[:, None], axis=-1)
-    better = jnp.sum(scores > of_label, axis=-1)
-    equal = jnp.sum(scores == of_label, axis=-1)
-    credit = (k - better) / jnp.maximum(equal, 1)  # a score that is not a number equals nothing, not even itself
+    of_label = jnp.take_along_axis(logits, labels[:, None], axis=-1)
+    better = jnp.sum(logits > of_label, axis=-1)
+    equal = jnp.sum(logits == of_label, axis=-1)
+    credit = (k - better) / jnp.maximum(equal, 1)  # NaN equals nothing, not even itself
     return jnp.where(equal > 0, 1.0 - jnp.clip(credit, 0.0, 1.0), 1.0).astype(jnp.float32)

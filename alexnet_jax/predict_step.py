@@ -14,22 +14,21 @@ from alexnet_jax.config import Config
 from alexnet_jax.data.augmentation import center_view, ten_views
 from alexnet_jax.data.statistics import Statistics
 from alexnet_jax.errors import UserError
-from alexnet_jax.model.ablations import build_net
+from alexnet_jax.model.alexnet import AlexNet
 from alexnet_jax.model.layers import Activation, Convolution, Dense, Net, layer_shapes
-from alexnet_jax.parallel.hybrid import gather, own_rows
 from alexnet_jax.parallel.towers import DATA_AXIS, TOWER_AXIS
-from alexnet_jax.state import create_halves, create_model, hybrid_workers, state_specs
+from alexnet_jax.state import on_mesh, params_specs
 
 Predictor = Callable[[jax.Array], jax.Array]  # uint8 images [B, S, S, 3] -> log-probabilities [B, classes]
 
 
-def create_predict_step(config: Config, mesh: Mesh, views: int) -> Callable:
-    """The compiled program (params, statistics, images) -> log-probabilities [B, classes], split over `data`.
+def create_predict_step(config: Config, model: AlexNet, mesh: Mesh, views: int) -> Callable:
+    """Compile (params, statistics, images) -> log-probabilities [B, classes], split over `data`.
 
-    With ten views the probabilities of the views are averaged, not the scores (paper section 4.1; released code,
+    With ten views the probabilities of the views are averaged, not the logits (paper section 4.1; released code,
     `layer.cu:1804`).
     """
-    scores_of = _scores(config, mesh)
+    device_model = on_mesh(model, config, mesh)
     size, mean, std = config.model.image_size, config.data.mean, config.data.std
 
     def predict_step(params: Any, statistics: Statistics, images: jax.Array) -> jax.Array:
@@ -37,77 +36,60 @@ def create_predict_step(config: Config, mesh: Mesh, views: int) -> Callable:
             crops = center_view(images, statistics, image_size=size, mean=mean, std=std)
         else:
             crops = ten_views(images, statistics, image_size=size, mean=mean, std=std).reshape(-1, size, size, 3)
-        scores = scores_of(params, crops)
-        return mean_of_probabilities(jax.nn.log_softmax(scores).reshape(-1, views, scores.shape[-1]), axis=1)
+        logits: Any = device_model.apply({"params": params}, crops)  # [b * views, s, s, 3] -> [b * views, classes]
+        return mean_of_probabilities(jax.nn.log_softmax(logits).reshape(-1, views, logits.shape[-1]), axis=1)
 
-    specs = state_specs(config, mesh).params
+    specs = params_specs(config, model, mesh)
     step = jax.shard_map(predict_step, mesh=mesh, in_specs=(specs, P(), P(DATA_AXIS)), out_specs=P(DATA_AXIS))
     return jax.jit(step, compiler_options=runtime.compiler_options())
 
 
-def _scores(config: Config, mesh: Mesh) -> Callable:
-    """The function (params, views) -> class scores of the views on this device, at test time."""
-    workers = hybrid_workers(config, mesh)
-    if workers == 1:
-        model = create_model(config, mesh.shape["tower"])
-        return lambda params, views: model.apply({"params": params}, views)
-    convolutional, fully_connected = create_halves(config, workers)
-
-    def scores(params: Any, views: jax.Array) -> jax.Array:
-        activities: Any = convolutional.apply({"params": params}, views)
-        of_all: Any = fully_connected.apply({"params": params}, gather(activities))
-        return own_rows(of_all, len(views))
-
-    return scores
-
-
 def mean_of_probabilities(log_probabilities: jax.Array, axis: int) -> jax.Array:
-    """The logarithm of the mean of probabilities that are given as logarithms."""
+    """Return the logarithm of the mean of probabilities that are given as logarithms."""
     return jax.nn.logsumexp(log_probabilities, axis=axis) - math.log(log_probabilities.shape[axis])
 
 
-def create_feature_step(config: Config, mesh: Mesh, layer: str) -> Callable:
-    """The compiled program (params, statistics, images) -> a layer's outputs for the central view, float32.
+def create_feature_step(config: Config, model: AlexNet, mesh: Mesh, layer: str) -> Callable:
+    """Compile (params, statistics, images) -> a layer's outputs for the central view, float32.
 
-    [B, H, W, C] or [B, units] over all towers, at test time. Which output is meant: `output_of`. What lies behind the
+    [B, H, W, C] or [B, units] over all towers, at test time. Which output is meant: `output_of`. What follows the
     layer is not computed.
     """
-    model = create_model(config, mesh.shape["tower"])
+    device_model = on_mesh(model, config, mesh)
     size, mean, std = config.model.image_size, config.data.mean, config.data.std
     output = output_of(model.net, layer)
 
     def feature_step(params: Any, statistics: Statistics, images: jax.Array) -> jax.Array:
         views = center_view(images, statistics, image_size=size, mean=mean, std=std)
-        _, variables = model.apply({"params": params}, views, mutable="intermediates")
+        _, variables = device_model.apply({"params": params}, views, mutable="intermediates")
         return variables["intermediates"]["outputs"][0][output].astype(jnp.float32)
 
-    channels = None if output == model.net.layers[-1].name else TOWER_AXIS  # class scores are the sum of both towers'
-    inner = [None] * (len(feature_shape(config, layer)) - 1)
-    specs = state_specs(config, mesh).params
+    channels = None if output == model.net.layers[-1].name else TOWER_AXIS  # logits are the sum of both towers'
+    inner = [None] * (len(feature_shape(config, model.net, layer)) - 1)
+    specs = params_specs(config, model, mesh)
     step = jax.shard_map(
         feature_step, mesh=mesh, in_specs=(specs, P(), P(DATA_AXIS)), out_specs=P(DATA_AXIS, *inner, channels)
     )
     return jax.jit(step, compiler_options=runtime.compiler_options())
 
 
-def feature_shape(config: Config, layer: str) -> tuple[int, ...]:
-    """The shape of a layer's output for one image, [H, W, C] or [units]; UserError if the net has no such layer."""
-    net = build_net(config.model)
+def feature_shape(config: Config, net: Net, layer: str) -> tuple[int, ...]:
+    """Return the shape of a layer's output for one image, [H, W, C] or [units]; UserError if there is no such layer."""
     output = output_of(net, layer)
     shapes = layer_shapes(net, config.model.image_size, config.model.num_classes)
     return next(shape.output_shape for shape in shapes if shape.layer.name == output)
 
 
 def output_of(net: Net, layer: str) -> str:
-    """The layer whose output is meant by a name: that layer, or the nonlinearity that follows it directly.
+    """Return the layer whose output is meant by a name: that layer, or the nonlinearity that follows it directly.
 
     "fc7" is the last 4096-dimensional hidden layer (paper, figure 4), whose units are those behind the nonlinearity;
     Caffe's blobs of these names, overwritten by their ReLU, hold the same. UserError if there is no such layer.
     """
     if layer not in net.names:
-        raise UserError(f"--layer={layer} is no layer of this net; its layers are {', '.join(net.names)}.")
-    here = net.names.index(layer)
-    following = net.layers[here + 1] if here + 1 < len(net.layers) else None
-    if isinstance(net.layers[here], Convolution | Dense) and isinstance(following, Activation):
+        raise UserError(f"layer={layer!r} is not a layer of this net; its layers are {', '.join(net.names)}.")
+    index = net.names.index(layer)
+    following = net.layers[index + 1] if index + 1 < len(net.layers) else None
+    if isinstance(net.layers[index], Convolution | Dense) and isinstance(following, Activation):
         return following.name
     return layer

@@ -14,12 +14,11 @@ from alexnet_jax.checkpoint import Checkpoints
 from alexnet_jax.config import Config, MeshConfig
 from alexnet_jax.data.dataset_info import DatasetInfo, load_dataset_info
 from alexnet_jax.errors import UserError
-from alexnet_jax.model.ablations import build_net
-from alexnet_jax.optimizer import create_optimizer
-from alexnet_jax.parallel.mesh import devices, mesh_of
-from alexnet_jax.predict_step import Predictor
+from alexnet_jax.model.alexnet import AlexNet
+from alexnet_jax.parallel.mesh import create_mesh, devices
+from alexnet_jax.predict_step import Predictor, create_feature_step, create_predict_step
 from alexnet_jax.run import workdir
-from alexnet_jax.state import abstract_train_state
+from alexnet_jax.state import abstract_params, create_model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +29,7 @@ class RestoredNet:
     config: Config
     dataset_info: DatasetInfo
     mesh: Mesh
+    model: AlexNet
     step: int
     params: Any
 
@@ -38,9 +38,16 @@ class RestoredNet:
         """How many epochs the net was trained for."""
         return self.step * self.config.batch_size / self.dataset_info.num_examples
 
-    def predictor(self, predict_step: Callable) -> Predictor:
-        """Images -> log-probabilities, from a compiled program and this net's parameters."""
-        return functools.partial(predict_step, self.params, self.dataset_info.statistics)
+    def predictor(self, views: int) -> Predictor:
+        """Return the program images [B, S, S, 3] -> log-probabilities [B, classes], averaged over 1 or 10 views."""
+        return self._run(create_predict_step(self.config, self.model, self.mesh, views))
+
+    def feature_extractor(self, layer: str) -> Predictor:
+        """Return the program images [B, S, S, 3] -> a layer's outputs, [B, H, W, C] or [B, units]."""
+        return self._run(create_feature_step(self.config, self.model, self.mesh, layer))
+
+    def _run(self, step: Callable) -> Predictor:
+        return functools.partial(step, self.params, self.dataset_info.statistics)
 
 
 def restore(folder: Path, step: int | None = None, tower: int = 1) -> RestoredNet:
@@ -55,20 +62,22 @@ def restore(folder: Path, step: int | None = None, tower: int = 1) -> RestoredNe
       UserError: the folder holds no run or no such checkpoint, or the net can't be laid out like that.
     """
     config = workdir.read_config(folder)
-    if build_net(config.model).towers % tower:
+    model = create_model(config)
+    if model.net.towers % tower:
         raise UserError(f"--workdir={folder} holds {config.model.variant!r}, a net with one tower; leave --tower at 1.")
     config.mesh = MeshConfig(data=max(1, len(devices()) // tower), tower=tower)
     dataset_info = load_dataset_info(folder)
     runtime.use_compilation_cache()
-    mesh = mesh_of(config.mesh.data, tower)  # whatever the batches of training were
-    params, step = restore_params(folder, config, mesh, step)
-    return RestoredNet(folder, config, dataset_info, mesh, step, params)
+    mesh = create_mesh(config.mesh)
+    params, step = restore_params(folder, config, model, mesh, step)
+    return RestoredNet(folder, config, dataset_info, mesh, model, step, params)
 
 
-def restore_params(folder: Path, config: Config, mesh: Mesh, step: int | None = None) -> tuple[Any, int]:
+def restore_params(
+    folder: Path, config: Config, model: AlexNet, mesh: Mesh, step: int | None = None
+) -> tuple[Any, int]:
     """The parameters of a checkpoint and its step, laid out as `config` says; UserError if there is none."""
-    # The schedule does not matter here, the shapes of the parameters do.
-    abstract = abstract_train_state(config, create_optimizer(config, num_steps=1), mesh).params
+    abstract = abstract_params(config, model, mesh)
     checkpoints = Checkpoints(workdir.checkpoints_in(folder), keep_last=1, keep_best=1)
     with contextlib.closing(checkpoints):
         if step is None:

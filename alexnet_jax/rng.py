@@ -17,12 +17,12 @@ class Purpose(enum.IntEnum):
 
 
 def key_for(seed: int, purpose: Purpose) -> jax.Array:
-    """The key of a run for one purpose."""
+    """Return the key of a run for one purpose."""
     return jax.random.fold_in(jax.random.key(seed), int(purpose))
 
 
 def example_keys(seed: int, purpose: Purpose, positions: jax.Array) -> jax.Array:
-    """One key for each example.
+    """Return one key for each example.
 
     Args:
       seed: the run's.

@@ -1,6 +1,7 @@
 """The Flax module: runs any `Net`, on one device or with its towers spread over the mesh axis `tower`."""
 
-from typing import Any, Literal
+import math
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -8,21 +9,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from alexnet_jax.model import dropout as dropout_lib
+from alexnet_jax.model import layers
 from alexnet_jax.model.convolution import add_bias, grouped_convolution
 from alexnet_jax.model.initialization import bias_initializer, kernel_initializer
-from alexnet_jax.model.layers import (
-    Activation,
-    Classifier,
-    Convolution,
-    Dense,
-    Dropout,
-    Layer,
-    LocallyConnected,
-    MapNorm,
-    MaxPool,
-    Net,
-    ResponseNorm,
-)
 from alexnet_jax.model.local import locally_connected
 from alexnet_jax.model.normalization import (
     channel_window,
@@ -39,46 +28,44 @@ class AlexNet(nn.Module):
     """AlexNet as its layer list says.
 
     Activations hold the towers of this device side by side, [B, H, W, C / devices]. Whatever acts channel by channel
-    treats them as one; a layer that `sees` its own tower works on each part by itself; a layer that `sees` all of them
+    treats them as one; a layer that `sees` its own tower works on each tower by itself; a layer that `sees` all of them
     first joins the channels over the mesh axis.
 
     Attributes:
       net: the layers.
       num_classes: units of the classifier.
-      tower_devices: over how many devices the towers are spread. With more than 1 the module must be applied where the
-        mesh axis `tower` is bound, to that device's part of the parameters (`parallel.towers.parameter_specs`).
-      workers: over how many devices of the mesh axis `data` the units of fully connected layers are spread. With more
-        than 1 every one of these devices must be given the same images (`parallel.hybrid`).
-      part: which of the layers are run: those before the first fully connected one, those from there on, or all.
       dtype: compute type of convolutions and products. Parameters are float32 (or float64 under x64), and so are the
-        sums of the normalization and the class scores.
+        sums of the normalization and the logits.
+      tower_devices: over how many devices the towers are spread. With more than 1 the module must be applied where the
+        mesh axis `tower` is bound, to that device's shards of the parameters (`model.sharding.parameter_specs`).
+      fc_devices: over how many devices of the mesh axis `data` the units of fully connected layers are sharded.
+      batch_size: global; only needed with `fc_devices`.
     """
 
-    net: Net
+    net: layers.Net
     num_classes: int
-    tower_devices: int = 1
     dtype: Any = jnp.float32
-    workers: int = 1
-    part: Literal["whole", "convolutional", "fully_connected"] = "whole"
+    tower_devices: int = 1
+    fc_devices: int = 1
+    batch_size: int = 0
 
     @nn.compact
     def __call__(self, images: jax.Array, dropout_keys: jax.Array | None = None) -> jax.Array:
-        """Class scores.
+        """Compute logits.
 
         Args:
-          images: [B, S, S, 3], RGB on the scale 0 to 255 with the mean subtracted; for the fully connected part, what
-            the convolutional one returned.
-          dropout_keys: [B] random keys for training; None means test time.
+          images: [B, S, S, 3], RGB on the scale 0 to 255 minus the mean.
+          dropout_keys: [B] random keys for training, those of the images at `positions_seen`; None means test time.
 
         Returns:
-          [B, num_classes] scores before the softmax, float32. With mutable="intermediates" the outputs of all layers
-          are returned as well, by name: `intermediates["outputs"][0]["relu7"]`.
+          [B, num_classes] logits, float32. With mutable="intermediates" the outputs of all layers are returned as
+          well, by name: `intermediates["outputs"][0]["relu7"]`.
         """
-        x = images.astype(self.dtype)
+        x = images.astype(self.dtype)  # [B, S, S, 3]; then [B, H, W, C / devices]; from fc6 on [B, units / devices]
         outputs = {}
-        first = self.net.num_convolutional if self.part == "fully_connected" else 0
-        last = self.net.num_convolutional if self.part == "convolutional" else len(self.net.layers)
-        for number, layer in list(enumerate(self.net.layers))[first:last]:
+        for number, layer in enumerate(self.net.layers):
+            if self.fc_devices > 1 and number == self.net.num_convolutional:
+                x = towers.gather_batch(x)  # [B / K, H, W, C] -> [B, H, W, C]
             x = outputs[layer.name] = self._apply_layer(layer, number, x, dropout_keys)
         self.sow("intermediates", "outputs", outputs)  # not a name for each: those are the submodules'
         return x
@@ -88,50 +75,61 @@ class AlexNet(nn.Module):
         """How many towers live on this device."""
         return self.net.towers // self.tower_devices
 
-    def _apply_layer(self, layer: Layer, number: int, x: jax.Array, dropout_keys: jax.Array | None) -> jax.Array:
-        """Applies one layer to the activations of the towers on this device."""
+    def positions_seen(self, positions: jax.Array) -> jax.Array:
+        """Return the places in the training stream of the images that dropout sees, given this device's, int32 [B / K].
+
+        Those of other devices follow from this device's, so that nothing is sent: in each batch, device d of K has the
+        rows from d * batch_size / K on. [B], in the order of `towers.gather_batch`.
+        """
+        if self.fc_devices == 1:
+            return positions
+        images_per_device = self.batch_size // self.fc_devices
+        row = positions % self.batch_size
+        first = jnp.arange(self.fc_devices)[:, None] * images_per_device  # [K, 1]
+        return (positions - row + first + row % images_per_device).reshape(-1)  # [K, B / K] -> [B]
+
+    def _apply_layer(self, layer: layers.Layer, number: int, x: jax.Array, dropout_keys: jax.Array | None) -> jax.Array:
+        """Apply one layer to the activations of the towers on this device."""
         match layer:
-            case Convolution():
-                return TowerConvolution(layer, *self._part_of(layer), self.dtype, name=layer.name)(self._seen(layer, x))
-            case LocallyConnected():
+            case layers.Convolution():
+                return TowerConvolution(layer, *self._units(layer), self.dtype, name=layer.name)(self._seen(layer, x))
+            case layers.LocallyConnected():
                 return LocalLayer(layer, self.dtype, name=layer.name)(x)
-            case Dense():
-                return TowerDense(layer, *self._part_of(layer), self.dtype, name=layer.name)(self._seen(layer, x))
-            case Classifier():
-                axis = towers.DATA_AXIS if self.workers > 1 else towers.TOWER_AXIS if self.tower_devices > 1 else None
+            case layers.Dense():
+                return TowerDense(layer, *self._units(layer), self.dtype, name=layer.name)(self._seen(layer, x))
+            case layers.Classifier():
+                axis = (
+                    towers.DATA_AXIS if self.fc_devices > 1 else towers.TOWER_AXIS if self.tower_devices > 1 else None
+                )
                 return TowerClassifier(layer, self.num_classes, axis, self.dtype, name=layer.name)(x)
-            case Activation():
+            case layers.Activation():
                 return ACTIVATIONS[layer.function](x)
-            case MaxPool():
+            case layers.MaxPool():
                 return max_pool(_pad_to_last_window(x, layer) if layer.ceil else x, layer.window, layer.stride)
-            case ResponseNorm():
+            case layers.ResponseNorm():
                 return self._normalize(layer, x)
-            case MapNorm():
+            case layers.MapNorm():
                 coefficient = layer.alpha / layer.size**2
                 return map_response_normalization(
                     x, size=layer.size, coefficient=coefficient, beta=layer.beta, k=layer.k
                 )
-            case Dropout():
-                if dropout_keys is None:
-                    return dropout_lib.at_test_time(x, layer)
-                keys = jax.vmap(lambda key: jax.random.fold_in(key, number))(dropout_keys)
-                first = towers.first_tower_here(self.towers_here) if self.tower_devices > 1 else 0
-                part = lax.axis_index(towers.DATA_AXIS) if self.workers > 1 else 0
-                return dropout_lib.dropout(x, layer, keys, first, self.towers_here, part, self.workers)
+            case layers.Dropout():
+                return self._dropout(layer, number, x, dropout_keys)
 
-    def _seen(self, layer: Convolution | Dense, x: jax.Array) -> jax.Array:
-        """The channels that a layer sees: those here, or those of all devices."""
-        if self.workers > 1:
-            return x if x.ndim == 4 else towers.join(x, towers.DATA_AXIS)  # what comes from convolutions is whole
+    def _units(self, layer: layers.Convolution | layers.Dense) -> tuple[int, int]:
+        """Return how many of the layer's units live here, and in how many groups that see different channels."""
+        fc_devices = self.fc_devices if isinstance(layer, layers.Dense) else 1
+        groups = self.towers_here if layer.sees == "own" else 1
+        return layer.features // (self.tower_devices * fc_devices), groups
+
+    def _seen(self, layer: layers.Convolution | layers.Dense, x: jax.Array) -> jax.Array:
+        """Return the channels that a layer sees: those here, or those of all devices."""
+        if self.fc_devices > 1 and x.ndim == 2:
+            return towers.join(x, towers.DATA_AXIS)  # [B, units / K] -> [B, units]
         return towers.join(x) if layer.sees == "all" and self.tower_devices > 1 else x
 
-    def _part_of(self, layer: Convolution | Dense) -> tuple[int, int]:
-        """How many of the layer's units live here, and in how many groups that see different channels."""
-        groups = self.towers_here if layer.sees == "own" else 1
-        return layer.features // (self.tower_devices * self.workers), groups
-
-    def _normalize(self, layer: ResponseNorm, x: jax.Array) -> jax.Array:
-        """Response normalization within each tower, or over all channels with the neighbors' border channels."""
+    def _normalize(self, layer: layers.ResponseNorm, x: jax.Array) -> jax.Array:
+        """Normalize within each tower, or over all channels with the neighbors' border channels."""
         before, after = channel_window(layer.size, "pytorch")
         left = right = None
         if layer.across == "all" and self.tower_devices > 1:
@@ -148,11 +146,24 @@ class AlexNet(nn.Module):
             right_halo=right,
         )
 
+    def _dropout(self, layer: layers.Dropout, number: int, x: jax.Array, keys: jax.Array | None) -> jax.Array:
+        """Drop units with a mask of this layer's own; the mask of a unit does not depend on where it lives."""
+        if keys is None:
+            return dropout_lib.at_test_time(x, layer)
+        keys = jax.vmap(lambda key: jax.random.fold_in(key, number))(keys)
+        first_tower = lax.axis_index(towers.TOWER_AXIS) * self.towers_here if self.tower_devices > 1 else 0
+        if self.fc_devices == 1:
+            return dropout_lib.dropout(x, layer, keys, first_tower, self.towers_here)
+        device = lax.axis_index(towers.DATA_AXIS)
+        if number < self.net.num_convolutional:  # the batch is not gathered yet
+            return dropout_lib.dropout(x, layer, lax.dynamic_slice_in_dim(keys, device * len(x), len(x)), 0, 1)
+        return dropout_lib.dropout(x, layer, keys, 0, 1, shard=device, num_shards=self.fc_devices)
+
 
 class TowerConvolution(nn.Module):
     """The kernels of one convolution that live on this device."""
 
-    layer: Convolution
+    layer: layers.Convolution
     features: int
     groups: int
     dtype: Any
@@ -177,7 +188,7 @@ class TowerConvolution(nn.Module):
 class LocalLayer(nn.Module):
     """A locally connected layer: never split, only nets with one tower have it."""
 
-    layer: LocallyConnected
+    layer: layers.LocallyConnected
     dtype: Any
 
     @nn.compact
@@ -195,7 +206,7 @@ class LocalLayer(nn.Module):
 class TowerDense(nn.Module):
     """The units of one hidden fully connected layer that live on this device."""
 
-    layer: Dense
+    layer: layers.Dense
     features: int
     groups: int
     dtype: Any
@@ -214,45 +225,45 @@ class TowerDense(nn.Module):
 class TowerClassifier(nn.Module):
     """The part of the last layer that multiplies the units on this device, summed over the devices of an axis."""
 
-    layer: Classifier
+    layer: layers.Classifier
     num_classes: int
     axis: str | None
     dtype: Any
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[B, ..., C] -> [B, num_classes], the same on every device of the axis, at least float32."""
+        """[B, ..., C] -> [B, num_classes] of this device's images, at least float32."""
         x = x.reshape(x.shape[0], -1)
         kernel, bias = _kernel_and_bias(self, self.layer, (x.shape[-1], self.num_classes))
         x, kernel = _together([x, kernel])
-        scores = jnp.dot(x, kernel.astype(self.dtype), preferred_element_type=kernel.dtype)
-        if self.axis is not None:
-            scores = towers.add_up(scores, self.axis)
-        return scores + bias
+        logits = jnp.dot(x, kernel.astype(self.dtype), preferred_element_type=kernel.dtype)
+        if self.axis == towers.TOWER_AXIS:
+            logits = towers.add_up(logits)
+        elif self.axis == towers.DATA_AXIS:
+            logits = towers.add_up_own_images(logits)  # [B, classes] -> [B / K, classes]
+        return logits + bias
 
 
 def _together(arrays: list[jax.Array]) -> list[jax.Array]:
-    """The same arrays; going backward, the gradient of none is used before those of all are there.
+    """Return the same arrays; going backward, no gradient of theirs is used before all of them are there.
 
-    Put around a layer's input and kernel, the kernel is not needed any more when it is updated, and the update can
-    take place where it lies. Otherwise the compiler copies it first.
+    Put around a layer's input and kernel: then the kernel is no longer needed when it is updated, and the update takes
+    place in its own memory. Otherwise the compiler copies it first.
     """
     return lax.optimization_barrier(arrays)
 
 
-def _pad_to_last_window(x: jax.Array, layer: MaxPool) -> jax.Array:
-    """Pads [B, H, W, C] below and on the right, so that the window over the last pixel is whole."""
+def _pad_to_last_window(x: jax.Array, layer: layers.MaxPool) -> jax.Array:
+    """Pad [B, H, W, C] below and on the right, so that the window over the last pixel is whole."""
     missing = -(x.shape[1] - layer.window) % layer.stride
     return jnp.pad(x, ((0, 0), (0, missing), (0, missing), (0, 0)), constant_values=-jnp.inf)
 
 
 def _kernel_and_bias(
-    module: nn.Module, layer: Convolution | Dense | Classifier, shape: tuple[int, ...]
+    module: nn.Module, layer: layers.Convolution | layers.Dense | layers.Classifier, shape: tuple[int, ...]
 ) -> tuple[jax.Array, jax.Array]:
-    """Declares the two parameters of a layer with the initialization that the layer names."""
-    fan_in = 1
-    for size in shape[:-1]:
-        fan_in *= size
+    """Declare the two parameters of a layer with the initialization that the layer names."""
+    fan_in = math.prod(shape[:-1])
     kernel = module.param("kernel", kernel_initializer(layer.kernel_init, fan_in), shape)
     bias = module.param("bias", bias_initializer(layer.bias_init, fan_in), shape[-1:])
     return kernel, bias

@@ -1,6 +1,6 @@
 """Fine-tuning: a training that starts from another net (`config.init_from`, its workdir).
 
-All layers are taken over, but for the classifier where the classes are others, and so is what the net was trained to
+All layers are taken over, except the classifier where the classes differ, and so is what the net was trained to
 subtract and to expect: its mean image and colors. The source is read only before the first checkpoint; from then on
 the training's own workdir holds everything.
 """
@@ -20,11 +20,12 @@ from alexnet_jax.data.statistics import Statistics
 from alexnet_jax.errors import UserError
 from alexnet_jax.files import expanded, reading
 from alexnet_jax.model.ablations import build_net
-from alexnet_jax.model.layers import Classifier, layer_shapes
+from alexnet_jax.model.alexnet import AlexNet
+from alexnet_jax.model.layers import Classifier, Net, layer_shapes
 from alexnet_jax.optimizer import LAST_LAYER
 from alexnet_jax.restore import restore_params
 from alexnet_jax.run import workdir
-from alexnet_jax.state import TrainState, create_train_state
+from alexnet_jax.state import TrainState, create_model, create_train_state
 
 # What two nets may differ in, of the fields that make up a net: the classifier, fresh layers, and what only training
 # does. Images of another size fit if the layers' shapes do.
@@ -32,34 +33,39 @@ _MAY_DIFFER = ("model.num_classes", "model.image_size", "model.initialization", 
 
 
 def with_statistics(dataset: Dataset, config: Config, folder: Path) -> Dataset:
-    """The data set with the statistics that its net knows: those of `folder`, or before the start of `init_from`.
+    """Give the data set the statistics that its net knows: those of `folder`, or before the start of `init_from`.
 
-    Of a source whose stored images have another size only the mean color is taken. UserError if `init_from` is no
-    workdir, or one of another net.
+    Of a source whose stored images have another size only the mean color is taken.
+
+    Raises:
+      UserError: `init_from` is not a workdir, or one of another net.
     """
     if not config.init_from:
         return dataset
-    if has_dataset_info(folder):
-        return dataclasses.replace(
-            dataset, statistics=_of_size(load_dataset_info(folder).statistics, dataset.image_size)
-        )
-    source = expanded(config.init_from, "config.init_from")
-    _check_same_net(config, _read_source(source), source)
-    return dataclasses.replace(dataset, statistics=_of_size(load_dataset_info(source).statistics, dataset.image_size))
+    source = folder
+    if not has_dataset_info(folder):
+        source = expanded(config.init_from, "config.init_from")
+        _check_same_net(config, build_net(config.model), _read_source(source), source)
+    statistics = _of_size(load_dataset_info(source).statistics, dataset.image_size)
+    return dataclasses.replace(dataset, statistics=statistics)
 
 
 def create_initial_state(
-    config: Config, optimizer: optax.GradientTransformation, mesh: Mesh, label_names: tuple[str, ...]
+    config: Config,
+    model: AlexNet,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    label_names: tuple[str, ...],
 ) -> TrainState:
-    """The state that a training starts from: fresh, or with the parameters of `init_from`, which is said."""
-    state = create_train_state(config, optimizer, mesh)
+    """Create the state that a training starts from: fresh, or with the parameters of `init_from`, which is printed."""
+    state = create_train_state(config, model, optimizer, mesh)
     if not config.init_from:
         return state
     source = expanded(config.init_from, "config.init_from")
-    there = _read_source(source)
-    _check_same_net(config, there, source)
-    there.mesh = config.mesh
-    params, step = restore_params(source, there, mesh)
+    source_config = _read_source(source)
+    _check_same_net(config, model.net, source_config, source)
+    source_config.mesh = config.mesh
+    params, step = restore_params(source, source_config, create_model(source_config), mesh)
     kept = "all layers"
     if load_dataset_info(source).label_names != label_names:
         params = {**params, LAST_LAYER: state.params[LAST_LAYER]}
@@ -73,17 +79,17 @@ def _read_source(source: Path) -> Config:
         exists = (source / "config.json").is_file()
     if not exists:
         raise UserError(
-            f"config.init_from={source} holds no trained net: {source / 'config.json'} is missing; give the workdir of "
-            "a training, or of `python -m alexnet_jax.convert`."
+            f"config.init_from={source} does not hold a trained net: {source / 'config.json'} is missing; give the "
+            "workdir of a training, or of `python -m alexnet_jax.convert`."
         )
     return workdir.read_config(source)
 
 
-def _check_same_net(config: Config, there: Config, source: Path) -> None:
-    """UserError if a layer has another shape there, or works otherwise."""
-    shapes, shapes_there = _kernel_shapes(config), _kernel_shapes(there)
-    unequal = [name for name in {**shapes, **shapes_there} if shapes.get(name) != shapes_there.get(name)]
-    changed = differences(config, there)
+def _check_same_net(config: Config, net: Net, source_config: Config, source: Path) -> None:
+    """Raise a UserError if a layer of the source has another shape, or works otherwise."""
+    shapes, source_shapes = _kernel_shapes(config, net), _kernel_shapes(source_config, build_net(source_config.model))
+    unequal = [name for name in {**shapes, **source_shapes} if shapes.get(name) != source_shapes.get(name)]
+    changed = differences(config, source_config)
     decisive = [name for name in changed if name.startswith("model.") and name not in _MAY_DIFFER]
     decisive += [name for name in ("data.mean", "data.std") if name in changed]
     if not unequal and not decisive:
@@ -91,13 +97,13 @@ def _check_same_net(config: Config, there: Config, source: Path) -> None:
     layer = ""
     if unequal:
         name, decisive = unequal[0], decisive or ["model.image_size"]
-        layer = f"{name} is {shapes_there.get(name, 'missing')} there and {shapes.get(name, 'missing')} here; "
-    fields = ", ".join(f"config.{name}={changed[name][0]!r} (there: {changed[name][1]!r})" for name in decisive)
-    raise UserError(f"config.init_from={source} holds another net: {layer}{fields}; set these as they are there.")
+        layer = f"its {name} is {source_shapes.get(name, 'missing')}, yours {shapes.get(name, 'missing')}; "
+    fields = ", ".join(f"config.{name}={changed[name][0]!r} (its: {changed[name][1]!r})" for name in decisive)
+    raise UserError(f"config.init_from={source} holds another net: {layer}{fields}; set these to its values.")
 
 
-def _kernel_shapes(config: Config) -> dict[str, tuple[int, ...]]:
-    shapes = layer_shapes(build_net(config.model), config.model.image_size, config.model.num_classes)
+def _kernel_shapes(config: Config, net: Net) -> dict[str, tuple[int, ...]]:
+    shapes = layer_shapes(net, config.model.image_size, config.model.num_classes)
     return {s.layer.name: s.kernel_shape for s in shapes if s.kernel_shape and not isinstance(s.layer, Classifier)}
 
 

@@ -1,43 +1,93 @@
-"""Before the first step: does the data fit the config, are there devices, and the lines that say what will run."""
+"""Before the first step: the checks that can be made by then, and the lines that say what will run."""
 
+import contextlib
 import hashlib
 import platform
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax
 import jax
 import jaxlib
 from jax.sharding import Mesh
 
-from alexnet_jax import __version__, runtime
+import alexnet_jax
+from alexnet_jax import runtime
+from alexnet_jax.cluster import processes
 from alexnet_jax.config import Config, fields
-from alexnet_jax.data.datasets import Dataset
+from alexnet_jax.data.datasets import Dataset, open_dataset
 from alexnet_jax.errors import UserError
-from alexnet_jax.parallel.mesh import devices
+from alexnet_jax.model.ablations import build_net
+from alexnet_jax.parallel.mesh import create_mesh, devices
 from alexnet_jax.restore import RestoredNet
-from alexnet_jax.run import limits
+from alexnet_jax.run import fine_tuning, limits, workdir
+from alexnet_jax.run.preemption import StopSignals
 from alexnet_jax.state import TrainState
+from alexnet_jax.validation import layout_faults
+
+
+class CheckedRun(NamedTuple):
+    """What a run starts with: its devices, its data, and the signals that stop it."""
+
+    mesh: Mesh
+    dataset: Dataset
+    stop: StopSignals
+
+
+@contextlib.contextmanager
+def checked_run(config: Config, folder: Path) -> Iterator[CheckedRun]:
+    """Check devices, data, processes and workdir; inside, the workdir is locked and signals are noted.
+
+    Raises:
+      UserError: something does not fit, or memory runs out inside.
+    """
+    runtime.use_compilation_cache()
+    check_devices(config)
+    processes.check_agreement(program(config))
+    dataset = fine_tuning.with_statistics(open_dataset(config.data), config, folder)
+    processes.check_agreement(data_fingerprint(config, dataset))
+    check_data_fits(config, dataset)
+    mesh = create_mesh(config.mesh)
+    if faults := layout_faults(config, build_net(config.model), mesh.shape["data"]):
+        raise UserError("\n".join(faults))
+    processes.check_mesh_reaches_all(mesh)
+    with workdir.opened_for_training(folder, config, dataset.info), StopSignals() as stop:
+        try:
+            yield CheckedRun(mesh, dataset, stop)
+        except (jax.errors.JaxRuntimeError, MemoryError, OSError) as error:
+            if not limits.is_out_of_memory(error):
+                raise
+            raise UserError(
+                f"The memory does not suffice for config.batch_size={config.batch_size} on this mesh; make "
+                "the batch smaller, spread it over more devices (mesh.data), put one tower on each of two devices "
+                "(mesh.tower=2), or take precision=bfloat16."
+            ) from error
 
 
 def program(config: Config) -> dict[str, Any]:
-    """What computes the numbers of a run: config, code, JAX. All processes of a run must have the same."""
-    sources = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.rglob("*.py")):
-        sources.update(path.read_bytes())
+    """Return what computes the numbers of a run: config, code, JAX. All processes of a run must have the same."""
     named = {f"config.{name}": value for name, value in fields(config) if name != "data.dir"}
-    code = f"version {__version__}, sources {sources.hexdigest()[:12]}"
+    code = f"version {alexnet_jax.__version__}, sources {source_digest(Path(alexnet_jax.__file__).parent)}"
     return {"the code of alexnet_jax": code, "jax": jax.__version__, "jaxlib": jaxlib.__version__} | named
 
 
-def data_in_short(config: Config, dataset: Dataset) -> dict[str, Any]:
-    """What tells two data sets apart, without reading them: each machine may have a copy of its own."""
+def source_digest(package: Path) -> str:
+    """Hash every source file of a package, with its name."""
+    sources = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        sources.update(path.relative_to(package).as_posix().encode() + path.read_bytes())
+    return sources.hexdigest()[:12]
+
+
+def data_fingerprint(config: Config, dataset: Dataset) -> dict[str, Any]:
+    """Return what tells two data sets apart without reading them: each machine may have a copy of its own."""
     name = f"the number of evaluation images of data.name={config.data.name!r}"
     return dataset.info.in_short | {name: len(dataset.evaluation)}
 
 
 def check_data_fits(config: Config, dataset: Dataset) -> None:
-    """UserError if the data set has other classes than the net, smaller images than it sees, or too many files."""
+    """Raise a UserError if the data set has other classes than the net, too small images, or too many files."""
     limits.allow_open_files(dataset.train.num_files + dataset.evaluation.num_files)
     if dataset.num_classes != config.model.num_classes:
         raise UserError(
@@ -63,7 +113,7 @@ def check_image_size(net: RestoredNet, dataset: Dataset) -> None:
 
 
 def check_devices(config: Config) -> None:
-    """UserError if JAX finds no device, or only the CPU where an accelerator is required."""
+    """Raise a UserError if JAX finds no device, or only the CPU where an accelerator is required."""
     if devices()[0].platform == "cpu" and config.require_accelerator:
         raise UserError(
             "config.require_accelerator=True, but JAX finds only the CPU; install JAX for your accelerator (see "
@@ -72,19 +122,19 @@ def check_devices(config: Config) -> None:
 
 
 def print_summary(config: Config, dataset: Dataset, mesh: Mesh, state: TrainState, start: int, num_steps: int) -> None:
-    """What runs, on what, and how much memory its state takes."""
+    """Print what runs, on what, and how much memory its state takes."""
     device = mesh.devices.flat[0]
     kinds = f"{mesh.size} x {device.device_kind}" if mesh.size > 1 else device.device_kind
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    here = sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves((state.params, state.opt_state)))
-    first = f"going on from step {start:,}" if start else "from the start"
+    on_device = sum(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves((state.params, state.opt_state)))
+    first = f"resuming from step {start:,}" if start else "from the start"
     model = config.model
     lines = {
         "net": f"{model.variant}, {parameters:,} parameters, {config.precision}, {model.num_classes} classes",
         "data": f"{dataset.name}: {len(dataset.train):,} training and {len(dataset.evaluation):,} evaluation images",
         "run": f"{num_steps:,} steps of {config.batch_size} images ({config.num_epochs:g} epochs), {first}",
         "devices": f"{kinds} ({device.platform}) as {mesh.shape['data']} (data) x {mesh.shape['tower']} (tower)",
-        "memory": f"{here / 2**20:,.1f} MiB of parameters and velocity on each device",
+        "memory": f"{on_device / 2**20:,.1f} MiB of parameters and momentum buffer on each device",
         "tuning": runtime.tuning_in_words(),
         "versions": (
             f"jax {jax.__version__}, jaxlib {jaxlib.__version__}, flax {flax.__version__}, "
