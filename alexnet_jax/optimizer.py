@@ -47,10 +47,12 @@ def bias_schedule(config: Config, num_steps: int) -> Schedule:
 
 
 def conv1_schedule(config: Config, num_steps: int) -> Schedule:
-    """Return the learning rate of conv1's kernels, with more drops than the others (`layer-params-145.cfg`)."""
+    """Return the learning rate of conv1's kernels: with more drops, and 0 at the end (`layer-params-145.cfg`)."""
     settings = config.optimizer
     drops = [(drop, settings.drop_factor) for drop in (*settings.drops, *settings.conv1_drops)]
-    return _schedule(config, _base_learning_rate(config), drops, num_steps)
+    schedule = _schedule(config, _base_learning_rate(config), drops, num_steps)
+    frozen_from = first_step(settings.conv1_frozen_from, num_steps)
+    return lambda step: jnp.where(step < frozen_from, schedule(step), 0.0)
 
 
 def create_optimizer(config: Config, net: Net, num_steps: int) -> optax.GradientTransformation:
@@ -107,8 +109,7 @@ def _chain(config: Config, group: Group, num_steps: int) -> optax.GradientTransf
     )
     if group.name != "conv1" or settings.conv1_frozen_from == 1.0:
         return rule
-    frozen_from = first_step(settings.conv1_frozen_from, num_steps)
-    return optax.conditionally_mask(rule, lambda step: step < frozen_from)
+    return optax.conditionally_mask(rule, lambda step: schedule(step) > 0)
 
 
 def _follow_norms() -> optax.GradientTransformation:

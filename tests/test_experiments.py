@@ -22,7 +22,7 @@ from alexnet_jax.model.ablations import build_net
 from alexnet_jax.optimizer import create_optimizer
 from alexnet_jax.parallel.mesh import create_mesh, shard_batch
 from alexnet_jax.run.workdir import MAY_CHANGE, read_config
-from alexnet_jax.state import create_train_state
+from alexnet_jax.state import create_model, create_train_state
 from alexnet_jax.train_step import create_train_step
 from docs.generate_reproduction import DOCUMENT, with_new_tables
 from experiments import costs, figure_1, logs
@@ -138,7 +138,7 @@ def test_each_rule_moves_every_kernel_downhill(training: Training) -> None:
     config = training.build()
     layers = [layer.name for layer in build_net(config.model).layers if hasattr(layer, "decay")]
     ones = {name: {"kernel": jnp.ones(2), "bias": jnp.ones(2)} for name in layers}
-    optimizer = create_optimizer(config, 100)
+    optimizer = create_optimizer(config, create_model(config).net, 100)
     updates, _ = optimizer.update(ones, optimizer.init(ones), ones)
     assert all(float(jnp.max(updates[name]["kernel"])) < 0 for name in layers)
 
@@ -294,12 +294,12 @@ def test_each_net_takes_a_step_at_full_size(training: Training) -> None:
         np.full((size, size, 3), 117, np.float32), np.ones(3, np.float32), np.eye(3, dtype=np.float32)
     )
     images = random.integers(0, 256, (2, size, size, 3), np.uint8)
-    mesh = create_mesh(config)
-    optimizer = create_optimizer(config, 100)
-    state = create_train_state(config, optimizer, mesh)
+    mesh = create_mesh(config.mesh)
+    optimizer = create_optimizer(config, create_model(config).net, 100)
+    state = create_train_state(config, create_model(config), optimizer, mesh)
     before = np.asarray(state.params["fc8"]["bias"])
     batch = shard_batch(mesh, {"image": images, "label": np.array([0, 1], np.int32)})
-    state, metrics = create_train_step(config, optimizer, mesh, 100)(state, batch, statistic)
+    state, metrics = create_train_step(config, create_model(config), optimizer, mesh, 100)(state, batch, statistic)
     assert 0 < float(metrics["loss"]) < math.inf
     assert not np.array_equal(before, np.asarray(state.params["fc8"]["bias"]))
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))

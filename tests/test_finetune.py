@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 from test_train import assert_same_bits, final_state
+from training_pieces import pieces
 
-from alexnet_jax import train as train_module
 from alexnet_jax import validation
 from alexnet_jax.config import Config
 from alexnet_jax.data.dataset_info import load_dataset_info
@@ -21,8 +21,10 @@ from alexnet_jax.prepare.folders import folder as image_folder
 from alexnet_jax.prepare.preparation import prepare
 from alexnet_jax.prepare.units import Recipe
 from alexnet_jax.restore import restore
+from alexnet_jax.run import startup
 from alexnet_jax.run.fine_tuning import create_initial_state, with_statistics
 from alexnet_jax.run.preemption import StopSignals
+from alexnet_jax.state import create_train_state
 from alexnet_jax.train import train_and_evaluate
 from configs import finetune
 
@@ -66,13 +68,11 @@ def config(tiny_config: Config, trained_folder: Path, odd_and_even: Path) -> Con
 
 def test_the_start_is_the_other_net_with_a_new_classifier(config: Config, trained_folder: Path, capsys) -> None:
     source = restore(trained_folder)
-    optimizer = train_module.create_optimizer(config, 1)
-    mesh = train_module.create_mesh(config)
-    params = create_initial_state(config, optimizer, mesh, ("even", "odd")).params
+    params = create_initial_state(config, *pieces(config), ("even", "odd")).params
     for name, values in params.items():
         if name != "fc8":
             jax.tree.map(np.testing.assert_array_equal, values, source.params[name])
-    fresh = train_module.transfer.create_train_state(config, optimizer, mesh).params["fc8"]
+    fresh = create_train_state(config, *pieces(config)).params["fc8"]
     jax.tree.map(np.testing.assert_array_equal, params["fc8"], fresh)
     assert params["fc8"]["kernel"].shape == (source.params["fc8"]["kernel"].shape[0], 2)
     assert f"all layers but fc8, which is new: 2 classes, from step 24 of {trained_folder}" in capsys.readouterr().out
@@ -80,11 +80,9 @@ def test_the_start_is_the_other_net_with_a_new_classifier(config: Config, traine
 
 def test_the_classifier_is_kept_where_the_classes_are_the_same(tiny_config: Config, trained_folder: Path) -> None:
     tiny_config.init_from = str(trained_folder)
-    optimizer = train_module.create_optimizer(tiny_config, 1)
-    mesh = train_module.create_mesh(tiny_config)
-    state = create_initial_state(tiny_config, optimizer, mesh, tuple("0123456789"))
+    state = create_initial_state(tiny_config, *pieces(tiny_config), tuple("0123456789"))
     jax.tree.map(np.testing.assert_array_equal, state.params, restore(trained_folder).params)
-    assert all(not leaf.any() for leaf in jax.tree.leaves(state.opt_state.velocity))
+    assert all(not leaf.any() for leaf in jax.tree.leaves(state.opt_state))
 
 
 def test_a_run_keeps_frozen_layers_and_the_known_mean_and_goes_on_without_its_source(
@@ -98,11 +96,11 @@ def test_a_run_keeps_frozen_layers_and_the_known_mean_and_goes_on_without_its_so
         same = [np.array_equal(values[kind], source.params[name][kind]) for kind in values if name != "fc8"]
         assert all(same) if name in config.optimizer.frozen else not any(same), name
     mean = load_dataset_info(tmp_path / "whole").statistics.mean_image
-    np.testing.assert_array_equal(mean, source.facts.statistics.mean_image)
+    np.testing.assert_array_equal(mean, source.dataset_info.statistics.mean_image)
     assert not np.array_equal(mean, open_dataset(config.data).statistics.mean_image)
 
     config.init_from = str(shutil.copytree(trained_folder, tmp_path / "source"))
-    monkeypatch.setattr(train_module, "StopSignals", _StoppedInStep2)
+    monkeypatch.setattr(startup, "StopSignals", _StoppedInStep2)
     with pytest.raises(PreemptedError):
         train_and_evaluate(config, tmp_path / "stopped")
     monkeypatch.undo()

@@ -1,8 +1,8 @@
 """Every layout trains as one device does, and sends what its layers need and nothing else.
 
-Compiling is what costs, so the quick tests have each kind of layout once: two towers, data and both, split velocity and
-micro-batches for the two-tower nets; the three schemes of the hybrid on 8, 4 and 2 devices for the one-tower net. The
-slow ones have the rest. A layout is compiled once; the same program is run and read.
+Compiling is what costs, so the quick tests have each kind of layout once: two towers, data and both, sharded momentum
+and micro-batches for the two-tower nets; the hybrid on 8, 4 and 2 devices for the one-tower net. The slow ones have the
+rest. A layout is compiled once; the same program is run and read.
 
 Numbers have 64 bits here. With 32, a maximum over a window that hangs on the last bit of a sum may fall on another
 pixel, and from there on twenty steps of so narrow a net lead elsewhere: rightly, but no longer to the same numbers.
@@ -15,15 +15,14 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 import pytest
+from training_pieces import momentum_of, pieces
 
 from alexnet_jax.config import Config
 from alexnet_jax.data.statistics import Statistics
-from alexnet_jax.model.sharding import velocity_spec
-from alexnet_jax.optimizer import create_optimizer
-from alexnet_jax.parallel.hybrid import images_of_rounds
+from alexnet_jax.model.sharding import momentum_spec
 from alexnet_jax.parallel.mesh import create_mesh, shard_batch
 from alexnet_jax.predict_step import create_predict_step
-from alexnet_jax.state import TrainState, abstract_train_state, create_train_state
+from alexnet_jax.state import TrainState, abstract_train_state, create_model, create_train_state
 from alexnet_jax.train_step import create_train_step
 from benchmarks.collectives import Collective, collectives, in_words
 from benchmarks.layouts import Layout, transfers
@@ -36,24 +35,23 @@ STATISTICS = Statistics(
     color_axes=np.eye(3, dtype=np.float32),
 )
 LAYOUTS = {
-    "paper": [Layout(tower=2), Layout(data=4, tower=2), Layout(data=8, shard_velocity=True)],
-    "original": [Layout(data=4, tower=2, shard_velocity=True, gradient_accumulation=2)],
+    "paper": [Layout(tower=2), Layout(data=4, tower=2), Layout(data=8, shard_momentum=True)],
+    "original": [Layout(data=4, tower=2, shard_momentum=True, gradient_accumulation=2)],
     "caffe": [Layout(data=2, tower=2)],
     "one_weird_trick": [
-        Layout(data=8, fully_connected="gathered"),
-        Layout(data=4, fully_connected="broadcast", shard_velocity=True),
-        Layout(data=2, fully_connected="exchanged", gradient_accumulation=2),
+        Layout(data=8, shard_fully_connected=True),
+        Layout(data=4, shard_fully_connected=True, shard_momentum=True),
+        Layout(data=2, shard_fully_connected=True, gradient_accumulation=2),
     ],
 }
 CASES = [(variant, layout) for variant, layouts in LAYOUTS.items() for layout in layouts]
 FOR_TWO_TOWERS = [
     *(Layout(tower=2), Layout(data=2), Layout(data=2, tower=2), Layout(data=4, tower=2), Layout(data=8)),
-    *(Layout(data=8, shard_velocity=True), Layout(gradient_accumulation=4)),
+    *(Layout(data=8, shard_momentum=True), Layout(gradient_accumulation=4)),
 ]
 FOR_ONE_TOWER = [
-    *(Layout(data=2), Layout(data=8), Layout(data=8, shard_velocity=True), Layout(gradient_accumulation=4)),
-    *(Layout(data=n, fully_connected=way) for n in (2, 4, 8) for way in ("gathered", "broadcast")),
-    *(Layout(data=n, fully_connected="exchanged") for n in (2, 4, 8)),
+    *(Layout(data=2), Layout(data=8), Layout(data=8, shard_momentum=True), Layout(gradient_accumulation=4)),
+    *(Layout(data=n, shard_fully_connected=True) for n in (2, 4)),
 ]
 OTHER_CASES = [
     (variant, layout)
@@ -70,10 +68,10 @@ def double_precision() -> Iterator[None]:
         yield
 
 
-def config_of(variant: str, layout: Layout, batch_size: int = BATCH) -> Config:
+def config_of(variant: str, layout: Layout) -> Config:
     """Narrow, and every random thing on: crops, mirroring, color noise, dropout."""
     config = quickstart.get_config()
-    config.batch_size = config.eval.batch_size = batch_size
+    config.batch_size = config.eval.batch_size = BATCH
     config.model.variant = variant
     config.model.image_size = 67
     config.model.conv_width, config.model.fc_width = 0.0833, 0.0079
@@ -85,39 +83,35 @@ def config_of(variant: str, layout: Layout, batch_size: int = BATCH) -> Config:
     return config
 
 
-def batch(number: int, batch_size: int = BATCH) -> dict[str, np.ndarray]:
+def batch(number: int) -> dict[str, np.ndarray]:
     random = np.random.default_rng(number)
-    images = random.integers(0, 256, (batch_size, SIDE, SIDE, 3)).astype(np.uint8)
-    return {"image": images, "label": random.integers(0, 10, batch_size).astype(np.int32)}
+    images = random.integers(0, 256, (BATCH, SIDE, SIDE, 3)).astype(np.uint8)
+    return {"image": images, "label": random.integers(0, 10, BATCH).astype(np.int32)}
 
 
 @functools.cache
 def fresh(variant: str) -> TrainState:
     config = config_of(variant, Layout())
-    state = jax.device_get(create_train_state(config, create_optimizer(config, STEPS), create_mesh(config)))
+    state = jax.device_get(create_train_state(config, *pieces(config, STEPS)))
     return jax.tree.map(lambda leaf: leaf.astype(np.float64) if leaf.ndim else leaf, state)
 
 
 def place(state: TrainState, config: Config) -> TrainState:
-    abstract = abstract_train_state(config, create_optimizer(config, STEPS), create_mesh(config))
+    abstract = abstract_train_state(config, *pieces(config, STEPS))
     return jax.tree.map(lambda leaf, where: jax.device_put(leaf, where.sharding), state, abstract)
 
 
-def training(variant: str, layout: Layout, batch_size: int = BATCH) -> tuple[str, TrainState, list[dict]]:
-    """The text of the compiled step, the state after twenty of them, and what they reported."""
-    return _training(variant, layout, batch_size)
-
-
 @functools.cache
-def _training(variant: str, layout: Layout, batch_size: int) -> tuple[str, TrainState, list[dict]]:
-    config = config_of(variant, layout, batch_size)
-    mesh = create_mesh(config)
+def training(variant: str, layout: Layout) -> tuple[str, TrainState, list[dict]]:
+    """The text of the compiled step, the state after twenty of them, and what they reported."""
+    config = config_of(variant, layout)
+    mesh = create_mesh(config.mesh)
     state = place(fresh(variant), config)
-    step = create_train_step(config, create_optimizer(config, STEPS), mesh, STEPS)
-    compiled = step.lower(state, shard_batch(mesh, batch(0, batch_size)), STATISTICS).compile()
+    step = create_train_step(config, *pieces(config, STEPS), STEPS)
+    compiled = step.lower(state, shard_batch(mesh, batch(0)), STATISTICS).compile()
     reported = []
     for number in range(STEPS):
-        state, metrics = compiled(state, shard_batch(mesh, batch(number, batch_size)), STATISTICS)
+        state, metrics = compiled(state, shard_batch(mesh, batch(number)), STATISTICS)
         reported.append(jax.device_get(metrics))
     return compiled.as_text(), jax.device_get(state), reported
 
@@ -130,10 +124,8 @@ def relative_error(found, expected) -> float:
 
 @every_layout
 def test_twenty_steps_give_what_one_device_gives(variant: str, layout: Layout) -> None:
-    exchanged = layout.fully_connected == "exchanged"  # every device's images go to all devices in equal parts
-    batch_size = max(BATCH, layout.data**2) if exchanged else BATCH
-    _, state, reported = training(variant, layout, batch_size)
-    _, expected, expected_reports = training(variant, Layout(), batch_size)
+    _, state, reported = training(variant, layout)
+    _, expected, expected_reports = training(variant, Layout())
     moved = jax.tree.map(lambda a, b: not np.array_equal(a, b), expected.params, fresh(variant).params)
     assert all(jax.tree.leaves(moved))
     assert relative_error((reported, state), (expected_reports, expected)) < 1e-7
@@ -152,17 +144,12 @@ def test_nothing_is_sent_but_what_the_layers_need(variant: str, layout: Layout) 
     found = collectives(in_single_precision(text))
     config = config_of(variant, layout)
     config.precision = "float32"
-    assert sent(found) == sent([of_kind(transfer) for transfer in transfers(config, layout)]), in_words(found)
+    assert sent(found) == sent(transfers(config, layout)), in_words(found)
 
 
 def in_single_precision(text: str) -> str:
     """The program with the types that training has."""
     return text.replace("f64[", "f32[")
-
-
-def of_kind(transfer: Collective) -> Collective:
-    """`hybrid.send` makes a broadcast, and so its gradient, a sum of which all but one summand are zero."""
-    return transfer._replace(kind="all-reduce") if transfer.kind in ("broadcast", "reduce") else transfer
 
 
 def sent(found: list[Collective]) -> Counter:
@@ -181,57 +168,46 @@ def test_towers_meet_four_times_forward_and_gradients_of_a_hybrid_s_units_stay()
     """Written out once, apart from the layer table: section 3.5 of the paper, section 4 of "One weird trick"."""
     towers = Counter(each.kind for each in collectives(training("paper", Layout(tower=2))[0]))
     assert towers == {"all-gather": 3, "reduce-scatter": 3, "all-reduce": 1}  # conv3, fc6, fc7, there and back; fc8
-    hybrid = Layout(data=8, fully_connected="gathered")
+    hybrid = Layout(data=8, shard_fully_connected=True)
     found = collectives(training("one_weird_trick", hybrid)[0])
     added_up = sorted(each.array_bytes for each in found if each.kind == "all-reduce")
     params = fresh("one_weird_trick").params
     convolutions = [leaf.nbytes for name, layer in params.items() if name.startswith("conv") for leaf in layer.values()]
-    assert added_up == sorted([*convolutions, BATCH * 10 * 8])  # and the scores
-
-
-@pytest.mark.parametrize("scheme", ["gathered", "broadcast", "exchanged"])
-def test_each_round_of_a_hybrid_sees_other_images_and_all_are_seen(scheme: str) -> None:
-    rounds = images_of_rounds(scheme, workers=4, images=8)
-    assert sorted(rounds.ravel()) == list(range(32))
-    of_worker = rounds // 8
-    if scheme == "broadcast":
-        assert of_worker.tolist() == [[worker] * 8 for worker in range(4)]
-    if scheme == "exchanged":
-        assert of_worker.tolist() == [[0, 0, 1, 1, 2, 2, 3, 3]] * 4
+    assert added_up == sorted([*convolutions, 10 * 8, 3 * 8])  # and the classifier's biases, and what is reported
 
 
 def test_a_hybrid_predicts_what_one_device_predicts() -> None:
     found = []
-    for layout in (Layout(), Layout(data=4, fully_connected="exchanged")):
+    for layout in (Layout(), Layout(data=4, shard_fully_connected=True)):
         config = config_of("one_weird_trick", layout)
-        mesh = create_mesh(config)
+        mesh = create_mesh(config.mesh)
         params = place(fresh("one_weird_trick"), config).params
-        predict = create_predict_step(config, mesh, views=1)
+        predict = create_predict_step(config, create_model(config), mesh, views=1)
         found.append(jax.device_get(predict(params, STATISTICS, shard_batch(mesh, batch(0))["image"])))
     assert relative_error(found[1], found[0]) < 1e-9
 
 
-def test_what_a_device_keeps_of_a_split_velocity() -> None:
+def test_what_a_device_keeps_of_a_sharded_momentum() -> None:
     """A part of everything but biases; parameters whole; the global shapes as ever, so that checkpoints fit."""
-    config = config_of("paper", Layout(data=8, shard_velocity=True))
+    config = config_of("paper", Layout(data=8, shard_momentum=True))
     state = place(fresh("paper"), config)
-    for name, layer in state.opt_state.velocity.items():
+    for name, layer in momentum_of(state.opt_state).items():
         whole = state.params[name]["kernel"]
         part = layer["kernel"].addressable_shards[0].data
         assert layer["kernel"].shape == whole.shape == whole.addressable_shards[0].data.shape
         divides = any(size % 8 == 0 for size in whole.shape)
         assert part.size == (whole.size // 8 if divides else whole.size)
         assert layer["bias"].sharding.is_fully_replicated
-    assert velocity_spec(jax.P(None, "tower"), (9216, 4096), 4) == jax.P("data", "tower")
+    assert momentum_spec(jax.P(None, "tower"), (9216, 4096), 4) == jax.P("data", "tower")
 
 
 def test_frozen_layers_keep_every_bit_and_send_nothing() -> None:
     layout = Layout(data=2)
     config = config_of("paper", layout)
     config.optimizer.frozen = ("conv1", "conv2", "conv3")
-    mesh = create_mesh(config)
+    mesh = create_mesh(config.mesh)
     state = place(fresh("paper"), config)
-    step = create_train_step(config, create_optimizer(config, STEPS), mesh, STEPS)
+    step = create_train_step(config, *pieces(config, STEPS), STEPS)
     compiled = step.lower(state, shard_batch(mesh, batch(0)), STATISTICS).compile()
     state = jax.device_get(compiled(state, shard_batch(mesh, batch(0)), STATISTICS)[0])
     before = fresh("paper").params

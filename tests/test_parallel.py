@@ -6,15 +6,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from training_pieces import momentum_of, pieces
 
 from alexnet_jax.config import Config
 from alexnet_jax.errors import UserError
 from alexnet_jax.model.layers import layer_shapes
-from alexnet_jax.optimizer import create_optimizer
+from alexnet_jax.model.sharding import parameter_specs
 from alexnet_jax.parallel.mesh import create_mesh, local_rows
-from alexnet_jax.parallel.towers import parameter_specs
 from alexnet_jax.rng import Purpose, example_keys
-from alexnet_jax.state import create_model, create_train_state, state_specs
+from alexnet_jax.state import create_model, create_train_state, on_mesh, params_specs
+from alexnet_jax.train import train_and_evaluate
 
 BATCH = 16
 
@@ -29,10 +30,10 @@ def config(tiny_config: Config) -> Config:
     return tiny_config
 
 
-def on_mesh(config: Config, data: int, tower: int) -> tuple[Config, jax.sharding.Mesh]:
+def with_mesh(config: Config, data: int, tower: int) -> tuple[Config, jax.sharding.Mesh]:
     config = copy.deepcopy(config)
     config.mesh.data, config.mesh.tower = data, tower
-    return config, create_mesh(config)
+    return config, create_mesh(config.mesh)
 
 
 def relative_error(found, expected) -> float:
@@ -47,10 +48,11 @@ def test_logits_loss_and_gradients_agree_with_one_device_and_with_vmap(config: C
     images = random.normal(0, 60, (BATCH, 64, 64, 3)).astype(np.float32)
     labels = random.integers(0, 10, BATCH)
     keys = example_keys(0, Purpose.DROPOUT, jnp.arange(BATCH))
-    here, mesh = on_mesh(config, 1, 2)
-    params = create_train_state(config, create_optimizer(config, 1), create_mesh(config)).params
+    here, mesh = with_mesh(config, 1, 2)
+    params = create_train_state(config, *pieces(config)).params
     params = jax.device_get(params)
-    whole, split = create_model(config), create_model(config, tower_devices=2)
+    whole = create_model(config)
+    split = on_mesh(whole, here, mesh)
 
     def loss_and_logits(model, params):
         logits = model.apply({"params": params}, images, keys)
@@ -61,7 +63,7 @@ def test_logits_loss_and_gradients_agree_with_one_device_and_with_vmap(config: C
 
     expected = jax.jit(value_and_gradient(whole))(params)
 
-    specs = state_specs(here, mesh).params
+    specs = params_specs(here, whole, mesh)
     sharded = jax.shard_map(
         value_and_gradient(split),
         mesh=mesh,
@@ -100,12 +102,12 @@ def test_logits_loss_and_gradients_agree_with_one_device_and_with_vmap(config: C
     assert relative_error(((loss, logits[0]), joined), expected) < 1e-5
 
 
-def test_two_towers_halve_parameters_and_velocity_on_each_device(digits_dir) -> None:
+def test_two_towers_halve_parameters_on_each_device(digits_dir) -> None:
     """At full size, from the shardings: at most 52 % of the bytes on each device."""
     config = Config()
     config.mesh.data, config.mesh.tower = 1, 2
-    mesh = create_mesh(config)
-    specs = parameter_specs(create_model(config).net, devices=2)
+    mesh = create_mesh(config.mesh)
+    specs = parameter_specs(create_model(config).net, tower_devices=2)
     whole = here = 0
     for row in layer_shapes(create_model(config).net, 224, 1000):
         if row.kernel_shape:
@@ -118,29 +120,28 @@ def test_two_towers_halve_parameters_and_velocity_on_each_device(digits_dir) -> 
 
 
 def test_a_fresh_state_is_the_same_on_every_mesh_and_lies_where_its_specs_say(config: Config) -> None:
-    here, mesh = on_mesh(config, 2, 2)
-    optimizer = create_optimizer(config, 1)
-    state = create_train_state(here, optimizer, mesh)
-    on_one = create_train_state(config, optimizer, create_mesh(config))
+    here, _ = with_mesh(config, 2, 2)
+    state = create_train_state(here, *pieces(here))
+    on_one = create_train_state(config, *pieces(config))
     assert relative_error(jax.device_get(state), jax.device_get(on_one)) < 1e-6
-    for tree in (state.params, state.opt_state.velocity):
+    for tree in (state.params, momentum_of(state.opt_state)):
         kernel = tree["conv2"]["kernel"]
         assert kernel.addressable_shards[0].data.shape[-1] == kernel.shape[-1] // 2
         assert tree["fc8"]["kernel"].addressable_shards[0].data.shape[0] == tree["fc8"]["kernel"].shape[0] // 2
 
 
-def test_the_mesh_uses_all_devices_by_default_and_refuses_what_does_not_fit(config: Config) -> None:
-    assert on_mesh(config, -1, 1)[1].shape == {"data": 8, "tower": 1}
-    assert on_mesh(config, -1, 2)[1].shape == {"data": 4, "tower": 2}
+def test_the_mesh_uses_all_devices_by_default_and_refuses_what_does_not_fit(config: Config, tmp_path) -> None:
+    assert with_mesh(config, -1, 1)[1].shape == {"data": 8, "tower": 1}
+    assert with_mesh(config, -1, 2)[1].shape == {"data": 4, "tower": 2}
     with pytest.raises(UserError, match=r"config.mesh.data=8 x config.mesh.tower=2 needs 16 devices, but there are 8"):
-        on_mesh(config, 8, 2)
-    config.batch_size = 12
+        with_mesh(config, 8, 2)
+    config.batch_size, config.mesh.data = 12, -1
     with pytest.raises(
-        UserError, match=r"config.batch_size=12 is not divisible into the 8 parts of config.mesh.data=-1"
+        UserError, match=r"config.batch_size=12 is not divisible into the 8 shards of config.mesh.data=-1"
     ):
-        on_mesh(config, -1, 1)
+        train_and_evaluate(config, tmp_path)
 
 
 def test_one_process_feeds_every_row_once(config: Config) -> None:
-    _, mesh = on_mesh(config, 2, 2)
+    _, mesh = with_mesh(config, 2, 2)
     np.testing.assert_array_equal(local_rows(mesh, 16), np.arange(16))

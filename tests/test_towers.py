@@ -28,8 +28,8 @@ from alexnet_jax.model.layers import (
     Net,
     ResponseNorm,
 )
+from alexnet_jax.model.sharding import parameter_specs
 from alexnet_jax.model.variants import VARIANTS
-from alexnet_jax.parallel.towers import parameter_specs
 from alexnet_jax.rng import Purpose, example_keys
 
 CLASSES, BATCH, IMAGE_SIZE, SMALL = 7, 4, 67, 12
@@ -47,19 +47,19 @@ def narrow(variant: str) -> tuple[Net, dict]:
     return net, jax.tree.map(np.float32, random_params(net, IMAGE_SIZE, CLASSES))
 
 
-def loss_and_scores(net: Net, tower_devices: int, images: np.ndarray = IMAGES):
-    """The function params -> (loss, scores) of a training step, for this many tower devices."""
-    model = AlexNet(net, CLASSES, tower_devices, images.dtype)
+def loss_and_logits(net: Net, tower_devices: int, images: np.ndarray = IMAGES):
+    """The function params -> (loss, logits) of a training step, for this many tower devices."""
+    model = AlexNet(net, CLASSES, images.dtype, tower_devices)
 
     def function(params):
-        scores = model.apply({"params": params}, images, KEYS)
-        return optax.softmax_cross_entropy_with_integer_labels(scores, LABELS).mean(), scores
+        logits = model.apply({"params": params}, images, KEYS)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, LABELS).mean(), logits
 
     return function
 
 
 def value_and_gradients(net: Net, tower_devices: int, images: np.ndarray = IMAGES):
-    return jax.value_and_grad(loss_and_scores(net, tower_devices, images), has_aux=True)
+    return jax.value_and_grad(loss_and_logits(net, tower_devices, images), has_aux=True)
 
 
 def compiled(function):
@@ -83,7 +83,7 @@ def assert_agree(actual, expected, tolerance: float = 1e-5) -> None:
 
 def assert_two_devices_agree_with_one(net: Net, params: dict, images: np.ndarray, tolerance: float) -> None:
     expected = jax.device_get(compiled(value_and_gradients(net, 1, images))(params))
-    specs = parameter_specs(net, devices=2)
+    specs = parameter_specs(net, tower_devices=2)
     mesh = jax.make_mesh((1, 2), ("data", "tower"), axis_types=(AxisType.Auto,) * 2, devices=jax.devices()[:2])
     on_towers = jax.shard_map(
         value_and_gradients(net, 2, images), mesh=mesh, in_specs=(specs,), out_specs=((P(), P()), specs), check_vma=True
@@ -150,17 +150,17 @@ def test_a_tower_a_row_of_vmap(variant):
     """
     net, params = narrow(variant)
     expected = jax.device_get(compiled(value_and_gradients(net, 1))(params))
-    specs = parameter_specs(net, devices=2)
+    specs = parameter_specs(net, tower_devices=2)
 
     def mean_loss(stacked):
-        loss, scores = jax.vmap(loss_and_scores(net, 2), axis_name="tower")(stacked)
-        return loss.mean(), scores
+        loss, logits = jax.vmap(loss_and_logits(net, 2), axis_name="tower")(stacked)
+        return loss.mean(), logits
 
     stacked = jax.tree.map(halves, params, specs)
-    (loss, scores), gradients = jax.device_get(compiled(jax.value_and_grad(mean_loss, has_aux=True))(stacked))
-    np.testing.assert_array_equal(scores[0], scores[1])
+    (loss, logits), gradients = jax.device_get(compiled(jax.value_and_grad(mean_loss, has_aux=True))(stacked))
+    np.testing.assert_array_equal(logits[0], logits[1])
     gradients["fc8"]["bias"] = np.stack([gradients["fc8"]["bias"].sum(0)] * 2)  # the one parameter that both hold
-    assert_agree(((loss, scores[0]), jax.tree.map(whole, gradients, specs)), expected)
+    assert_agree(((loss, logits[0]), jax.tree.map(whole, gradients, specs)), expected)
 
 
 def test_towers_of_the_paper_meet_in_conv3_and_the_fully_connected_layers():

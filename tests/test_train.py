@@ -11,13 +11,12 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from training_pieces import pieces
 
 from alexnet_jax import validation
 from alexnet_jax.checkpoint import Checkpoints
 from alexnet_jax.config import Config, to_dict
 from alexnet_jax.errors import EXIT_DIVERGED, EXIT_PREEMPTED, DivergedError
-from alexnet_jax.optimizer import create_optimizer
-from alexnet_jax.parallel.mesh import create_mesh
 from alexnet_jax.state import abstract_train_state
 from alexnet_jax.train import check_parameters, train_and_evaluate
 from configs import quickstart
@@ -31,9 +30,8 @@ def records(workdir: Path) -> list[dict]:
 
 def final_state(config: Config, workdir: Path):
     """Step and arrays of the latest checkpoint."""
-    optimizer = create_optimizer(config, 1)
     with Checkpoints(workdir / "checkpoints", keep_last=1, keep_best=0) as checkpoints:
-        restored = checkpoints.restore_latest(abstract_train_state(config, optimizer, create_mesh(config)))
+        restored = checkpoints.restore_latest(abstract_train_state(config, *pieces(config)))
     return restored.step, jax.device_get(restored.state)
 
 
