@@ -4,9 +4,9 @@
 
 Hardware: one device, or two with --config.mesh.tower=2.
 Expected on ILSVRC-2012 validation with the center view: 42.9 / 19.8 % top-1/top-5 error.
-Source: [CAFFE] models/bvlc_alexnet: train_val.prototxt, solver.prototxt, readme.md. Caffe squeezed images to 256x256
-where this project keeps their proportions and cuts out the middle, and subtracted the part of the mean image under
-the crop where this project always takes its center.
+Source: [CAFFE] models/bvlc_alexnet: train_val.prototxt, solver.prototxt, readme.md. Two differences: Caffe squeezed
+images to 256x256, while this project keeps their aspect ratio and crops the center; and Caffe subtracted the part of
+the mean image under the crop, while this project always subtracts its center.
 """
 
 from alexnet_jax.config import Config
@@ -14,7 +14,7 @@ from configs import imagenet
 
 
 def get_config() -> Config:
-    """450,000 iterations of 256 images; ten times smaller steps after every 100,000."""
+    """Return 450,000 iterations of 256 images, with a tenth of the learning rate after every 100,000."""
     config = imagenet.get_config()
     config.model.variant = "caffe"
     config.model.image_size = 227

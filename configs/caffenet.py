@@ -4,8 +4,8 @@
 
 Hardware: one device, or two with --config.mesh.tower=2 (Caffe: one K40, 26.5 seconds for 20 iterations of 256 images).
 Expected on ILSVRC-2012 validation with the center view: 42.6 / 19.6 % top-1/top-5 error.
-Source: [CAFFE] models/bvlc_reference_caffenet: train_val.prototxt, solver.prototxt, readme.md. What differs from
-Caffe in the data stands in `configs/caffe.py`.
+Source: [CAFFE] models/bvlc_reference_caffenet: train_val.prototxt, solver.prototxt, readme.md. `configs/caffe.py` says
+how the data differs from Caffe's.
 """
 
 from alexnet_jax.config import Config
@@ -13,7 +13,7 @@ from configs import caffe
 
 
 def get_config() -> Config:
-    """Caffe's recipe, with another net."""
+    """Return Caffe's recipe with another net."""
     config = caffe.get_config()
     config.model.variant = "caffenet"
     return config

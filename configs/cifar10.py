@@ -1,12 +1,12 @@
-"""The paper's net, reduced, on CIFAR-10 enlarged to 80 x 80 pixels, of which it sees 64 x 64.
+"""The paper's net, reduced, on CIFAR-10 enlarged to 80 x 80 pixels, seen in views of 64 x 64.
 
     python -m alexnet_jax.prepare --dataset=cifar10 --size=80 --source=cifar-10-python.tar.gz \
         --data_dir=~/tensorflow_datasets
     python -m alexnet_jax.main --config=configs/cifar10.py --workdir=runs/cifar10
 
-Its strides need views of at least 64 pixels: the images' own 32 are too few for it. (Without --size, `prepare` stores
-them as they are, without loss, for nets that take crops of 24.)
-Hardware: one GPU, or a CPU and patience.
+The net's strides need views of at least 64 pixels, so the images' own 32 are too few. (Without --size, `prepare` stores
+them unchanged and without loss, for nets that take crops of 24.)
+Hardware: one GPU; a CPU works but is slow.
 """
 
 from alexnet_jax.config import Config
@@ -14,7 +14,7 @@ from configs import imagenet
 
 
 def get_config() -> Config:
-    """A quarter of the kernels and an eighth of the units, which start from sqrt(2 / fan-in)."""
+    """Return the recipe with a quarter of the kernels and an eighth of the units, started from sqrt(2 / fan-in)."""
     config = imagenet.get_config()
     config.num_epochs = 60.0
 

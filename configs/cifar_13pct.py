@@ -1,11 +1,12 @@
-"""The author's four-layer net for CIFAR-10 without normalization: the paper's "13 %" (section 3.3), net of Figure 1.
+"""The author's four-layer net for CIFAR-10 without normalization: the paper's "13 %" (section 3.3) and figure 1.
 
     python -m alexnet_jax.prepare --dataset=cifar10 --source=cifar-10-python.tar.gz --data_dir=~/tensorflow_datasets
     python -m alexnet_jax.main --config=configs/cifar_13pct.py --workdir=runs/cifar_13pct
 
-Hardware: one GPU (the author: 20 minutes on a GTX 580 of 2011), or two CPU cores and a day. Expected: 13 % test error,
-ten views. Source: cuda-convnet, `example-layers/layers-conv-local-13pct.cfg` and `layer-params-conv-local-13pct.cfg`;
-the file gives rates and decay, not how long: the length and the two drops here are those of the 11 % net.
+Hardware: one GPU (the author: 20 minutes on a GTX 580 of 2011), or two CPU cores for a day.
+Expected: 13 % test error with ten views.
+Source: cuda-convnet, `example-layers/layers-conv-local-13pct.cfg` and `layer-params-conv-local-13pct.cfg`. The files
+give learning rates and weight decay but no length; the length and the two drops here are those of the 11 % net.
 """
 
 from alexnet_jax.config import Config
@@ -13,7 +14,7 @@ from configs import imagenet
 
 
 def get_config() -> Config:
-    """Rates and decay of the author's file; 500 epochs, and ten more after each of two drops."""
+    """Return the author's learning rates and weight decay, for 500 epochs and ten more after each of two drops."""
     config = imagenet.get_config()
     config.num_epochs = 520.0
 

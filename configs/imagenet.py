@@ -1,21 +1,20 @@
-"""The recipe: AlexNet on ImageNet (ILSVRC-2012) as the paper's text has it.
+"""The recipe: AlexNet on ImageNet (ILSVRC-2012) as the paper prints it. The other configs change a few lines of it.
 
     python -m alexnet_jax.main --config=configs/imagenet.py --workdir=runs/imagenet
 
 Data: `python -m alexnet_jax.prepare --dataset=imagenet2012 --source=PATH --data_dir=DIR`, once.
 Hardware: one device, or two with --config.mesh.tower=2 (the paper: two GTX 580 of 3 GB, five to six days).
-Expected: no published number. The net behind the paper's is `configs/original.py` (42.34 / 19.58 % top-1/top-5 error
-with the center view, 40.53 / 18.05 % with ten): the one to reproduce. This one follows the printed text, whose standard
-deviation of 0.01 in conv3 to conv5 starts with a much weaker signal; see `docs/variants.md`. The other configs change a
-few lines of this one.
-Source: [PAPER] sections 2 to 5, beside each choice.
+Expected: no published number. To reproduce the paper's numbers, train `configs/original.py` (42.34 / 19.58 %
+top-1/top-5 error with the center view, 40.53 / 18.05 % with ten). This config follows the printed text, whose standard
+deviation of 0.01 in conv3 to conv5 starts with a much weaker signal; see `docs/variants.md`.
+Source: [PAPER] sections 2 to 5, cited at each choice.
 """
 
 from alexnet_jax.config import Config
 
 
 def get_config() -> Config:
-    """The paper's prose, every choice spelled out."""
+    """Return the paper's prose with every choice spelled out."""
     config = Config()
     config.seed = 0
     config.batch_size = 128  # section 5
@@ -33,7 +32,7 @@ def get_config() -> Config:
     config.data.crop = "random"  # section 4.1
     config.data.flip = True
     config.data.color_noise = "paper"
-    config.data.mean = "image"  # section 2: the mean activity over the training set, from each pixel
+    config.data.mean = "image"  # section 2: "the mean activity over the training set from each pixel"
 
     config.optimizer.learning_rate = 0.01  # section 5: divided by 10 when the validation error stopped improving,
     config.optimizer.drops = (25 / 90, 51 / 90, 79 / 90)  # three times; these are the epochs of the released run #145

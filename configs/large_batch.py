@@ -2,13 +2,15 @@
 
     python -m alexnet_jax.main --config=configs/large_batch.py --workdir=runs/large_batch --config.mesh.data=8
 
-Hardware: many devices, or `--config.gradient_accumulation=K` on few: each device holds 8,192 / (data x K) images.
-Expected: no published number for exactly this; it was not run here. Published is the recipe, in NVCaffe's
-configurations for AlexNet (branch caffe-0.17-ls): rate 10 for batches of 8,192, 16 for 16,384 and 32 for 32,768, trust
-coefficient 0.001, rate x (1 - t)^2, decay 0.0005, 100 epochs. Published results with batches of 32,768: 100 epochs in
-24 and 11 minutes (You et al., "ImageNet training in minutes", abstracts), with a net that normalizes batches.
-Two differences: NVCaffe clips each layer's own rate, Optax' LARS does not; and biases, which LARS leaves out here, get
-a rate that is chosen by linear scaling (0.02 for 256 images), not taken from a source.
+Hardware: many devices, or `--config.gradient_accumulation=K` on few: each device holds 8,192 / (data x K) images at
+once.
+Expected: no published number for exactly this, and it has not been run here.
+Source: NVCaffe's configurations for AlexNet (branch caffe-0.17-ls): learning rate 10 for batches of 8,192, 16 for
+16,384 and 32 for 32,768, trust coefficient 0.001, learning rate x (1 - t)^2, weight decay 0.0005, 100 epochs. With
+batches of 32,768 and a net with batch normalization, 100 epochs took 24 and 11 minutes (You et al., "ImageNet training
+in minutes", abstracts).
+Two differences: NVCaffe clips each layer's own learning rate, Optax's LARS does not; and LARS leaves out the biases
+here, whose learning rate follows from linear scaling (0.02 for 256 images), not from a source.
 """
 
 from alexnet_jax.config import Config
@@ -16,7 +18,7 @@ from configs import caffe
 
 
 def get_config() -> Config:
-    """NVCaffe's recipe for batches of 8,192."""
+    """Return NVCaffe's recipe for batches of 8,192."""
     config = caffe.get_config()
     config.batch_size = 8192
     config.num_epochs = 100.0

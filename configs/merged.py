@@ -1,11 +1,11 @@
-"""The paper's widths in one tower without groups: what most tutorials draw, and nobody published.
+"""The paper's widths in one tower without groups: what most tutorials draw; nobody published it.
 
     python -m alexnet_jax.main --config=configs/merged.py --workdir=runs/merged
 
-Hardware: one device. 57 % more multiply-adds than the two-tower net.
+Hardware: one device. It takes 57 % more multiply-adds than the two-tower net.
 Expected: no published number. The standard deviation of 0.01 in conv3 to conv5 starts with a weak signal, as in
 `configs/paper.py`; see `docs/variants.md`.
-Source: [PAPER] section 3.5 with the two halves of every layer drawn as one.
+Source: [PAPER] section 3.5 with the two halves of every layer merged.
 """
 
 from alexnet_jax.config import Config
@@ -13,7 +13,7 @@ from configs import imagenet
 
 
 def get_config() -> Config:
-    """The recipe, with another net."""
+    """Return the recipe with another net."""
     config = imagenet.get_config()
     config.model.variant = "merged"
     return config

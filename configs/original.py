@@ -1,11 +1,12 @@
-"""The net that gave the paper's numbers, with its author's own deterministic schedule: the one to reproduce.
+"""The net behind the paper's numbers, with its author's own deterministic schedule: the one to reproduce.
 
     python -m alexnet_jax.main --config=configs/original.py --workdir=runs/original
 
 Hardware: one device, or two with --config.mesh.tower=2 (the paper: two GTX 580 of 3 GB, five to six days).
 Expected on ILSVRC-2012 validation: 42.34 / 19.58 % top-1/top-5 error with the center view, 40.53 / 18.05 % with ten.
-Source: [CODE] layers-145.cfg, and layer-params-170.cfg with its notes: rates fall in steps (`dexp`), color noise ends
-at epoch 68 and conv1 is frozen at 74. The length of 95 epochs is that of its sister run (layer-params-169.cfg).
+Source: [CODE] layers-145.cfg, and layer-params-170.cfg with its notes: learning rates fall in steps (`dexp`), color
+noise ends at epoch 68 and conv1 is frozen at 74. The length of 95 epochs is that of its sister run
+(layer-params-169.cfg).
 """
 
 from alexnet_jax.config import Config
@@ -13,7 +14,7 @@ from configs import imagenet
 
 
 def get_config() -> Config:
-    """Run #170: the net #145 without a hand on the learning rate."""
+    """Return run #170: net #145 with no change of the learning rate by hand."""
     config = imagenet.get_config()
     config.model.variant = "original"
     config.num_epochs = 95.0

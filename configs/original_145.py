@@ -1,12 +1,12 @@
-"""The run behind the paper's ILSVRC-2012 numbers, with the rates that its author set by hand.
+"""The run behind the paper's ILSVRC-2012 numbers, with the learning rates that its author set by hand.
 
     python -m alexnet_jax.main --config=configs/original_145.py --workdir=runs/original_145
 
 Hardware: one device, or two with --config.mesh.tower=2 (the paper: two GTX 580 of 3 GB, five to six days).
 Expected on ILSVRC-2012 validation with ten views: 40.66 / 18.21 % top-1/top-5 error (the paper's 40.7 / 18.2).
-`configs/original.py` reaches the same and depends on nobody's eye.
-Source: [CODE] layers-145.cfg and the notes in layer-params-145.cfg. They don't say when the rate of the biases fell;
-here it does once, with the first drop, as in the author's scripted runs (layer-params-120-4gpu-auto*.cfg).
+`configs/original.py` reaches the same error with a fixed schedule.
+Source: [CODE] layers-145.cfg and the notes in layer-params-145.cfg. They don't say when the learning rate of the biases
+fell; here it falls once, with the first drop, as in the author's scripted runs (layer-params-120-4gpu-auto*.cfg).
 """
 
 from alexnet_jax.config import Config
@@ -14,7 +14,7 @@ from configs import original
 
 
 def get_config() -> Config:
-    """Run #145: 91 epochs."""
+    """Return run #145: 91 epochs."""
     config = original.get_config()
     config.num_epochs = 91.0
     config.data.color_noise_until = 67 / 91

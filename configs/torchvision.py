@@ -4,9 +4,9 @@
 
 Hardware: one device (torchvision: eight V100 with 32 images each).
 Expected on ILSVRC-2012 validation with the center view: 43.48 / 20.93 % top-1/top-5 error, for torchvision's recipe.
-Source: [TV] torchvision/models/alexnet.py, references/classification/README.md. Two things differ here: torchvision
-crops at random sizes and proportions; and PyTorch's SGD keeps the rate outside the velocity, so that after a drop the
-old velocity shrinks at once instead of running out.
+Source: [TV] torchvision/models/alexnet.py, references/classification/README.md. Two differences: torchvision crops at
+random sizes and aspect ratios; and PyTorch's SGD keeps the learning rate outside the momentum buffer, so that after a
+drop the old updates shrink at once instead of fading out.
 """
 
 from alexnet_jax.config import Config
@@ -14,7 +14,7 @@ from configs import imagenet
 
 
 def get_config() -> Config:
-    """90 epochs, ten times smaller steps after 30 and 60, decay on everything."""
+    """Return 90 epochs with a tenth of the learning rate after 30 and 60, and weight decay on everything."""
     config = imagenet.get_config()
     config.model.variant = "torchvision"
     config.batch_size = 256
