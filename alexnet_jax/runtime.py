@@ -1,6 +1,6 @@
-"""What the process needs to be fast, set in one place before it matters. Users set nothing.
+"""What the process needs to be fast, set in one place in time. Users set nothing.
 
-`ALEXNET_JAX_TUNING=0` in the environment switches all of it off.
+`ALEXNET_JAX_TUNING=0` in the environment turns all of it off.
 """
 
 import itertools
@@ -11,8 +11,8 @@ from pathlib import Path
 
 TUNING = os.environ.get("ALEXNET_JAX_TUNING", "1") != "0"
 
-# Huge pages, and one heap that takes large arrays too and never shrinks. Small pieces that a large array leaves over
-# when it is aligned go back to it, not to a cache: else it does not fit into its own place again, and the heap grows.
+# Huge pages, and one heap that takes large arrays too and never shrinks. Small pieces left over when a large array is
+# aligned go back to the heap, not to a cache: else the array no longer fits its own place, and the heap grows.
 MALLOC = ":".join(
     f"glibc.malloc.{setting}"
     for setting in ("hugetlb=1", "arena_max=1", "mmap_max=0", f"trim_threshold={2**62}", "tcache_count=0", "mxfast=0")
@@ -22,13 +22,13 @@ _DEVICES = Path("/dev")
 
 
 def use_huge_pages() -> None:
-    """Starts this process anew, once, with a malloc that keeps its memory, in huge pages; before jax is imported.
+    """Restart this process once, before jax is imported, with a malloc that keeps its memory in huge pages.
 
-    A training step on a CPU asks for over a gigabyte and frees it. By default glibc maps it anew each time, in pages
-    of 4 KiB 400,000 faults a step; huge ones take few faults, but the kernel still has to clear them (and a virtual
-    machine to get them back from its host). Threads share one heap, since only the first can hold large arrays. glibc
-    reads its tunables only when a process starts, hence the exec; the process id stays. Elsewhere than on Linux with
-    glibc, or with GLIBC_TUNABLES set by the user, nothing happens; nor where a GPU computes, since threads that decode
+    A training step on a CPU asks for over a gigabyte and frees it. By default glibc maps it again each time, 400,000
+    page faults per step in pages of 4 KiB; huge ones take few faults, but the kernel still has to clear them (and a
+    virtual machine to get them back from its host). Threads share one heap, since only the first can hold large
+    arrays. glibc reads its tunables only when a process starts, hence the exec; the process id stays. Nothing happens
+    except on Linux with glibc, nor if the user set GLIBC_TUNABLES, nor where a GPU computes, since threads that decode
     images are slowed down by sharing a heap.
     """
     is_glibc = sys.platform == "linux" and platform.libc_ver()[0] == "glibc"
@@ -39,7 +39,7 @@ def use_huge_pages() -> None:
 
 
 def named_gpus() -> list[str] | None:
-    """The GPUs that the environment leaves to processes, as CUDA and JAX read it; None if it does not say."""
+    """Return the GPUs that the environment leaves to processes, as CUDA and JAX read it; None if it does not say."""
     if os.environ.get("JAX_PLATFORMS", "").startswith("cpu"):
         return []
     if "CUDA_VISIBLE_DEVICES" not in os.environ:
@@ -49,17 +49,17 @@ def named_gpus() -> list[str] | None:
 
 
 def _has_gpu() -> bool:
-    """Whether JAX will find an NVIDIA GPU, as far as can be told before it is imported."""
+    """Tell whether JAX will find an NVIDIA GPU, as far as can be known before it is imported."""
     return named_gpus() != [] and any(_DEVICES.glob("nvidia[0-9]*"))
 
 
 def cores() -> list[int]:
-    """The numbers of the cores that this process may use: on a cluster, or in a sweep, not all that there are."""
+    """Return the numbers of the cores that this process may use: on a cluster or in a sweep, not all of them."""
     return sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else list(range(os.cpu_count() or 1))
 
 
 def use_compilation_cache() -> None:
-    """Keeps compiled programs between runs in the user's cache folder, unless JAX_COMPILATION_CACHE_DIR says where."""
+    """Keep compiled programs between runs in the user's cache folder, unless JAX_COMPILATION_CACHE_DIR says where."""
     import jax  # not before use_huge_pages
 
     if TUNING and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
@@ -69,12 +69,12 @@ def use_compilation_cache() -> None:
 
 
 def compiler_options() -> dict[str, str]:
-    """Options for `jax.jit` on the platform that computes.
+    """Return options for `jax.jit` on the platform that computes.
 
     On the CPU jaxlib hands convolutions to YNNPACK, which is 1.1 to 5 times slower on AlexNet's shapes than XLA's own
-    path, and products too, which it does up to five times faster; here it gets the products alone. And XLA drops
-    `lax.optimization_barrier` on the CPU before it fuses loops, so that what is dear to compute is computed anew in
-    every loop that reads it; without that pass it is stored.
+    path, and matrix products too, where it is up to five times faster; here it gets the products alone. And on the CPU
+    XLA drops `lax.optimization_barrier` before it fuses loops, so that expensive values are computed again in every
+    loop that reads them; without that pass they are stored.
     """
     import jax
 
@@ -87,12 +87,12 @@ def compiler_options() -> dict[str, str]:
 
 
 def tuning_in_words() -> str:
-    """What is on, for the start-up lines."""
+    """Describe what is on, for the start-up lines."""
     if not TUNING:
         return "off (ALEXNET_JAX_TUNING=0)"
     parts = ["compilation cache"]
     if os.environ.get("GLIBC_TUNABLES") == MALLOC:
-        parts.append("huge pages that stay")
+        parts.append("huge pages kept")
     if compiler_options():
         parts.append("XLA's own CPU convolutions")
     return ", ".join(parts)

@@ -40,7 +40,7 @@ CIFAR_13PCT = Net(
 
 
 def _with_normalization(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
-    """Normalization over 9 channels behind pool1 and before pool2, and twice the units in local3."""
+    """Add normalization over 9 channels after pool1 and before pool2, and double the units of local3."""
     norm1, norm2 = (ResponseNorm(name, size=9, alpha=1e-3, k=1.0, divided=True) for name in ("norm1", "norm2"))
     changed: list[Layer] = []
     for layer in layers:

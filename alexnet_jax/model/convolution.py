@@ -51,9 +51,9 @@ def grouped_convolution(
 
 @jax.custom_vjp
 def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
-    """Adds bias [C] to each pixel of x [B, H, W, C]; both of one type.
+    """Add bias [C] to each pixel of x [B, H, W, C]; both have one type.
 
-    The gradient of the bias, a sum over all pixels of all images, is made by products with ones: XLA:CPU adds up a
+    The gradient of the bias, a sum over all pixels of all images, is computed by products with ones: XLA:CPU adds up a
     map's pixels in a scalar loop, which takes ten times as long and is no more exact.
     """
     return x + bias

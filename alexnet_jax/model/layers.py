@@ -1,4 +1,4 @@
-"""The vocabulary in which nets are written down: layers as data, and the shapes that follow from them.
+"""Nets as data: the layers, and the shapes that follow from them.
 
 A `Net` is a sequence of layers, read like section 3.5 of the paper. Widths count all towers together, so the
 two-tower conv2 is `Convolution("conv2", 256, ...)`; `sees` says whether a tower sees only its own half of the
@@ -37,7 +37,7 @@ Initializer = Gaussian | FanInUniform | He
 class Convolution:
     """`features` kernels over all towers; zero padding (before, after), the same for rows and columns.
 
-    `decay`, here and below, is what the weight decay of the kernels is multiplied by.
+    `decay`, here and below, multiplies the weight decay of the kernels.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Convolution:
 
 @dataclasses.dataclass(frozen=True)
 class LocallyConnected:
-    """A convolution of stride 1 whose kernels and biases are different at every place; for nets with one tower."""
+    """A convolution of stride 1 with different kernels and biases at every place; for nets with one tower."""
 
     name: str
     features: int
@@ -209,7 +209,7 @@ class ImpossibleShapeError(ValueError):
 
 
 def window_positions(name: str, pixels: int, window: int, stride: int, ceil: bool = False) -> int:
-    """How many windows fit along one side of `pixels` pixels (padding included)."""
+    """Count the windows that fit along one side of `pixels` pixels (padding included)."""
     if window > pixels:
         raise ImpossibleShapeError(f"{name} needs a window of {window} pixels but its input has only {pixels} a side")
     free = pixels - window
@@ -217,7 +217,11 @@ def window_positions(name: str, pixels: int, window: int, stride: int, ceil: boo
 
 
 def layer_shapes(net: Net, image_size: int, num_classes: int) -> Iterator[LayerShape]:
-    """The shapes of each layer for square RGB images of `image_size` pixels; ImpossibleShapeError if one vanishes."""
+    """Yield the shapes of each layer for square RGB images of `image_size` pixels.
+
+    Raises:
+      ImpossibleShapeError: a window is larger than its input.
+    """
     shape: tuple[int, ...] = (image_size, image_size, 3)
     for layer in net.layers:
         kernel: tuple[int, ...] | None = None

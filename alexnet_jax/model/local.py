@@ -1,4 +1,4 @@
-"""Locally connected layers: convolutions whose kernels are different at every place.
+"""Locally connected layers: convolutions with different kernels at every place.
 
 The author's CIFAR-10 nets end in two of them (cuda-convnet, `example-layers/layers-conv-local-13pct.cfg`, type=local).
 """
@@ -9,9 +9,9 @@ from jax.typing import DTypeLike
 
 
 def locally_connected(x: jax.Array, kernel: jax.Array, *, window: int, padding: int, dtype: DTypeLike) -> jax.Array:
-    """Multiplies the window around each place with the kernels of that place.
+    """Multiply the window around each place with the kernels of that place.
 
-    The windows are laid side by side first, so that one batched product of matrices does the work.
+    The windows are laid side by side first, so that one batched matrix product does the work.
 
     Args:
       x: [B, H, W, C].

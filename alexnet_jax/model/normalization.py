@@ -2,7 +2,7 @@
 
     y_i = x_i * t_i^-beta,   t_i = k + coefficient * sum of x_j^2 over j in the window of i
 
-Both kinds share one gradient rule, which saves only x and computes t again:
+Both kinds share one gradient rule, which keeps only x and computes t again:
 
     dx_i = g_i t_i^-beta - 2 coefficient beta x_i * (sum over j whose window holds i of g_j x_j t_j^(-beta-1))
 """
@@ -19,7 +19,7 @@ Convention = Literal["paper", "caffe", "pytorch"]
 
 
 def channel_window(size: int, convention: Convention) -> tuple[int, int]:
-    """How many channels (before, after) channel i lie in the window of an LRN of this size.
+    """Return how many channels before and after channel i are in the window of an LRN of this size.
 
     "paper": i - floor(n/2) to i + floor(n/2), as section 3.3 prints it; an even n sums over n + 1 channels.
     "caffe": the same for odd n; even n is a ValueError, as in lrn_layer.cpp.
@@ -62,7 +62,7 @@ def local_response_normalization(
         k: constant of the denominator.
         groups: the channels fall into so many equal groups, and no window crosses the border of a group.
         left_halo: [..., before], the channels that precede x's first where the channels of a map are split over
-            devices. None: there are none, as on the first device. Only with groups=1.
+            devices; None on the first device. Only with groups=1.
         right_halo: [..., after], the channels that follow x's last.
 
     Returns:
@@ -103,18 +103,18 @@ class _Channels:
     right: int
 
     def own(self, x: jax.Array) -> jax.Array:
-        """The C channels that have windows."""
+        """Return the C channels that have windows."""
         return lax.slice_in_dim(x, self.left, x.shape[-1] - self.right, axis=-1)
 
     def own_transposed(self, y: jax.Array) -> jax.Array:
         return _pad(y, self.left, self.right)
 
     def sums(self, x: jax.Array) -> jax.Array:
-        """For each of the C channels, the sum over its window."""
+        """Sum over the window of each of the C channels."""
         return _add_shifted(_pad(x, self.before - self.left, self.after - self.right), self.before + self.after + 1)
 
     def sums_transposed(self, y: jax.Array) -> jax.Array:
-        """For each input channel, the sum over the channels whose windows hold it: `after` before, `before` after."""
+        """Sum, for each input channel, over the channels whose windows hold it: `after` before, `before` after."""
         return _add_shifted(_pad(y, self.after + self.left, self.before + self.right), self.before + self.after + 1)
 
 
@@ -144,10 +144,10 @@ def _pad(x: jax.Array, before: int, after: int, axis: int = -1) -> jax.Array:
 
 
 def _add_shifted(x: jax.Array, window: int, axis: int = -1) -> jax.Array:
-    """Sums over `window` consecutive elements of `axis`, as a sum of shifted slices; `axis` shrinks by window - 1.
+    """Sum `window` consecutive elements of `axis`, as shifted slices; `axis` shrinks by window - 1.
 
-    This is what compilers make element-wise loops of: on the CPU it is faster than
-    `lax.reduce_window`, a product with a band matrix, and differences of `cumsum`.
+    Compilers turn this into element-wise loops: on the CPU it is faster than `lax.reduce_window`, a product with a
+    band matrix, and differences of `cumsum`.
     """
     length = x.shape[axis] - window + 1
     slices = [lax.slice_in_dim(x, i, i + length, axis=axis) for i in range(window)]
@@ -155,7 +155,7 @@ def _add_shifted(x: jax.Array, window: int, axis: int = -1) -> jax.Array:
 
 
 def _powers(t: jax.Array, beta: float) -> tuple[jax.Array, jax.Array]:
-    """t^-beta and t^(-beta-1). The published exponent 0.75 takes two roots, an eighth of the time of a power."""
+    """Return t^-beta and t^(-beta-1). The published exponent 0.75 takes two roots, an eighth of a power's time."""
     if beta == 0.75:
         root = lax.rsqrt(t)
         power = root * lax.sqrt(root)
@@ -172,7 +172,7 @@ def _wide(x: jax.Array) -> jax.Array:
 def _normalize(window: _Channels | _Neighborhood, coefficient: float, beta: float, k: float, x: jax.Array) -> jax.Array:
     wide = _wide(x)
     power, _ = _powers(k + coefficient * window.sums(lax.square(wide)), beta)
-    # Stored: XLA:CPU would compute it anew for each of a pooling window's pixels (`runtime.compiler_options`).
+    # A barrier, since XLA:CPU would compute this again for each pixel of a pooling window (`runtime`).
     return lax.optimization_barrier((window.own(wide) * power).astype(x.dtype))
 
 

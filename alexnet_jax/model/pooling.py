@@ -1,8 +1,8 @@
 """Max pooling with overlapping windows (paper section 3.4), without select-and-scatter in its gradient.
 
-Going forward, the gradient rule keeps one byte for each output: the place in its window of the pixel that was the
-largest. Going backward, each input pixel looks at the few outputs whose windows hold it, instead of each output
-scattering to its window. On the CPU that takes an eighth of the time of the gradient of `lax.reduce_window`.
+Going forward, the gradient rule keeps one byte for each output: the place of the largest pixel in its window. Going
+backward, each input pixel looks at the few outputs whose windows hold it, instead of each output scattering to its
+window. On the CPU that takes an eighth of the time of the gradient of `lax.reduce_window`.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from jax import lax
 
 
 def max_pool(x: jax.Array, window: int, stride: int) -> jax.Array:
-    """Maximum over window x window pixels, every `stride` pixels; no padding.
+    """Take the maximum over window x window pixels, every `stride` pixels; no padding.
 
     [B, H, W, C] -> [B, (H - window) // stride + 1, (W - window) // stride + 1, C]. The gradient of an output goes to
     the first of its largest inputs, row by row, as in PyTorch and Caffe.
@@ -28,12 +28,12 @@ def max_pool(x: jax.Array, window: int, stride: int) -> jax.Array:
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
 def _max_pool(x: jax.Array, window: int, stride: int, size: tuple[int, int]) -> jax.Array:
-    # Stored, here and below: XLA:CPU would compute it anew in each loop that reads it (`runtime.compiler_options`).
+    # Barriers, here and below: XLA:CPU would compute this again in each loop that reads it (`runtime`).
     return lax.optimization_barrier(reduce(lax.max, (pixels for _, pixels in _places(x, window, stride))))
 
 
 def _places(x: jax.Array, window: int, stride: int) -> Iterator[tuple[int, jax.Array]]:
-    """For each place in a window, row by row: its code, and the pixels that lie there, one for each output."""
+    """Yield, for each place in a window, row by row: its code, and the pixels there, one for each output."""
     batch, height, width, channels = x.shape
     for row in range(window):
         for column in range(window):
@@ -43,12 +43,12 @@ def _places(x: jax.Array, window: int, stride: int) -> Iterator[tuple[int, jax.A
 
 
 def _blocks(window: int, stride: int) -> int:
-    """Over how many blocks of `stride` pixels a window reaches, along one axis."""
+    """Count the blocks of `stride` pixels that a window reaches over, along one axis."""
     return -(-window // stride)
 
 
 def _reach(window: int, stride: int) -> int:
-    """The window rounded up to whole blocks: codes count in these, so a place outside of the window has its own."""
+    """Round the window up to whole blocks: codes count in these, so a place outside the window has its own."""
     return _blocks(window, stride) * stride
 
 
@@ -62,7 +62,7 @@ def _forward(x: jax.Array, window: int, stride: int, size: tuple[int, int]):
 
 
 def _backward(window: int, stride: int, size: tuple[int, int], where: jax.Array, cotangent: jax.Array):
-    """The gradient of x, gathered from the outputs.
+    """Gather the gradient of x from the outputs.
 
     Cut x into blocks of stride x stride pixels. The windows that reach into a block are those that start there, or up
     to _blocks - 1 blocks further up or left; in the window that starts `up` and `left` blocks away, the block's pixels
@@ -76,7 +76,7 @@ def _backward(window: int, stride: int, size: tuple[int, int], where: jax.Array,
 
     def surrounded(a: jax.Array, value: int) -> jax.Array:
         edges = ((0, 0, 0), (blocks - 1, block_rows - rows, 0), (blocks - 1, block_columns - columns, 0), (0, 0, 0))
-        # XLA:CPU does not vectorize loops that ask where the edge is, so that one is by itself.
+        # XLA:CPU does not vectorize loops that ask where the edge is, so this one is by itself.
         return lax.optimization_barrier(lax.pad(a, jnp.asarray(value, a.dtype), edges))
 
     def moved(a: jax.Array, up: int, left: int) -> jax.Array:

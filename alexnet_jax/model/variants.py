@@ -87,13 +87,13 @@ ORIGINAL = Net(
 
 
 def _changed(net: Net, source: str, *, towers: int | None = None, **fields: dict) -> Net:
-    """`net` from another source, with some fields of the named layers replaced."""
+    """Derive a net of another source by replacing some fields of the named layers."""
     layers = tuple(dataclasses.replace(layer, **fields.get(layer.name, {})) for layer in net.layers)
     return Net(towers=net.towers if towers is None else towers, layers=layers, source=source)
 
 
 def _with_layers_after(net: Net, name: str, added: tuple[Layer, ...], source: str) -> Net:
-    """`net` from another source, with layers added after the layer of this name."""
+    """Derive a net of another source by adding layers after the layer of this name."""
     position = net.names.index(name) + 1
     return Net(net.towers, net.layers[:position] + added + net.layers[position:], source)
 
@@ -135,7 +135,7 @@ NO_COMMUNICATION = _changed(
 
 
 def _caffe_norm(name: str) -> ResponseNorm:
-    """Caffe's normalization: alpha divided by the size, k = 1 (caffe.proto), over the channels of both groups."""
+    """Make Caffe's normalization: alpha divided by the size, k = 1 (caffe.proto), over the channels of both groups."""
     return ResponseNorm(name, k=1.0, divided=True, across="all")
 
 
@@ -170,7 +170,7 @@ CAFFE = Net(
 
 
 def _pool_before_norm(net: Net) -> tuple[Layer, ...]:
-    """The layers of `net` with each normalization moved behind the pooling that follows it."""
+    """Move each normalization of a net behind the pooling that follows it."""
     layers = list(net.layers)
     for i in range(len(layers) - 1):
         if isinstance(layers[i], ResponseNorm) and isinstance(layers[i + 1], MaxPool):

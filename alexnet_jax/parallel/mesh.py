@@ -32,8 +32,8 @@ def create_mesh(config: MeshConfig) -> Mesh:
     if data * config.tower > available:
         raise UserError(
             f"config.mesh.data={data} x config.mesh.tower={config.tower} needs {data * config.tower} devices, but "
-            f"there {'is' if available == 1 else 'are'} {available} ({jax.devices()[0].platform}); make the mesh smaller"
-            " or, to simulate devices on a CPU, set JAX_NUM_CPU_DEVICES."
+            f"there {'is' if available == 1 else 'are'} {available} ({jax.devices()[0].platform}); make the mesh "
+            "smaller or, to simulate devices on a CPU, set JAX_NUM_CPU_DEVICES."
         )
     used = jax.devices()[: data * config.tower]
     # Explicit axes, the default, are not for Flax: `nn.Dropout` and others raise on them.
