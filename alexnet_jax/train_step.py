@@ -7,7 +7,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jax import lax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -19,7 +18,7 @@ from alexnet_jax.data.statistics import Statistics
 from alexnet_jax.loss import cross_entropy, top_k_error
 from alexnet_jax.model.alexnet import AlexNet
 from alexnet_jax.optimizer import first_step
-from alexnet_jax.parallel.reduction import batch_axes, first_row, reduce_gradients, to_differentiate
+from alexnet_jax.parallel.reduction import batch_axes, first_row, reduce_gradients, reduce_sums, to_differentiate
 from alexnet_jax.rng import Purpose, example_keys
 from alexnet_jax.state import TrainState, gradient_specs, on_mesh, params_specs, state_shardings
 
@@ -54,7 +53,7 @@ def create_train_step(
             batch | {"position": step * config.batch_size + rows},
             config.gradient_accumulation,
         )
-        metrics = lax.psum(sums, batch_axes(mesh)) / config.batch_size
+        metrics = reduce_sums(sums, mesh) / config.batch_size
         return reduce_gradients(shares, param_specs, grad_specs, mesh), dict(zip(METRICS, metrics, strict=True))
 
     def train_step(state: TrainState, batch: Batch, statistics: Statistics) -> tuple[TrainState, dict[str, jax.Array]]:

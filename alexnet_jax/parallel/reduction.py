@@ -35,6 +35,11 @@ def to_differentiate(params: Any, specs: Any, mesh: Mesh) -> Any:
     return _map(declare, params, specs)
 
 
+def reduce_sums(sums: jax.Array, mesh: Mesh) -> jax.Array:
+    """Add up sums over each device's images."""
+    return lax.psum(sums, batch_axes(mesh))
+
+
 def reduce_gradients(shares: Any, parameters: Any, wanted: Any, mesh: Mesh) -> Any:
     """Add the devices' shares up.
 
