@@ -83,16 +83,16 @@ def test_no_module_unpickles_as_usual() -> None:
 def test_a_data_set_imports_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """TFDS imports any module that the features name, from the current folder too, however the key is spelled."""
     subject = images_and_archives.prepared_sets(tmp_path / "data")
-    (tmp_path / "stranger.py").write_text(f"open({str(tmp_path / 'proof')!r}, 'w')")
+    (tmp_path / "hostile_module.py").write_text(f"open({str(tmp_path / 'proof')!r}, 'w')")
     monkeypatch.syspath_prepend(tmp_path)
     path = tmp_path / "data" / "pictures" / "1.0.0" / "features.json"
     sound = path.read_text()
     for key in ("pythonClassName", "python_class_name", r"python\u0043lassName"):
-        hostile = f'"{key}": "stranger.Feature"'
+        hostile = f'"{key}": "hostile_module.Feature"'
         path.write_text(re.sub(r'"pythonClassName": "[^"]*"', lambda _, new=hostile: new, sound, count=1))
-        with pytest.raises(UserError, match=r"names stranger.Feature, which is not TFDS's"):
+        with pytest.raises(UserError, match=r"names hostile_module.Feature, which is not TFDS's"):
             subject.read()
-        with pytest.raises(UserError, match=r"names stranger.Feature, which is not TFDS's"):
+        with pytest.raises(UserError, match=r"names hostile_module.Feature, which is not TFDS's"):
             prepare.inspect("pictures", tmp_path / "data")
     assert not (tmp_path / "proof").exists()
 

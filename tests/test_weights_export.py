@@ -282,7 +282,7 @@ def test_exports_that_are_refused(net, form, name, sentence, tmp_path):
             ("torchvision", 224),
             "torchvision",
             "a.pth",
-            "install PyTorch, or export as safetensors, which needs nothing",
+            "install PyTorch or export as safetensors, which needs nothing",
         ),
     ],
 )

@@ -4,8 +4,8 @@ Only the fields that are needed are declared, with the numbers of BVLC/caffe, sr
 skips all others. A net lists its layers as `layers` (V1, until 2014) or as `layer`, with different field numbers.
 """
 
-import functools
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,51 +16,40 @@ from alexnet_jax.convert.layout import Arrays
 from alexnet_jax.errors import UserError
 from alexnet_jax.untrusted.arrays import DamagedArraysError, load_array
 
-_Field = descriptor_pb2.FieldDescriptorProto
-# {message: {field: (number, type)}}. The type is a message's name for a message, a list of one for a repeated field.
-_SCHEMA: dict[str, dict[str, tuple[int, Any]]] = {
-    "BlobShape": {"dim": (1, [_Field.TYPE_INT64])},
-    "BlobProto": {
-        "num": (1, _Field.TYPE_INT64),
-        "channels": (2, _Field.TYPE_INT64),
-        "height": (3, _Field.TYPE_INT64),
-        "width": (4, _Field.TYPE_INT64),
-        "data": (5, [_Field.TYPE_FLOAT]),
-        "shape": (7, "BlobShape"),
-        "double_data": (8, [_Field.TYPE_DOUBLE]),
-    },
-    "LayerParameter": {"name": (1, _Field.TYPE_STRING), "type": (2, _Field.TYPE_STRING), "blobs": (7, ["BlobProto"])},
-    "V1LayerParameter": {"name": (4, _Field.TYPE_STRING), "type": (5, _Field.TYPE_INT32), "blobs": (6, ["BlobProto"])},
-    "NetParameter": {
-        "name": (1, _Field.TYPE_STRING),
-        "layers": (2, ["V1LayerParameter"]),
-        "layer": (100, ["LayerParameter"]),
-    },
+# As in caffe.proto, but with integers for enumerations.
+_SCHEMA = """
+message BlobShape { repeated int64 dim = 1; }
+message BlobProto {
+  optional int64 num = 1; optional int64 channels = 2; optional int64 height = 3; optional int64 width = 4;
+  repeated float data = 5; optional BlobShape shape = 7; repeated double double_data = 8;
 }
+message LayerParameter { optional string name = 1; optional string type = 2; repeated BlobProto blobs = 7; }
+message V1LayerParameter { optional string name = 4; optional int32 type = 5; repeated BlobProto blobs = 6; }
+message NetParameter {
+  optional string name = 1; repeated V1LayerParameter layers = 2; repeated LayerParameter layer = 100;
+}
+"""
 _POOLING, _NORMALIZATION = ("Pooling", 17), ("LRN", 15)  # numbers of V1LayerParameter.LayerType
 
 
-@functools.cache
-def message_class(name: str) -> type[message.Message]:
+def _message_class(name: str) -> type[message.Message]:
     """Return the class of one of the schema's messages."""
     file = descriptor_pb2.FileDescriptorProto(name="caffe.proto", package="caffe", syntax="proto2")
-    for message_name, fields in _SCHEMA.items():
+    for message_name, body in re.findall(r"message (\w+) \{(.*?)\}", _SCHEMA, re.DOTALL):
         declared = file.message_type.add(name=message_name)
-        for field_name, (number, kind) in fields.items():
-            field = declared.field.add(name=field_name, number=number, label=_Field.LABEL_OPTIONAL)
-            if isinstance(kind, list):
-                field.label, kind = _Field.LABEL_REPEATED, kind[0]
-            if isinstance(kind, str):
-                field.type, field.type_name = _Field.TYPE_MESSAGE, f".caffe.{kind}"
+        for label, kind, field_name, number in re.findall(r"(\w+) (\w+) (\w+) = (\d+);", body):
+            field = declared.field.add(name=field_name, number=int(number), label=f"LABEL_{label.upper()}")
+            if kind[0].isupper():
+                field.type_name = f".caffe.{kind}"
             else:
-                field.type = kind
+                field.type = field.Type.Value(f"TYPE_{kind.upper()}")
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"caffe.{name}"))
 
 
 def read_caffemodel(path: Path) -> tuple[Arrays, str | None]:
-    """Read a net's weights by layer, and tell by the order of its layers which of Caffe's two AlexNets it is.
+    """Read a net's weights by layer, and detect from the order of its layers which of Caffe's AlexNets it is.
 
     "caffenet" pools before it normalizes, "caffe" afterwards; None if there are no such layers. UserError if the file
     is something else, or damaged.
@@ -106,7 +95,7 @@ def read_mean(path: Path) -> np.ndarray:
 
 
 def _parse(name: str, path: Path, suffix: str) -> message.Message:
-    parsed = message_class(name)()
+    parsed = _message_class(name)()
     try:
         parsed.ParseFromString(path.read_bytes())
     except message.DecodeError as error:

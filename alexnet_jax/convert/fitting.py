@@ -107,12 +107,9 @@ def _expected_shapes(config: Config) -> dict[str, tuple[int, ...]]:
 
 def _misfit(arrays: Arrays, config: Config, path: Path, name: str, expected: tuple[int, ...]) -> str:
     """Return the error sentence for an array of the wrong shape."""
-    num_classes = count_classes(arrays)
-    if name.startswith(f"{Classifier.name}/") and num_classes != config.model.num_classes:
-        return (
-            f"{path} has {num_classes} classes, but config.model.num_classes={config.model.num_classes}; make them "
-            "equal."
-        )
+    num_classes, configured = count_classes(arrays), config.model.num_classes
+    if name.startswith(f"{Classifier.name}/") and num_classes != configured:
+        return f"{path} has {num_classes} classes, but config.model.num_classes={configured}; make them equal."
     fitting = fitting_variants(arrays)
     hint = f"it fits the variant {'|'.join(fitting)}" if fitting else "it fits none of the published nets"
     shape = list(arrays[name].shape)

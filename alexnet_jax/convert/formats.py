@@ -73,10 +73,7 @@ def to_safetensors(weights: Arrays) -> bytes:
 def to_pth(weights: Arrays) -> bytes:
     """Return the same in a `.pth`; UserError if PyTorch is not installed."""
     if importlib.util.find_spec("torch") is None:
-        raise UserError(
-            "Only PyTorch writes .pth files, and it is not installed; install PyTorch, or export as safetensors, which "
-            "needs nothing."
-        )
+        raise UserError("PyTorch writes .pth files: install PyTorch or export as safetensors, which needs nothing.")
     import torch
 
     buffer = io.BytesIO()

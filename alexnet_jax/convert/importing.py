@@ -28,7 +28,7 @@ from alexnet_jax.run import workdir
 from alexnet_jax.state import TrainState, create_train_state
 
 _SIZE = 256  # pixels a side of stored images, and so of a mean image
-# Mean colors on the scale 0 to 255, red first, for nets that come without a mean image; and whose they are.
+# Mean colors (0 to 255, red first) for nets without a mean image, and their origin.
 _CAFFE_MEAN = ((122.67891434, 116.66876762, 104.00698793), "that of Caffe's ilsvrc_2012_mean.npy")
 _TORCHVISION_MEAN = ((0.485 * 255, 0.456 * 255, 0.406 * 255), "torchvision's")
 _AUTHORS_MEAN = (statistics.IMAGENET_CHANNEL_MEAN, "the author's for ImageNet")  # for all other variants
@@ -114,7 +114,7 @@ def read_net(source: Source) -> ImportedNet:
 
 
 def _read_arrays(source: Source) -> tuple[Arrays, str | None]:
-    """Return the file's arrays, and the variant if the file itself tells it."""
+    """Return the file's arrays, and its variant if the file determines it."""
     with reading(str(source.path)):
         match source.format:
             case "caffe":
@@ -135,10 +135,10 @@ def _statistics(mean: Path | None, variant: str) -> tuple[Statistics, str]:
         with reading(str(mean)):
             image, origin = read_mean(mean), f"the image {mean}"
     else:
-        color, whose = _MEANS.get(variant, _AUTHORS_MEAN)
+        color, publisher = _MEANS.get(variant, _AUTHORS_MEAN)
         image = np.full((_SIZE, _SIZE, 3), color, np.float32)
         values = ", ".join(f"{value:.2f}" for value in color)
-        origin = f"red, green, blue {values} ({whose}; a mean file replaces it)"
+        origin = f"red, green, blue {values} ({publisher}; give a mean file to replace it)"
     color_std, color_axes = statistics.IMAGENET_COLOR_STD, statistics.IMAGENET_COLOR_AXES
     return Statistics(image, np.array(color_std, np.float32), np.array(color_axes, np.float32)), origin
 
@@ -185,17 +185,15 @@ def _initial_state(net: ImportedNet) -> TrainState:
     """Return the state of step 0 on one device: the file's layers, the others initialized, momentum buffers zero."""
     config = dataclasses.replace(net.config, mesh=MeshConfig(data=1))
     optimizer = create_optimizer(config, num_steps=1)
-    params = dict(net.fitted.params)
-    if net.fitted.missing:
-        initialized = create_train_state(config, optimizer, create_mesh(config)).params
-        params |= {layer: initialized[layer] for layer in net.fitted.missing}
+    initialized = create_train_state(config, optimizer, create_mesh(config)).params if net.fitted.missing else {}
+    params = net.fitted.params | {layer: initialized[layer] for layer in net.fitted.missing}
     params = jax.tree.map(jnp.asarray, params)
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
 
 
 @contextlib.contextmanager
 def _new_folder(folder: Path) -> Iterator[Path]:
-    """Yield a path beside `folder`; a folder made there is renamed to `folder` at the end, or removed after an error.
+    """Yield the path of a folder to make, which is renamed to `folder` at the end, or removed after an error.
 
     UserError if `folder` has no name of its own, is not empty, or can't be written.
     """

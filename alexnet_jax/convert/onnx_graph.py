@@ -78,15 +78,9 @@ class _Graph:
         """Add one layer at test time."""
         match layer:
             case layers.Convolution():
-                before, after = layer.padding
-                return self.node(
-                    "Conv",
-                    [x, *self._parameters(layer.name)],
-                    layer.name,
-                    strides=[layer.stride] * 2,
-                    pads=[before, before, after, after],
-                    group=self._towers if layer.sees == "own" else 1,
-                )
+                inputs, (before, after) = [x, *self._parameters(layer.name)], layer.padding
+                window = {"strides": [layer.stride] * 2, "pads": [before, before, after, after]}
+                return self.node("Conv", inputs, layer.name, group=self._towers if layer.sees == "own" else 1, **window)
             case layers.LocallyConnected():
                 raise UserError(
                     f"ONNX has no operator for {layer.name}, a locally connected layer; export as npz or stablehlo."

@@ -77,7 +77,7 @@ class _TensorUnpickler(pickle.Unpickler):
 
 
 def _unpickle(file: BinaryIO) -> Any:
-    """Return what the pickle at the file's position describes, and move behind it."""
+    """Read the pickle at the file's position, and leave the file positioned after it."""
     pickles.check(file)
     return _TensorUnpickler(file).load()
 

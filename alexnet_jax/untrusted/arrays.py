@@ -33,12 +33,10 @@ def load_array(path: Path) -> np.ndarray:
 
 
 def load_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Read the arrays of a `.npz`, by name.
+    """Read the arrays of a `.npz`, by name; OSError if it can't be read.
 
-    Raises:
-      DamagedArraysError: the file is damaged or not a `.npz`, holds Python objects (they would be pickles), or unpacks
-        to more than MAX_BYTES.
-      OSError: the file can't be read.
+    DamagedArraysError if it is not a sound `.npz`, holds Python objects (which are pickles), or unpacks to more than
+    MAX_BYTES.
     """
     try:
         archive = np.load(path, allow_pickle=False)
