@@ -74,10 +74,10 @@ FOUND = {
         zipped({f"{name}.npy": npy(array) for name, array in NO_PIXELS.items()}),
         "statistics.npz is damaged",
     ),
-    "an npz with a text file": (weights.npz_files, "net.npz", zipped({"readme": b"hello"}), "'readme' is no array"),
+    "an npz with a text file": (weights.npz_files, "net.npz", zipped({"readme": b"hello"}), "'readme' is not an array"),
     "an npz that is one array": (weights.npz_files, "net.npz", npy(np.zeros(3)), "it is a single array"),
     "a mean that is an archive": (weights.mean_images, "mean.npy", zipped({}), "mean.npy is not a .npy file"),
-    "a mean of text": (weights.mean_images, "mean.npy", npy(np.full((3, 2, 2), "x")), r"a mean image of Caffe's is"),
+    "a mean of text": (weights.mean_images, "mean.npy", npy(np.full((3, 2, 2), "x")), r"Caffe's mean image is"),
     "an empty mean": (weights.mean_images, "mean.npy", npy(np.zeros((3, 0, 0))), r"holds \[3, 0, 0\]"),
     "sizes whose product is 2^64": (
         weights.caffemodels, "net.caffemodel", caffemodel_of_shape(2**32, 2**32), "holds 0 numbers for an array of"
@@ -115,7 +115,7 @@ FOUND = {
         r"it asks for a.b\\nc, which no array",
     ),
     "a name on two lines in a pickle of PyTorch": (
-        weights.pth_files, "net.pth", zipped({"a/data.pkl": TWO_LINES}), r"names a.b\\nc, which is no part"
+        weights.pth_files, "net.pth", zipped({"a/data.pkl": TWO_LINES}), r"names a.b\\nc, which is not part"
     ),
     "a data set whose metadata are none": (
         images_and_archives.prepared_sets, "pictures/1.0.0/metadata.json", b"{", "can't be read as a TFDS data set"

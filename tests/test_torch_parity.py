@@ -1,7 +1,7 @@
-"""Every net against one written anew in PyTorch from the sources' tables: the same weights, images, scores, gradients.
+"""Every net against one written independently in PyTorch from the published tables: the same logits and gradients.
 
 PyTorch's own convolution (with `groups`), local_response_norm, max_pool2d and automatic differentiation are the
-reference; nothing of this project's layer data is used.
+reference; this project's layer data is not used.
 """
 
 from typing import NamedTuple
@@ -22,7 +22,7 @@ IMAGE_SIZE, CLASSES, BATCH = 99, 7, 2  # 99 pixels leave 2 x 2 after the last po
 
 
 class Torch(NamedTuple):
-    """A net in PyTorch: what follows each convolution, in order, and what sets the published nets apart."""
+    """A net in PyTorch: the operations after each convolution, in order, and the differences of the published nets."""
 
     first: str = "relu norm pool"
     second: str = "relu norm pool"
@@ -35,7 +35,7 @@ class Torch(NamedTuple):
     norm: str = "printed"
     pool: tuple[int, int] = (3, 2)
     ceil: bool = False  # pooling windows may stick out
-    keep: float = 0.5  # what the two hidden layers' outputs are multiplied by at test time
+    keep: float = 0.5  # factor of the two hidden layers' outputs at test time
     function: str = "relu"
     without: str = ""
 
@@ -89,12 +89,12 @@ def normalization(x, kind: str):
 
 
 def map_normalization(x):
-    """`rnorm` of cuda-convnet: 1 + 0.001/25 times the sum of squares over the 5 x 5 pixels around, where they are."""
+    """Apply cuda-convnet's `rnorm`: the base is 1 + 0.001/25 times the sum of squares over 5 x 5 existing pixels."""
     return x / (1 + 0.001 * F.avg_pool2d(x**2, 5, stride=1, padding=2, count_include_pad=True)) ** 0.75
 
 
-def scores(net: Torch, weights: dict, x):
-    """[B, 3, S, S] -> [B, classes] at test time."""
+def compute_logits(net: Torch, weights: dict, x):
+    """Compute [B, 3, S, S] -> [B, classes] at test time."""
     activation = {"relu": torch.relu, "tanh": torch.tanh}[net.function]
     norm = f"two {net.norm}" if net.groups[0] == 2 and net.norm != "caffe" else net.norm
     steps = {
@@ -122,13 +122,13 @@ def scores(net: Torch, weights: dict, x):
 
 
 def fully_connected(x, layer, groups=1):
-    """Each group of units sees its group of channels; inputs are numbered by row, column, channel."""
+    """Apply each group of units to its group of channels; inputs are numbered by row, column, channel."""
     towers = zip(x.chunk(groups, 1), layer["weight"].chunk(groups, 0), layer["bias"].chunk(groups, 0), strict=True)
     return torch.cat([F.linear(tower.movedim(1, -1).flatten(1), *own) for tower, *own in towers], dim=1)
 
 
 def to_torch(params: dict, dtype: torch.dtype) -> dict:
-    """Kernels [kh, kw, in, out] as weights [out, in, kh, kw], [in, out] as [out, in]; they collect gradients."""
+    """Turn kernels [kh, kw, in, out] into weights [out, in, kh, kw], and [in, out] into [out, in], with gradients."""
 
     def weight(kernel):
         return kernel.transpose(3, 2, 0, 1) if kernel.ndim == 4 else kernel.T
@@ -147,14 +147,16 @@ def to_kernel(weight: torch.Tensor) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("variant", "options", "reference", "dtype"), CASES, ids=IDS)
-def test_scores_and_gradients(variant, options, reference, dtype):
+def test_logits_and_gradients(variant, options, reference, dtype):
     net = build_net(ModelConfig(variant=variant, conv_width=1 / 12, fc_width=1 / 64, **options))
     params = random_params(net, IMAGE_SIZE, CLASSES)
-    images = random_images(BATCH, IMAGE_SIZE) / (50 if reference.function == "tanh" else 1)  # out of its flat parts
+    images = random_images(BATCH, IMAGE_SIZE) / (50 if reference.function == "tanh" else 1)  # avoids tanh's flat parts
     cotangent = np.random.default_rng(1).standard_normal((BATCH, CLASSES))
 
     weights = to_torch(params, getattr(torch, dtype))
-    expected = scores(reference, weights, torch.tensor(images.transpose(0, 3, 1, 2), dtype=getattr(torch, dtype)))
+    expected = compute_logits(
+        reference, weights, torch.tensor(images.transpose(0, 3, 1, 2), dtype=getattr(torch, dtype))
+    )
     (expected * torch.tensor(cotangent, dtype=expected.dtype)).sum().backward()
     expected_gradients = {
         name: {"kernel": to_kernel(layer["weight"].grad), "bias": layer["bias"].grad.numpy()}
@@ -166,39 +168,41 @@ def test_scores_and_gradients(variant, options, reference, dtype):
         cast = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), (params, images, cotangent))
 
         def weighted(params, images, cotangent):
-            found = model.apply({"params": params}, images)
-            return (found * cotangent).sum(), found
+            logits = model.apply({"params": params}, images)
+            return (logits * cotangent).sum(), logits
 
         compiled = jax.jit(jax.grad(weighted, has_aux=True), compiler_options=QUICK_TO_COMPILE)
-        gradients, found = jax.device_get(compiled(*cast))
+        gradients, logits = jax.device_get(compiled(*cast))
 
-    assert found.dtype == np.dtype(dtype)
-    errors = relative_errors((found, gradients), (expected.detach().numpy(), expected_gradients))
+    assert logits.dtype == np.dtype(dtype)
+    errors = relative_errors((logits, gradients), (expected.detach().numpy(), expected_gradients))
     assert max(errors.values()) < TOLERANCES[dtype], errors
 
 
 @pytest.mark.parametrize(("variant", "size"), [("paper", 224), ("caffe", 227)])
-def test_scores_at_published_size(variant, size):
+def test_logits_at_published_size(variant, size):
     net = build_net(ModelConfig(variant=variant))
     params = jax.tree.map(np.float32, random_params(net, size, 1000))
     images = random_images(1, size).astype(np.float32)
     with torch.no_grad():
-        expected = scores(NETS[variant], to_torch(params, torch.float32), torch.tensor(images.transpose(0, 3, 1, 2)))
-    found = jax.jit(AlexNet(net, 1000).apply)({"params": params}, images)
-    assert relative_errors(np.asarray(found), expected.numpy())[""] < 1e-5
+        expected = compute_logits(
+            NETS[variant], to_torch(params, torch.float32), torch.tensor(images.transpose(0, 3, 1, 2))
+        )
+    logits = jax.jit(AlexNet(net, 1000).apply)({"params": params}, images)
+    assert relative_errors(np.asarray(logits), expected.numpy())[""] < 1e-5
 
 
 def test_the_comparison_sees_small_differences():
-    """With these weights, each constant that sets two nets apart moves the scores by far more than the tolerance."""
+    """With these weights, each constant in which two nets differ moves the logits by far more than the tolerance."""
     net = build_net(ModelConfig(variant="original", conv_width=1 / 12, fc_width=1 / 64))
     weights = to_torch(random_params(net, IMAGE_SIZE, CLASSES), torch.float64)
     images = torch.tensor(random_images(BATCH, IMAGE_SIZE).transpose(0, 3, 1, 2))
 
-    def of(net: Torch) -> np.ndarray:
+    def logits_of(net: Torch) -> np.ndarray:
         with torch.no_grad():
-            return scores(net, weights, images).numpy()
+            return compute_logits(net, weights, images).numpy()
 
-    published = of(ORIGINAL)
+    published = logits_of(ORIGINAL)
     changes = {
         "norm": {"norm": "printed"},
         "k and the border between the towers": {"norm": "caffe"},
@@ -207,5 +211,5 @@ def test_the_comparison_sees_small_differences():
         "keep": {"keep": 1.0},
         "padding": {"pad1": (1, 2)},
     }
-    for what, change in changes.items():
-        assert relative_errors(of(ORIGINAL._replace(**change)), published)[""] > 1e-3, what
+    for name, change in changes.items():
+        assert relative_errors(logits_of(ORIGINAL._replace(**change)), published)[""] > 1e-3, name

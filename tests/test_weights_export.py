@@ -1,6 +1,7 @@
-"""Nets for other programs: the same bits in another order, or the same probabilities from another runtime."""
+"""Exported nets: the same bits in another order, or the same probabilities from another runtime."""
 
 import dataclasses
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,7 +34,7 @@ CLASSES = 7
 
 
 def random_net(variant: str, size: int, **options) -> RestoredNet:
-    """A narrow net with random parameters and statistics, as `restore` gives it."""
+    """Return a narrow net with random parameters and statistics, as `restore` does."""
     config = recipe(variant)
     config.mesh.data = 1
     config.model.conv_width, config.model.fc_width, config.model.num_classes = 0.0833, 0.0079, CLASSES
@@ -50,15 +51,15 @@ def random_net(variant: str, size: int, **options) -> RestoredNet:
     )
 
 
-def telling_net(variant: str, size: int, **options) -> tuple[RestoredNet, Callable]:
-    """A random net whose classifier was scaled so that probabilities differ from image to image, and the function
+def discriminating_net(variant: str, size: int, **options) -> tuple[RestoredNet, Callable]:
+    """Return a random net whose classifier is scaled so that probabilities differ from image to image, and the function
     images -> probabilities, as evaluation and prediction compute them.
     """
     net = random_net(variant, size, **options)
     predict_step = create_predict_step(net.config, net.mesh, views=1)
-    scores = np.asarray(net.predictor(predict_step)(random_images(3, size)))
-    spread, last = (scores - scores.mean(axis=0)).std(), net.params["fc8"]
-    last = {"kernel": last["kernel"] / spread, "bias": (last["bias"] - scores.mean(axis=0)) / spread}
+    logits = np.asarray(net.predictor(predict_step)(random_images(3, size)))
+    spread, last = (logits - logits.mean(axis=0)).std(), net.params["fc8"]
+    last = {"kernel": last["kernel"] / spread, "bias": (last["bias"] - logits.mean(axis=0)) / spread}
     net = dataclasses.replace(net, params={**net.params, "fc8": last})
 
     def probabilities(images: np.ndarray) -> np.ndarray:
@@ -79,23 +80,23 @@ def random_images(batch: int, size: int) -> np.ndarray:
         ("caffe", 99, {}),  # normalization across the towers
         ("torchvision", 99, {}),  # one tower, channel means, division by the standard deviation
         ("no_communication", 99, {}),  # fully connected layers in towers
-        ("paper", 99, {"pooling": "non_overlapping", "activation": "tanh"}),  # windows that stick out
+        ("paper", 99, {"pooling": "non_overlapping", "activation": "tanh"}),  # pooling windows that stick out
     ],
 )
 def test_onnx_gives_the_same_probabilities(variant, size, options, tmp_path):
-    net, probabilities = telling_net(variant, size, **options)
+    net, probabilities = discriminating_net(variant, size, **options)
     export(net, "onnx", tmp_path / "net.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "net.onnx", providers=["CPUExecutionProvider"])
     for batch in (3, 1):  # one file, any batch
         images = random_images(batch, size)
-        (found,) = session.run(None, {"images": images})
-        np.testing.assert_allclose(found, probabilities(images), atol=1e-5)
+        (exported,) = session.run(None, {"images": images})
+        np.testing.assert_allclose(exported, probabilities(images), atol=1e-5)
     assert session.get_modelmeta().custom_metadata_map["classes"].split("\n") == list(net.dataset_info.class_names)
 
 
 @pytest.mark.parametrize("variant", ["original", "torchvision"])
 def test_stablehlo_gives_the_same_probabilities(variant, tmp_path):
-    net, probabilities = telling_net(variant, 99)
+    net, probabilities = discriminating_net(variant, 99)
     export(net, "stablehlo", tmp_path / "net.stablehlo")
     program = jax.export.deserialize(bytearray((tmp_path / "net.stablehlo").read_bytes()))
     assert set(program.platforms) >= {"cpu", "cuda", "tpu"}
@@ -117,13 +118,14 @@ def labels(tmp_path):
     return path
 
 
-def there_and_back(source: Source, form: str, suffix: str, folder: Path) -> tuple[dict, dict]:
-    """The bits of a net as it came in, and after it went out as `form` and came in again."""
+def round_trip(source: Source, form: str, suffix: str, folder: Path) -> tuple[dict, dict]:
+    """Return the bits of a net as imported, and after an export as `form` and a second import."""
     import_weights(source, folder / "first")
     first = restore(folder / "first")
     out = folder / f"out{suffix}"
     export(first, form, out)
-    import_weights(Source(out, form, config=source.config, labels=source.labels), folder / "second")
+    imported_as = "npz" if form == "npz" else "torchvision"
+    import_weights(Source(out, imported_as, config=source.config, labels=source.labels), folder / "second")
     return bits(first.params), bits(restore(folder / "second").params)
 
 
@@ -132,13 +134,14 @@ def there_and_back(source: Source, form: str, suffix: str, folder: Path) -> tupl
     [
         ("torchvision", "npz", ".npz"),
         ("torchvision", "torchvision", ".pth"),
-        ("torchvision", "torchvision", ".safetensors"),
+        ("torchvision", "safetensors", ".safetensors"),
         ("npz", "torchvision", ".pth"),
+        ("npz", "safetensors", ".safetensors"),
         ("npz", "npz", ".npz"),
     ],
 )
 def test_torchvisions_net_comes_back_bit_for_bit(origin, form, suffix, labels, tmp_path):
-    """Also: the state dict that goes out is the one that came in, for PyTorch."""
+    """Also, PyTorch sees the same state dict before and after."""
     net, path = torchvision_net((5, 16, 32, 21, 21), 32, CLASSES), tmp_path / "in.pth"
     torch.save(net.state_dict(), path)
     config = random_net("torchvision", 224).config
@@ -147,35 +150,40 @@ def test_torchvisions_net_comes_back_bit_for_bit(origin, form, suffix, labels, t
         import_weights(source, tmp_path / "zero")
         export(restore(tmp_path / "zero"), "npz", tmp_path / "in.npz")
         source = Source(tmp_path / "in.npz", "npz", config=config, labels=labels)
-    first, second = there_and_back(source, form, suffix, tmp_path)
+    first, second = round_trip(source, form, suffix, tmp_path)
     assert first == second
     out = tmp_path / f"out{suffix}"
+    if suffix == ".npz":
+        return
     if suffix == ".pth":
         written = torch.load(out, weights_only=True)
-        net.load_state_dict(written)
-    elif suffix == ".safetensors":
-        written = {name: torch.tensor(array) for name, array in load_file(out).items()}
+        assert list(written) == list(net.state_dict())
     else:
-        return
-    assert list(written) == list(net.state_dict()) or suffix == ".safetensors"
+        written = {name: torch.tensor(array) for name, array in load_file(out).items()}
     for name, tensor in net.state_dict().items():
         assert torch.equal(written[name], tensor), name
+    with torch.no_grad():
+        images = torch.randn(2, 3, 224, 224)
+        logits = net(images)
+        net.load_state_dict({name: torch.zeros_like(tensor) for name, tensor in written.items()})
+        net.load_state_dict(written)
+        assert torch.equal(net(images), logits)
 
 
 def test_caffes_net_comes_back_bit_for_bit(labels, tmp_path):
-    """In from .caffemodel, out to .npz and in: blue is not turned into red a second time."""
+    """From .caffemodel to .npz and back: blue and red are not swapped a second time."""
     weights, path = caffe_weights(), tmp_path / "in.caffemodel"
     path.write_bytes(caffemodel(weights, version=2, form="shape"))
     config = random_net("caffe", 99).config
     source = Source(path, "caffe", config=config, bgr=True, labels=labels)
-    first, second = there_and_back(source, "npz", ".npz", tmp_path)
+    first, second = round_trip(source, "npz", ".npz", tmp_path)
     assert first == second
     blue = weights["conv1"]["weight"][:, 0].transpose(1, 2, 0)
     np.testing.assert_array_equal(restore(tmp_path / "second").params["conv1"]["kernel"][:, :, 2], blue)
 
 
 def any_bits(params: dict, seed: int) -> dict:
-    """Parameters of these shapes with any finite float32 in them: tiny ones and -0.0 too."""
+    """Return parameters of these shapes with any finite float32 values, subnormal ones and -0.0 too."""
     rng = np.random.default_rng(seed)
 
     def drawn(leaf: np.ndarray) -> np.ndarray:
@@ -186,7 +194,7 @@ def any_bits(params: dict, seed: int) -> dict:
 
 
 def channels_first(net: RestoredNet) -> dict:
-    """The net's parameters as Caffe and PyTorch have them: {"conv1": {"weight", "bias"}, ...}."""
+    """Return the net's parameters as Caffe and PyTorch have them: {"conv1": {"weight", "bias"}, ...}."""
     model = net.config.model
     shapes = layer_shapes(build_net(model), model.image_size, model.num_classes)
     return {
@@ -210,8 +218,12 @@ def write_caffemodel(net: RestoredNet, path: Path) -> None:
     path.write_bytes(caffemodel(channels_first(net), version=1, form="shape", layers=layers))
 
 
-def write_state_dict(net: RestoredNet, path: Path) -> None:
+def write_pth(net: RestoredNet, path: Path) -> None:
     export(net, "torchvision", path)
+
+
+def write_safetensors(net: RestoredNet, path: Path) -> None:
+    export(net, "safetensors", path)
 
 
 @pytest.mark.parametrize(
@@ -220,14 +232,14 @@ def write_state_dict(net: RestoredNet, path: Path) -> None:
         (write_own_npz, "npz", ".npz", list(VARIANTS)),
         (write_npz_with_channels_first, "npz", ".npz", list(VARIANTS)),
         (write_caffemodel, "caffe", ".caffemodel", ["caffe", "caffenet"]),
-        (write_state_dict, "torchvision", ".pth", ["torchvision"]),
-        (write_state_dict, "torchvision", ".safetensors", ["torchvision"]),
+        (write_pth, "torchvision", ".pth", ["torchvision"]),
+        (write_safetensors, "torchvision", ".safetensors", ["torchvision"]),
     ],
 )
 @settings(max_examples=15)
 @given(data=st.data(), seed=st.integers(0, 2**32 - 1), bgr=st.booleans())
 def test_any_net_comes_back_bit_for_bit(write, form, suffix, variants, data, seed, bgr, tmp_path_factory):
-    """Of any width; images that had blue first turn conv1 around."""
+    """Nets of any width; for images with blue first, conv1 is reversed."""
     conv_width, fc_width = data.draw(st.floats(0.01, 0.1)), data.draw(st.floats(0.001, 0.01))
     size = 224 if form == "torchvision" else 99
     net = random_net(data.draw(st.sampled_from(variants)), size, conv_width=conv_width, fc_width=fc_width)
@@ -236,32 +248,56 @@ def test_any_net_comes_back_bit_for_bit(write, form, suffix, variants, data, see
     labels = folder / "names.txt"
     labels.write_text("\n".join(net.dataset_info.class_names))
     write(net, folder / f"net{suffix}")
-    found = read_net(Source(folder / f"net{suffix}", form, config=net.config, labels=labels, bgr=bgr)).fitted
+    fitted = read_net(Source(folder / f"net{suffix}", form, config=net.config, labels=labels, bgr=bgr)).fitted
     if bgr:
         conv1 = net.params["conv1"]
         net.params["conv1"] = conv1 | {"kernel": conv1["kernel"][:, :, ::-1]}
-    assert bits(found.params) == bits(net.params)
-    assert not found.missing + found.left_out
+    assert bits(fitted.params) == bits(net.params)
+    assert not fitted.missing + fitted.unused
 
 
 @pytest.mark.parametrize(
     ("net", "form", "name", "sentence"),
     [
         (("original", 99), "torchvision", "a.pth", "torchvision's AlexNet can't hold 'original'"),
-        (("torchvision", 99), "torchvision", "a.pth", "fc6 sees maps of 2 pixels a side, but in torchvision's .* of 6"),
-        (("torchvision", 224), "torchvision", "a.bin", "must end in .pth or .safetensors"),
+        (("torchvision", 99), "torchvision", "a.pth", "can't hold .*: its fc6 sees maps of 2 pixels a side, not of 6"),
+        (("original", 99), "safetensors", "a.safetensors", "torchvision's AlexNet can't hold 'original'"),
         (("torchvision", 224), "npz", "missing/a.npz", r"can't be written \(No such file or directory\)"),
-        (("torchvision", 224), "npz", "", r"--output=.* is a folder; give the file to write"),
-        (("torchvision", 224), "torchvision", "missing/a.safetensors", r"can't be written \(No such file"),
+        (("torchvision", 224), "npz", "", r"^/.* is a folder; give the file to write"),
+        (("torchvision", 224), "safetensors", "missing/a.safetensors", r"can't be written \(No such file"),
+        (("torchvision", 224), "torchvision", "missing/a.pth", r"can't be written \(No such file"),
     ],
 )
-def test_what_can_not_be_exported(net, form, name, sentence, tmp_path):
+def test_exports_that_are_refused(net, form, name, sentence, tmp_path):
     with pytest.raises(UserError, match=sentence):
         export(random_net(*net), form, tmp_path / name)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_onnx_is_asked_for_where_it_is_not_installed(monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ("net", "form", "name", "sentence"),
+    [
+        (("caffe", 99), "onnx", "a.onnx", "pip install onnx"),
+        (
+            ("torchvision", 224),
+            "torchvision",
+            "a.pth",
+            "install PyTorch or export as safetensors, which needs nothing",
+        ),
+    ],
+)
+def test_missing_packages_are_named(net, form, name, sentence, monkeypatch, tmp_path):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UserError, match="pip install onnx"):
-        export(random_net("caffe", 99), "onnx", tmp_path / "a.onnx")
+    with pytest.raises(UserError, match=sentence):
+        export(random_net(*net), form, tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_leave_and_return_without_pytorch(labels, monkeypatch, tmp_path):
+    """A `.pth` is read and a `.safetensors` written and read where `import torch` fails."""
+    path = tmp_path / "in.pth"
+    torch.save(torchvision_net((5, 16, 32, 21, 21), 32, CLASSES).state_dict(), path)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    source = Source(path, "torchvision", config=random_net("torchvision", 224).config, labels=labels)
+    first, second = round_trip(source, "safetensors", ".safetensors", tmp_path)
+    assert first == second

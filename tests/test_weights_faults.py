@@ -1,7 +1,8 @@
-"""Files that are not what they should be: one sentence each, and no folder that looks like a net."""
+"""Wrong and damaged files: each ends in one sentence, and no folder is left that looks like a net."""
 
 import os
 import pickle
+import re
 import zipfile
 from pathlib import Path
 
@@ -13,9 +14,11 @@ from safetensors.numpy import save_file
 from test_bad_input import assert_refused, run
 from weights_files import bytes_field, caffe_weights, caffemodel, random_weights, torchvision_net
 
-from alexnet_jax.convert.fitting import recipe
+from alexnet_jax.convert.fitting import fit, recipe
 from alexnet_jax.convert.importing import Source, import_weights, read_net
+from alexnet_jax.convert.layout import parameter_shapes
 from alexnet_jax.errors import UserError
+from configs import cifar_11pct
 
 CLASSES = 7
 SHAPES = {"conv1": (64, 3, 11, 11), "conv2": (192, 64, 5, 5)}  # of torchvision's net
@@ -41,7 +44,7 @@ def plain(path: Path, weights: dict) -> None:
 
 
 class RunsCode:
-    """A pickle of this runs a command as soon as it is loaded, by those who load it like any other."""
+    """A pickle of this object runs a command when it is loaded with `pickle.loads`."""
 
     def __init__(self, proof: Path):
         self.proof = proof
@@ -60,7 +63,7 @@ def malicious_legacy(path: Path) -> None:
 
 
 def cut(write, share: float = 0.5):
-    """The same file, of which only the beginning arrived."""
+    """Return a writer of the same file that keeps only its beginning."""
 
     def write_and_cut(path: Path) -> None:
         write(path)
@@ -89,27 +92,27 @@ def with_the_shape_of_another(path: Path) -> None:
 FAULTS = {
     "caffe: a web page": ("a.caffemodel", text, "caffe", "caffe", r"a.caffemodel is not a .caffemodel"),
     "caffe: empty": ("a.caffemodel", lambda path: path.touch(), "caffe", "caffe", "it holds no layer with weights"),
-    "caffe: truncated": ("a.caffemodel", cut(caffe_file), "caffe", "caffe", "or only a part of one; download it again"),
+    "caffe: truncated": ("a.caffemodel", cut(caffe_file), "caffe", "caffe", "or is incomplete; download it again"),
     "caffe: three arrays in a layer": (
         "a.caffemodel",
         lambda path: path.write_bytes(bytes_field(100, bytes_field(1, "conv1") + bytes_field(7, b"") * 3)),
         "caffe",
         "caffe",
-        "layer 'conv1' holds 3 arrays where an AlexNet's layers have two",
+        "layer 'conv1' holds 3 arrays, but a layer of AlexNet has two",
     ),
     "caffe: not finite": ("a.caffemodel", not_finite, "caffe", "caffe", "conv3/weight holds numbers that are not"),
-    "caffe: the other of the two": ("a.caffemodel", caffe_file, "caffe", "caffenet", "is a 'caffe', by the order"),
+    "caffe: the other of the two": ("a.caffemodel", caffe_file, "caffe", "caffenet", "is a 'caffe' by the order"),
     "caffe: other class count": (
         "a.caffemodel",
         lambda path: caffe_file(path, classes=5),
         "caffe",
         "caffe",
-        "has 5 classes and config.model.num_classes=7",
+        "has 5 classes, but config.model.num_classes=7",
     ),
     "pth: a web page": ("a.pth", text, "torchvision", "torchvision", "a.pth is not a .pth file"),
-    "pth: truncated": ("a.pth", cut(state_dict), "torchvision", "torchvision", "or only a part of one"),
-    "pth: code": ("a.pth", malicious, "torchvision", "torchvision", "names posix.system, .* nothing of it was run"),
-    "pth: code, old form": ("a.pth", malicious_legacy, "torchvision", "torchvision", "nothing of it was run"),
+    "pth: truncated": ("a.pth", cut(state_dict), "torchvision", "torchvision", "or is incomplete"),
+    "pth: code": ("a.pth", malicious, "torchvision", "torchvision", "names posix.system, .* nothing in it was run"),
+    "pth: code, old form": ("a.pth", malicious_legacy, "torchvision", "torchvision", "nothing in it was run"),
     "pth: a whole module": (
         "a.pth",
         lambda path: torch.save(torch.nn.Linear(2, 2), path),
@@ -122,7 +125,7 @@ FAULTS = {
         lambda path: torch.save({"epoch": 3, "model": {"a": torch.zeros(1)}}, path),
         "torchvision",
         "torchvision",
-        "holds no state dict, which has tensors by name and nothing else",
+        "is not a state dict, which holds tensors by name only",
     ),
     "pth: a training's checkpoint, old form": (
         "a.pth",
@@ -131,7 +134,7 @@ FAULTS = {
         ),
         "torchvision",
         "torchvision",
-        "holds no state dict, which has tensors by name and nothing else",
+        "is not a state dict, which holds tensors by name only",
     ),
     "pth: a net with a count": (
         "a.pth",
@@ -160,7 +163,7 @@ FAULTS = {
         cut(lambda path: save_file({"features.0.bias": np.zeros(64, np.float32)}, path)),
         "torchvision",
         "torchvision",
-        "is not a .safetensors file, or only a part of one",
+        "is not a .safetensors file, or is incomplete",
     ),
     "npz: a web page": ("a.npz", text, "npz", "caffe", "is not a .npz file of plain arrays"),
     "npz: truncated": (
@@ -173,37 +176,37 @@ FAULTS = {
         "caffe",
         "is not a .npz file of plain arrays, or is damaged",
     ),
-    "npz: whole numbers": (
+    "npz: integers": (
         "a.npz",
         lambda path: np.savez(path, **{"conv1/bias": np.zeros(8, np.int32)}),
         "npz",
         "caffe",
-        "conv1/bias holds int32 where weights are floating-point",
+        "conv1/bias holds int32, but weights are floating-point",
     ),
     "npz: layers are missing": (
         "a.npz",
         lambda path: plain(path, {name: of for name, of in caffe_weights().items() if name != "fc7"}),
         "npz",
         "caffe",
-        "is not a whole 'caffe': it lacks fc7; --missing=initialize",
+        "is not a complete 'caffe': it lacks fc7; set missing to initialize",
     ),
     "npz: layers of another net": (
         "a.npz",
         lambda path: plain(path, caffe_weights() | {"fc9": {"bias": np.zeros(3, np.float32)}}),
         "npz",
         "caffe",
-        "holds fc9/bias, which are no whole layer of it",
+        "has fc9/bias, not a whole layer of that net",
     ),
     "npz: weights of another net": (
         "a.npz",
         lambda path: plain(path, random_weights(SHAPES, seed=0)),
         "npz",
         "caffe",
-        r"conv1/weight is \[64, 3, 11, 11\] there and \[8, 3, 11, 11\] in 'caffe'; "
-        r"it fits --variant=one_weird_trick\|torchvision",
+        r"conv1/weight is \[64, 3, 11, 11\], but \[8, 3, 11, 11\] in 'caffe'; "
+        r"it fits the variant one_weird_trick\|torchvision",
     ),
     "npz: weights of no net": (
-        "a.npz", with_the_shape_of_another, "npz", "caffe", r"conv2/weight is \[22, 1, 5, 5\] .* fits none of the"
+        "a.npz", with_the_shape_of_another, "npz", "caffe", r"conv2/weight is \[22, 1, 5, 5\], .* fits none of the"
     ),
 }  # fmt: skip
 
@@ -229,10 +232,10 @@ def test_a_file_that_is_something_else(fault, labels, tmp_path):
     ("name", "content", "sentence"),
     [
         ("mean.npy", b"GIF89a", "mean.npy is not a .npy file"),
-        ("mean.npy", None, r"mean.npy: there is no such file"),
+        ("mean.npy", None, r"mean.npy is not a file; check the path"),
         ("mean.binaryproto", b"\x08", "mean.binaryproto is not a .binaryproto"),
         ("mean.binaryproto", b"", r"mean.binaryproto holds 0 numbers for an array of \[0, 0, 0, 0\]"),
-        ("mean.npz", b"PK", "must be a .npy or .binaryproto of Caffe's, or a statistics.npz"),
+        ("mean.npz", b"PK", "must be a .npy or .binaryproto from Caffe, or a statistics.npz"),
     ],
 )
 def test_mean_files(name, content, sentence, labels, tmp_path):
@@ -247,7 +250,7 @@ def test_mean_files(name, content, sentence, labels, tmp_path):
 @pytest.mark.parametrize(
     ("shape", "sentence"),
     [
-        ((3, 256), r"holds \[3, 256\]; a mean image of Caffe's is \[3, S, S\]"),
+        ((3, 256), r"holds \[3, 256\]; Caffe's mean image is \[3, S, S\]"),
         ((3, 64, 64), "has 64 pixels a side, but"),
     ],
 )
@@ -264,8 +267,8 @@ def test_means_of_another_shape(shape, sentence, labels, tmp_path):
 @pytest.mark.parametrize(
     ("names", "sentence"),
     [
-        (None, "has 7 classes, but only ImageNet's 1000 are built in; give --labels=FILE"),
-        ("cat\ndog\n", "has 7 classes, but --labels=.* names 2"),
+        (None, "has 7 classes, but only ImageNet's 1000 are built in; give labels, a text file"),
+        ("cat\ndog\n", "has 7 classes, but .*names.txt names 2"),
         ("cat\ndog\ncat\n", "names 'cat' twice"),
     ],
 )
@@ -280,11 +283,11 @@ def test_labels(names, sentence, tmp_path):
         )
 
 
-def test_labels_that_are_no_text(tmp_path, monkeypatch):
+def test_labels_that_are_not_text(tmp_path, monkeypatch):
     (tmp_path / "names.txt").write_bytes("café".encode("latin-1"))
     caffe_file(tmp_path / "a.caffemodel")
     source = Source(tmp_path / "a.caffemodel", "caffe", config=narrow("caffe"), labels=tmp_path / "names.txt")
-    with pytest.raises(UserError, match=r"names.txt is not a text file; it must hold the name of one class a line"):
+    with pytest.raises(UserError, match=r"names.txt is not a text file; it must hold the class names, one per line"):
         read_net(source)
 
     def refuse(path, *_):
@@ -309,14 +312,16 @@ def test_a_taken_folder_is_left_alone(labels, tmp_path):
 def test_a_folder_without_a_name_is_refused(folder, labels, tmp_path, monkeypatch):
     caffe_file(tmp_path / "a.caffemodel")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=rf"--workdir={folder} must be named; give a new folder, for example .*net"):
+    with pytest.raises(
+        UserError, match=rf"^{re.escape(folder)} is not the name of a new folder; give one, for example .*net"
+    ):
         import_weights(Source(Path("a.caffemodel"), "caffe", config=narrow("caffe"), labels=labels), Path(folder))
 
 
 def test_a_file_that_can_not_be_read_is_not_taken_for_the_folder(tmp_path):
     with pytest.raises(UserError, match=r"^/.*/x+ can't be read \(File name too long\)"):
         import_weights(Source(tmp_path / (300 * "x"), "npz"), tmp_path / "net")
-    with pytest.raises(UserError, match=r"^--workdir=.*/x+ can't be written \(File name too long\)"):
+    with pytest.raises(UserError, match=r"^/.*/x+ can't be written \(File name too long\)"):
         import_weights(Source(tmp_path / "a.npz", "npz"), tmp_path / (300 * "x"))
 
 
@@ -331,7 +336,7 @@ def test_a_folder_that_can_not_be_put_in_place(labels, tmp_path, monkeypatch):
         return replace(path, target)
 
     monkeypatch.setattr(Path, "replace", refuse)
-    with pytest.raises(UserError, match=r"--workdir=.*net can't be written \(Permission denied\)"):
+    with pytest.raises(UserError, match=r"^/.*net can't be written \(Permission denied\)"):
         import_weights(source, tmp_path / "net")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.caffemodel", "labels.txt"]
 
@@ -339,15 +344,26 @@ def test_a_folder_that_can_not_be_put_in_place(labels, tmp_path, monkeypatch):
 def test_ambiguous_weights_name_the_choices(tmp_path):
     """The shapes of five published nets are the same as far as conv2."""
     plain(tmp_path / "a.npz", random_weights({"conv1": (96, 3, 11, 11), "conv2": (256, 48, 5, 5)}, seed=0))
-    with pytest.raises(UserError, match=r"fits several nets, .* --variant=paper\|original\|six_conv\|caffe\|caffenet"):
+    with pytest.raises(
+        UserError, match=r"fits several nets, .* give the variant: paper\|original\|six_conv\|caffe\|caffenet"
+    ):
         import_weights(Source(tmp_path / "a.npz", "npz"), tmp_path / "net")
 
 
-def test_what_is_no_published_net_is_told(tmp_path):
+def test_a_locally_connected_layer_has_no_weight_with_channels_first():
+    config = cifar_11pct.get_config()
+    shape = parameter_shapes(config)["local3"]
+    arrays = {"local3/weight": np.zeros(shape.kernel_shape), "local3/bias": np.zeros(shape.bias_shape)}
+    fitted = fit(arrays, config, Path("a.npz"), bgr=False)
+    assert "local3" in fitted.missing
+    assert fitted.unused == ("local3/weight", "local3/bias")
+
+
+def test_weights_of_no_published_net(tmp_path):
     with_the_shape_of_another(tmp_path / "a.npz")
     with pytest.raises(UserError, match=r"a.npz fits none of the published nets \(it holds conv1/weight"):
         read_net(Source(tmp_path / "a.npz", "npz"))
-    with pytest.raises(UserError, match=r"--variant=cafe is unknown; allowed: paper, .*caffe"):
+    with pytest.raises(UserError, match=r"variant 'cafe' is unknown; allowed: paper, .*caffe"):
         read_net(Source(tmp_path / "a.npz", "npz", variant="cafe"))
 
 
@@ -357,15 +373,27 @@ def test_what_is_no_published_net_is_told(tmp_path):
         ([], "give either --source=FILE, to import weights, or --export=FORM"),
         (
             ["--source=a.npz", "--workdir=b"],
-            "--format is missing: say whose file it is, one of caffe, torchvision, npz",
+            "--format is missing: give the origin of the file, one of caffe, torchvision, npz",
         ),
-        (["--source=a.npz", "--format=npz", "--workdir=b"], "a.npz: there is no such file"),
+        (["--source=a.npz", "--format=npz", "--workdir=b"], "a.npz is not a file; check the path"),
         (["--source=requirements.txt", "--format=npz", "--workdir=b", "--variant=cafe"], "is not a .npz file"),
         (
             ["--source=a.npz", "--format=npz", "--workdir=b", "--variant=caffe", "--config=configs/caffe.py"],
             "give either --variant or --config: a config names its variant itself",
         ),
         (["--export=onnx", "--workdir=b"], "--output is missing: give the file to write with --export"),
+        (
+            ["--export=torchvision", "--workdir=b", "--output=a.safetensors"],
+            "--output=a.safetensors must end in .pth with --export=torchvision; use --export=safetensors",
+        ),
+        (
+            ["--export=torchvision", "--workdir=b", "--output=a.bin"],
+            "--output=a.bin must end in .pth with --export=torchvision.",
+        ),
+        (
+            ["--export=safetensors", "--workdir=b", "--output=a.pth"],
+            "--output=a.pth must end in .safetensors with --export=safetensors",
+        ),
     ],
 )
 def test_flags(arguments, sentence):
@@ -380,8 +408,8 @@ def test_flags(arguments, sentence):
         ("a.npz", lambda path: plain(path, caffe_weights()), "npz"),
     ],
 )
-def test_damage_of_any_kind_ends_in_a_sentence(name, write, form, labels, tmp_path):
-    """Cut or with some bytes changed, mostly where a file describes itself: it is read, or refused by a UserError."""
+def test_any_damage_ends_in_a_sentence(name, write, form, labels, tmp_path):
+    """A file cut or with some bytes changed, mostly in its headers, is read or refused with a UserError."""
     write(tmp_path / name)
     whole, random = (tmp_path / name).read_bytes(), np.random.default_rng(6)
     source = Source(

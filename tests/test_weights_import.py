@@ -1,4 +1,4 @@
-"""Weights from outside: every number lands where it belongs, and a net computes what it computed where it is from."""
+"""Imported weights: every number is in its place, and the net computes what it does in its own framework."""
 
 import json
 import shutil
@@ -11,21 +11,13 @@ from conftest import SHARED_DATA
 from random_nets import relative_errors
 from safetensors.numpy import save_file
 from test_bad_input import run
-from weights_files import (
-    CAFFENET_LAYERS,
-    blob,
-    caffe_scores,
-    caffe_weights,
-    caffemodel,
-    torchvision_net,
-)
+from weights_files import CAFFENET_LAYERS, blob, caffe_logits, caffe_weights, caffemodel, torchvision_net
 
 from alexnet_jax.convert.caffe import read_caffemodel, read_mean
 from alexnet_jax.convert.fitting import fit, recipe
+from alexnet_jax.convert.formats import read_npz
 from alexnet_jax.convert.importing import Source, import_weights, read_net
-from alexnet_jax.convert.npz import read_npz
 from alexnet_jax.data.class_names import imagenet_classes
-from alexnet_jax.data.statistics import Statistics
 from alexnet_jax.model.ablations import build_net
 from alexnet_jax.model.alexnet import AlexNet
 from alexnet_jax.model.layers import Net
@@ -38,7 +30,7 @@ NARROW_TORCHVISION = {"widths": (5, 16, 32, 21, 21), "units": 32, "classes": CLA
 
 
 def narrow(variant: str):
-    """The recipe of a variant with the widths of `weights_files`' small nets."""
+    """Return the recipe of a variant with the widths of the small nets in `weights_files`."""
     config = recipe(variant)
     config.model.conv_width, config.model.fc_width, config.model.num_classes = 0.0833, 0.0079, CLASSES
     if variant != "torchvision":
@@ -53,13 +45,13 @@ def labels(tmp_path):
     return path
 
 
-def scores(net, views: np.ndarray) -> np.ndarray:
-    """[B, S, S, 3] -> [B, classes], of a restored net."""
+def compute_logits(net, views: np.ndarray) -> np.ndarray:
+    """Return the logits [B, classes] of a restored net for [B, S, S, 3]."""
     return np.asarray(jax.jit(create_model(net.config).apply)({"params": jax.device_get(net.params)}, views))
 
 
 def random_bgr(size: int, batch: int = 2) -> np.ndarray:
-    """[B, 3, S, S] with the spread of photographs less their mean."""
+    """Return [B, 3, S, S] with the spread of photographs minus their mean."""
     return 70 * np.random.default_rng(1).standard_normal((batch, 3, size, size)).astype(np.float32)
 
 
@@ -72,19 +64,19 @@ def to_rgb_last(bgr: np.ndarray) -> np.ndarray:
     [("caffe", 1, "legacy"), ("caffenet", 2, "shape"), ("caffe", 2, "double"), ("caffenet", 1, "shape")],
 )
 def test_caffemodel_computes_what_caffe_does(variant, version, form, labels, tmp_path):
-    """Two groups, blue first, fc6 of 2 x 2 x 22 in Caffe's order: scores of a net in PyTorch from the same numbers."""
+    """Two groups, blue first, fc6 of 2 x 2 x 22 in Caffe's order: the logits of a PyTorch net with the same weights."""
     weights, layers = caffe_weights(), CAFFENET_LAYERS if variant == "caffenet" else None
     path = tmp_path / "a.caffemodel"
     path.write_bytes(caffemodel(weights, version, form, **({"layers": layers} if layers else {})))
     assert read_caffemodel(path)[1] == variant
     import_weights(Source(path, "caffe", config=narrow(variant), bgr=True, labels=labels), tmp_path / "net")
     bgr = random_bgr(99)
-    found = scores(restore(tmp_path / "net"), to_rgb_last(bgr))
-    assert relative_errors(found, caffe_scores(weights, bgr, pool_first=variant == "caffenet"))[""] < 1e-5
+    logits = compute_logits(restore(tmp_path / "net"), to_rgb_last(bgr))
+    assert relative_errors(logits, caffe_logits(weights, bgr, pool_first=variant == "caffenet"))[""] < 1e-5
 
 
 def test_caffemodel_by_the_command(labels, tmp_path):
-    """Without a word on its colors: Caffe's have blue first."""
+    """Without --channels: Caffe's images have blue first."""
     weights, path = caffe_weights(), tmp_path / "a.caffemodel"
     path.write_bytes(caffemodel(weights, version=1, form="shape"))
     result = run(
@@ -94,28 +86,29 @@ def test_caffemodel_by_the_command(labels, tmp_path):
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     bgr = random_bgr(99)
-    assert relative_errors(scores(restore(tmp_path / "net"), to_rgb_last(bgr)), caffe_scores(weights, bgr))[""] < 1e-5
+    logits = compute_logits(restore(tmp_path / "net"), to_rgb_last(bgr))
+    assert relative_errors(logits, caffe_logits(weights, bgr))[""] < 1e-5
 
 
-def test_a_whole_caffemodel_needs_no_more_than_its_name(tmp_path):
-    """Full size: variant, mean, classes and recipe are known, and the scores are Caffe's."""
+def test_a_full_size_caffemodel_needs_no_options(tmp_path):
+    """Variant, mean, classes and recipe are detected, and the logits are Caffe's."""
     weights = caffe_weights((96, 256, 384, 384, 256), units=4096, classes=1000, maps=6)
     path = tmp_path / "bvlc_alexnet.caffemodel"
     path.write_bytes(caffemodel(weights, version=1, form="shape"))
     net = read_net(Source(path, "caffe", bgr=True))
     path.unlink()
-    assert net.answers[0] == "net:  caffe"
-    assert "122.68, 116.67, 104.01 (that of Caffe's mean image" in net.answers[1]
+    assert net.choices[0] == "net:  caffe"
+    assert "122.68, 116.67, 104.01 (that of Caffe's ilsvrc_2012_mean.npy" in net.choices[1]
     assert (net.config.model.variant, net.config.model.image_size) == ("caffe", 227)
     assert net.dataset_info.label_names == tuple(imagenet_classes())
     assert net.dataset_info.class_names[:2] == ("tench", "goldfish")
     bgr = random_bgr(227, batch=1)
-    found = jax.jit(create_model(net.config).apply)({"params": net.fitted.params}, to_rgb_last(bgr))
-    assert relative_errors(np.asarray(found), caffe_scores(weights, bgr))[""] < 1e-4
+    logits = jax.jit(create_model(net.config).apply)({"params": net.fitted.params}, to_rgb_last(bgr))
+    assert relative_errors(np.asarray(logits), caffe_logits(weights, bgr))[""] < 1e-4
 
 
 class OldTensor:
-    """A pickle of this is that of a tensor before PyTorch 0.4."""
+    """Pickles as tensors did before PyTorch 0.4."""
 
     def __init__(self, tensor: torch.Tensor):
         self.tensor = tensor
@@ -127,7 +120,7 @@ class OldTensor:
 
 @pytest.mark.parametrize("form", ["pth", "legacy.pth", "oldest.pth", "safetensors"])
 def test_torchvision_state_dict(form, labels, tmp_path):
-    """Probabilities of uint8 images, by torchvision's preprocessing in PyTorch and by our own."""
+    """The same probabilities of uint8 images with torchvision's preprocessing in PyTorch and with ours."""
     theirs, path = torchvision_net(**NARROW_TORCHVISION), tmp_path / f"alexnet.{form}"
     state = theirs.state_dict()
     if form == "safetensors":
@@ -142,12 +135,12 @@ def test_torchvision_state_dict(form, labels, tmp_path):
     views = (torch.tensor(images) / 255 - mean) / std
     with torch.no_grad():
         expected = torch.log_softmax(theirs(views.permute(0, 3, 1, 2)), dim=1)
-    found = net.predictor(create_predict_step(net.config, net.mesh, views=1))(images)
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    log_probabilities = net.predictor(create_predict_step(net.config, net.mesh, views=1))(images)
+    np.testing.assert_allclose(log_probabilities, expected, atol=1e-5)
 
 
-def test_a_whole_torchvision_file(tmp_path):
-    """Full size, variant not given; PyTorch's own weights, 61,100,840 of them."""
+def test_a_full_size_torchvision_file(tmp_path):
+    """Without a variant; PyTorch's own 61,100,840 weights."""
     theirs, path = torchvision_net(), tmp_path / "alexnet.pth"
     torch.save(theirs.state_dict(), path)
     net = read_net(Source(path, "torchvision"))
@@ -155,21 +148,21 @@ def test_a_whole_torchvision_file(tmp_path):
     views = np.random.default_rng(3).standard_normal((1, 224, 224, 3)).astype(np.float32)
     with torch.no_grad():
         expected = theirs(torch.tensor(views.transpose(0, 3, 1, 2))).numpy()
-    found = jax.jit(create_model(net.config).apply)({"params": net.fitted.params}, views)
-    assert relative_errors(np.asarray(found), expected)[""] < 1e-4
+    logits = jax.jit(create_model(net.config).apply)({"params": net.fitted.params}, views)
+    assert relative_errors(np.asarray(logits), expected)[""] < 1e-4
 
 
 def shared_weights(name: str):
     path = SHARED_DATA / "weights" / name
     if not path.exists():
-        pytest.skip(f"{path} is not here")
+        pytest.skip(f"{path} does not exist")
     return path
 
 
 def test_caffes_own_activations(tmp_path):
-    """What Caffe computed for one image through CaffeNet, by our layers from the imported weights.
+    """CaffeNet's activations for one image as Caffe computed them, from our layers and the imported weights.
 
-    Tolerances are a few units of float32 rounding of the layer's largest value (1520 behind conv1, 139 behind norm1).
+    Tolerances are a few units of float32 rounding of the layer's largest value (1520 after conv1, 139 after norm1).
     """
     golden = np.load(shared_weights("caffenet_activations.npz"))
     names = {"weight": "w", "bias": "b"}
@@ -196,11 +189,11 @@ def test_caffes_own_activations(tmp_path):
 
 
 def test_the_real_trunk():
-    """BVLC AlexNet's convolutions; what the file lacks is named, and every other number is where it was."""
+    """BVLC AlexNet's convolutions: the missing layers are named, and every number of the others is in its place."""
     path = shared_weights("bvlc_alexnet_trunk.npz")
-    net = read_net(Source(path, "npz", variant="caffe", bgr=True, initialize_missing=True))
+    net = read_net(Source(path, "npz", variant="caffe", bgr=True, missing="initialize"))
     assert net.fitted.missing == ("fc6", "fc7", "fc8")
-    assert "new:  fc6, fc7, fc8, initialized (seed 0)" in net.answers
+    assert "new:  fc6, fc7, fc8, initialized (seed 0)" in net.choices
     with np.load(path) as file:
         for number in range(1, 6):
             weight = net.fitted.params[f"conv{number}"]["kernel"].transpose(3, 2, 0, 1)
@@ -210,11 +203,11 @@ def test_the_real_trunk():
 
 
 def test_missing_layers_start_fresh(labels, tmp_path):
-    """The file's layers are taken; the others are what a training with this seed starts from."""
+    """The file's layers are used; the others are initialized."""
     weights = caffe_weights()
     path = tmp_path / "part.npz"
     np.savez(path, **{f"{layer}/{kind}": weights[layer][kind] for layer in ("conv1", "fc7") for kind in weights[layer]})
-    source = Source(path, "npz", config=narrow("caffe"), labels=labels, initialize_missing=True)
+    source = Source(path, "npz", config=narrow("caffe"), labels=labels, missing="initialize")
     assert any("new:  conv2, conv3, conv4, conv5, fc6, fc8" in line for line in import_weights(source, tmp_path / "a"))
     params = jax.device_get(restore(tmp_path / "a").params)
     np.testing.assert_array_equal(params["fc7"]["kernel"], weights["fc7"]["weight"].T)
@@ -223,15 +216,17 @@ def test_missing_layers_start_fresh(labels, tmp_path):
 
 
 def test_blue_first_becomes_red_first_in_either_form(tmp_path):
-    """The same net with channels first and channels last: conv1 is turned around in both, and nothing else."""
+    """The same net with channels first and channels last: only conv1 changes in both."""
     weights = caffe_weights()
     first, last = tmp_path / "first.npz", tmp_path / "last.npz"
     np.savez(first, **{f"{layer}/{kind}": array for layer, of in weights.items() for kind, array in of.items()})
     plain = fit(read_npz(first), narrow("caffe"), first, bgr=False).params
     np.savez(last, **{f"{layer}/{kind}": array for layer, of in plain.items() for kind, array in of.items()})
-    turned = {**plain, "conv1": {**plain["conv1"], "kernel": plain["conv1"]["kernel"][:, :, ::-1]}}
+    expected = {**plain, "conv1": {**plain["conv1"], "kernel": plain["conv1"]["kernel"][:, :, ::-1]}}
     for path in (first, last):
-        jax.tree.map(np.testing.assert_array_equal, fit(read_npz(path), narrow("caffe"), path, bgr=True).params, turned)
+        jax.tree.map(
+            np.testing.assert_array_equal, fit(read_npz(path), narrow("caffe"), path, bgr=True).params, expected
+        )
 
 
 @pytest.mark.parametrize("form", ["npy", "binaryproto"])
@@ -246,18 +241,19 @@ def test_mean_file(form, tmp_path):
     np.testing.assert_array_equal(read_mean(path), mean[::-1].transpose(1, 2, 0))
 
 
-def test_caffes_mean_is_what_stands_in_without_a_file(labels, tmp_path):
-    """The constant for nets of Caffe's is the mean of its mean image."""
+def test_without_a_mean_file_the_color_is_that_of_caffes(labels, tmp_path):
+    """The constant for Caffe's nets is the mean of its mean image."""
     mean = read_mean(shared_weights("ilsvrc_2012_mean.npy"))
     path = tmp_path / "a.caffemodel"
     path.write_bytes(caffemodel(caffe_weights(), version=2, form="shape"))
-    found = read_net(Source(path, "caffe", config=narrow("caffe"), bgr=True, labels=labels)).facts.statistics
-    assert isinstance(found, Statistics)
-    np.testing.assert_allclose(found.mean_image[0, 0], mean.mean(axis=(0, 1), dtype=np.float64), atol=1e-4)
+    net = read_net(Source(path, "caffe", config=narrow("caffe"), bgr=True, labels=labels))
+    np.testing.assert_allclose(
+        net.dataset_info.statistics.mean_image[0, 0], mean.mean(axis=(0, 1), dtype=np.float64), atol=1e-4
+    )
 
 
-def test_a_net_that_left_and_came_back_evaluates_as_before(trained_folder, digits_dir, tmp_path):
-    """By the commands: export, convert with its own config, labels and statistics, evaluate."""
+def test_a_net_evaluates_the_same_after_export_and_import(trained_folder, digits_dir, tmp_path):
+    """With the commands: export, import with its own config, labels and statistics, evaluate."""
     labels = tmp_path / "digits.txt"
     labels.write_text("\n".join("0123456789"))
     exported = run("convert", f"--workdir={trained_folder}", "--export=npz", f"--output={tmp_path / 'net.npz'}")

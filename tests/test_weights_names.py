@@ -1,4 +1,4 @@
-"""ImageNet's class names against two independent lists of them."""
+"""ImageNet's class names against two independent lists."""
 
 from pathlib import Path
 
@@ -15,10 +15,10 @@ def test_ids_are_those_of_tfds_in_its_order():
 
 
 def test_ids_and_names_are_caffes():
-    """Each name is one of the synset's lemmas; the two cranes are told apart by a word more."""
+    """Each name is one of the synset's lemmas; the two cranes have one more word."""
     path = SHARED_DATA / "weights" / "synset_words.txt"
     if not path.exists():
-        pytest.skip(f"{path} is not here")
+        pytest.skip(f"{path} does not exist")
     synsets = dict(line.split(" ", 1) for line in path.read_text().splitlines())
     assert list(imagenet_classes()) == list(synsets)
     for wordnet_id, name in imagenet_classes().items():

@@ -1,7 +1,7 @@
-"""Files of weights as Caffe and PyTorch write them, and the nets they are for, written anew in PyTorch.
+"""Write files of weights as Caffe and PyTorch do, and compute the logits of their nets in PyTorch.
 
-Nothing of `alexnet_jax.convert` is used: the wire format of protocol buffers is put together here from the field
-numbers of BVLC/caffe, src/caffe/proto/caffe.proto.
+`alexnet_jax.convert` is not used: the wire format of protocol buffers is assembled here from the field numbers of
+BVLC/caffe, src/caffe/proto/caffe.proto.
 """
 
 from collections import OrderedDict
@@ -39,7 +39,7 @@ def bytes_field(field: int, value: bytes | str) -> bytes:
 
 
 def blob(array: np.ndarray, form: str) -> bytes:
-    """A BlobProto: "shape" with packed floats, "legacy" (four sizes, floats unpacked), or "double"."""
+    """Return a BlobProto: "shape" with packed floats, "legacy" (four sizes, floats unpacked), or "double"."""
     if form == "legacy":
         sizes = [1] * (4 - array.ndim) + list(array.shape)
         floats = b"".join(varint(5 << 3 | 5) + value.tobytes() for value in array.astype("<f4").reshape(-1))
@@ -51,7 +51,7 @@ def blob(array: np.ndarray, form: str) -> bytes:
 
 
 def caffemodel(weights: dict, version: int, form: str, layers=CAFFE_LAYERS) -> bytes:
-    """A NetParameter: its layers as `layers` (V1) or `layer` (V2), with fields besides that nobody asked for."""
+    """Return a NetParameter: layers as `layers` (V1) or `layer` (V2), with additional fields."""
     net = bytes_field(1, "a net") + bytes_field(3, "data")
     for name in layers:
         kind, number = CAFFE_LAYERS[name]
@@ -68,7 +68,7 @@ def caffemodel(weights: dict, version: int, form: str, layers=CAFFE_LAYERS) -> b
 
 
 def caffe_weights(widths=(8, 22, 32, 32, 22), units=32, classes=7, maps=2, seed=0) -> dict:
-    """Random weights as Caffe has them, [out, in / group, kh, kw] and [out, in]; `maps` pixels a side behind pool5."""
+    """Return random weights, [out, in / group, kh, kw] and [out, in]; `maps` is the side of pool5's maps in pixels."""
     sizes = [(11, 3), (5, widths[0] // 2), (3, widths[1]), (3, widths[2] // 2), (3, widths[3] // 2)]
     shapes = {f"conv{i}": (out, seen, k, k) for i, (out, (k, seen)) in enumerate(zip(widths, sizes, strict=True), 1)}
     shapes |= {"fc6": (units, widths[-1] * maps**2), "fc7": (units, units), "fc8": (classes, units)}
@@ -86,8 +86,8 @@ def random_weights(shapes: dict, seed: int) -> dict:
     }
 
 
-def caffe_scores(weights: dict, bgr: np.ndarray, pool_first: bool = False) -> np.ndarray:
-    """bvlc_alexnet (or CaffeNet) in PyTorch: [B, 3, S, S], blue first, the mean subtracted -> [B, classes]."""
+def caffe_logits(weights: dict, bgr: np.ndarray, pool_first: bool = False) -> np.ndarray:
+    """Compute bvlc_alexnet (or CaffeNet) in PyTorch: [B, 3, S, S], blue first, minus the mean -> [B, classes]."""
 
     def norm(x):
         return F.local_response_norm(x, 5, alpha=1e-4, beta=0.75, k=1.0)
@@ -114,7 +114,7 @@ def caffe_scores(weights: dict, bgr: np.ndarray, pool_first: bool = False) -> np
 
 
 def torchvision_net(widths=(64, 192, 384, 256, 256), units=4096, classes=1000) -> torch.nn.Module:
-    """The AlexNet of torchvision, of any widths; it sees 224 pixels."""
+    """Return torchvision's AlexNet of any widths; it sees 224 pixels."""
     nn, (a, b, c, d, e) = torch.nn, widths
     torch.manual_seed(0)
     features = nn.Sequential(

@@ -1,1 +1,1 @@
-"""`python -m alexnet_jax.convert`: other frameworks' weights in and out. No bit of a weight is changed."""
+"""`python -m alexnet_jax.convert`: weights of other frameworks in, and ours out. No bit of a weight changes."""

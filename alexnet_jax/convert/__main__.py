@@ -1,10 +1,10 @@
-"""Other people's weights in, and ours out.
+"""Import the weights of other frameworks, and export ours.
 
     python -m alexnet_jax.convert --source=FILE --format=caffe|torchvision|npz --workdir=DIR [--variant=...]
-    python -m alexnet_jax.convert --workdir=DIR --export=npz|torchvision|stablehlo|onnx --output=FILE
+    python -m alexnet_jax.convert --workdir=DIR --export=npz|torchvision|safetensors|stablehlo|onnx --output=FILE
 
-The first makes a workdir that all other commands take as if it had been trained; the second writes a net for other
-programs. No bit of a weight is changed either way. See docs/weights.md.
+The first writes a workdir that all other commands take as if it had been trained; the second writes a net for other
+programs. No bit of a weight changes either way. See docs/weights.md.
 """
 
 from collections.abc import Sequence
@@ -17,16 +17,17 @@ from alexnet_jax.errors import UserError, printable
 from alexnet_jax.files import expanded
 
 FORMATS = ("caffe", "torchvision", "npz")
-EXPORTS = ("npz", "torchvision", "stablehlo", "onnx")
+EXPORTS = ("npz", "torchvision", "safetensors", "stablehlo", "onnx")
+_SUFFIXES = {"torchvision": ".pth", "safetensors": ".safetensors"}
 _WORKDIR = cli.define_workdir_flag("the folder to write, or with --export the one to read")
 _SOURCE = flags.DEFINE_string("source", None, "the file with the weights: .caffemodel, .pth, .safetensors, .npz")
-_FORMAT = flags.DEFINE_enum("format", None, FORMATS, "whose file it is")
-_VARIANT = flags.DEFINE_string("variant", None, "which net it is, such as caffe; by default what the file tells")
+_FORMAT = flags.DEFINE_enum("format", None, FORMATS, "the origin of the file")
+_VARIANT = flags.DEFINE_string("variant", None, "the net, such as caffe; by default detected from the file")
 _CONFIG = cli.define_config_flag()
-_CHANNELS = flags.DEFINE_enum("channels", None, ["rgb", "bgr"], "which color came first; by default the format's")
-_MEAN = flags.DEFINE_string("mean", None, "the mean image: .npy or .binaryproto of Caffe's, or a statistics.npz")
-_LABELS = flags.DEFINE_string("labels", None, "the names of the classes, one a line, where they are not ImageNet's")
-_MISSING = flags.DEFINE_enum("missing", "refuse", ["refuse", "initialize"], "what to do about layers that are missing")
+_CHANNELS = flags.DEFINE_enum("channels", None, ["rgb", "bgr"], "the net's color order; by default the format's")
+_MEAN = flags.DEFINE_string("mean", None, "the mean image: Caffe's .npy or .binaryproto, or a statistics.npz")
+_LABELS = flags.DEFINE_string("labels", None, "a file with class names, one per line, if they are not ImageNet's")
+_MISSING = flags.DEFINE_enum("missing", "refuse", ["refuse", "initialize"], "what to do if the file lacks layers")
 _EXPORT = flags.DEFINE_enum("export", None, EXPORTS, "the form in which to write the net of --workdir")
 _OUTPUT = flags.DEFINE_string("output", None, "the file to write with --export")
 _STEP = flags.DEFINE_integer("step", None, "the checkpoint to export; by default the latest", lower_bound=0)
@@ -34,7 +35,7 @@ flags.adopt_module_key_flags(cli)
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Imports or exports, and says what was done."""
+    """Import or export, and print what was done."""
     cli.no_arguments(arguments)
     if bool(_SOURCE.value) == bool(_EXPORT.value):
         raise UserError("give either --source=FILE, to import weights, or --export=FORM, to export a net.")
@@ -42,12 +43,12 @@ def main(arguments: Sequence[str]) -> None:
     if _SOURCE.value:
         _import(cli.required_path(_SOURCE), folder)
     else:
-        _export(folder, cli.required_path(_OUTPUT))
+        _export(folder, str(_EXPORT.value), cli.required_path(_OUTPUT))
 
 
 def _import(path: Path, folder: Path) -> None:
     if _FORMAT.value is None:
-        raise UserError(f"--format is missing: say whose file it is, one of {', '.join(FORMATS)}.")
+        raise UserError(f"--format is missing: give the origin of the file, one of {', '.join(FORMATS)}.")
     if _VARIANT.value and _CONFIG.value:
         raise UserError("give either --variant or --config: a config names its variant itself.")
     from alexnet_jax.convert.importing import Source, import_weights
@@ -60,18 +61,22 @@ def _import(path: Path, folder: Path) -> None:
         bgr=(_CHANNELS.value or ("bgr" if _FORMAT.value == "caffe" else "rgb")) == "bgr",
         mean=expanded(_MEAN.value, "--mean") if _MEAN.value else None,
         labels=expanded(_LABELS.value, "--labels") if _LABELS.value else None,
-        initialize_missing=_MISSING.value == "initialize",
+        missing=_MISSING.value,
     )
     for line in import_weights(source, folder):
         print(printable(line))
     print(f"{folder} is ready: evaluate, predict, report and fine-tuning take it as --workdir or config.init_from.")
 
 
-def _export(folder: Path, path: Path) -> None:
+def _export(folder: Path, form: str, path: Path) -> None:
+    suffix = _SUFFIXES.get(form, path.suffix)
+    if path.suffix != suffix:
+        hint = f"; use --export=safetensors to write {path.name}" if path.suffix == ".safetensors" else ""
+        raise UserError(f"--output={path} must end in {suffix} with --export={form}{hint}.")
     from alexnet_jax.convert.exporting import export
     from alexnet_jax.restore import restore
 
-    for line in export(restore(folder, _STEP.value), str(_EXPORT.value), path):
+    for line in export(restore(folder, _STEP.value), form, path):
         print(line)
 
 

@@ -1,11 +1,11 @@
-"""Caffe's files: `.caffemodel` (weights) and `.binaryproto` (a mean image), both protocol buffers.
+"""Read Caffe's files: `.caffemodel` (weights) and `.binaryproto` (a mean image), both protocol buffers.
 
-The few fields that matter here are declared with the numbers of BVLC/caffe, src/caffe/proto/caffe.proto; protobuf skips
-all others. A net lists its layers as `layers` (V1, until 2014) or as `layer`, which name the same things differently.
+Only the fields that are needed are declared, with the numbers of BVLC/caffe, src/caffe/proto/caffe.proto; protobuf
+skips all others. A net lists its layers as `layers` (V1, until 2014) or as `layer`, with different field numbers.
 """
 
-import functools
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,55 +16,45 @@ from alexnet_jax.convert.layout import Arrays
 from alexnet_jax.errors import UserError
 from alexnet_jax.untrusted.arrays import DamagedArraysError, load_array
 
-_Field = descriptor_pb2.FieldDescriptorProto
-# message: field: (number, type); a message's name as the type, a list of one for a repeated field.
-_SCHEMA: dict[str, dict[str, tuple[int, Any]]] = {
-    "BlobShape": {"dim": (1, [_Field.TYPE_INT64])},
-    "BlobProto": {
-        "num": (1, _Field.TYPE_INT64),
-        "channels": (2, _Field.TYPE_INT64),
-        "height": (3, _Field.TYPE_INT64),
-        "width": (4, _Field.TYPE_INT64),
-        "data": (5, [_Field.TYPE_FLOAT]),
-        "shape": (7, "BlobShape"),
-        "double_data": (8, [_Field.TYPE_DOUBLE]),
-    },
-    "LayerParameter": {"name": (1, _Field.TYPE_STRING), "type": (2, _Field.TYPE_STRING), "blobs": (7, ["BlobProto"])},
-    "V1LayerParameter": {"name": (4, _Field.TYPE_STRING), "type": (5, _Field.TYPE_INT32), "blobs": (6, ["BlobProto"])},
-    "NetParameter": {
-        "name": (1, _Field.TYPE_STRING),
-        "layers": (2, ["V1LayerParameter"]),
-        "layer": (100, ["LayerParameter"]),
-    },
+# As in caffe.proto, but with integers for enumerations.
+_SCHEMA = """
+message BlobShape { repeated int64 dim = 1; }
+message BlobProto {
+  optional int64 num = 1; optional int64 channels = 2; optional int64 height = 3; optional int64 width = 4;
+  repeated float data = 5; optional BlobShape shape = 7; repeated double double_data = 8;
 }
-_POOLING, _NORMALIZATION = ("Pooling", 17), ("LRN", 15)  # V1LayerParameter.LayerType has the numbers
+message LayerParameter { optional string name = 1; optional string type = 2; repeated BlobProto blobs = 7; }
+message V1LayerParameter { optional string name = 4; optional int32 type = 5; repeated BlobProto blobs = 6; }
+message NetParameter {
+  optional string name = 1; repeated V1LayerParameter layers = 2; repeated LayerParameter layer = 100;
+}
+"""
+_POOLING, _NORMALIZATION = ("Pooling", 17), ("LRN", 15)  # numbers of V1LayerParameter.LayerType
 
 
-@functools.cache
-def message_class(name: str) -> type[message.Message]:
-    """The class of one of the schema's messages."""
+def _message_class(name: str) -> type[message.Message]:
+    """Return the class of one of the schema's messages."""
     file = descriptor_pb2.FileDescriptorProto(name="caffe.proto", package="caffe", syntax="proto2")
-    for message_name, fields in _SCHEMA.items():
+    for message_name, body in re.findall(r"message (\w+) \{(.*?)\}", _SCHEMA, re.DOTALL):
         declared = file.message_type.add(name=message_name)
-        for field_name, (number, kind) in fields.items():
-            field = declared.field.add(name=field_name, number=number, label=_Field.LABEL_OPTIONAL)
-            if isinstance(kind, list):
-                field.label, kind = _Field.LABEL_REPEATED, kind[0]
-            if isinstance(kind, str):
-                field.type, field.type_name = _Field.TYPE_MESSAGE, f".caffe.{kind}"
+        for label, kind, field_name, number in re.findall(r"(\w+) (\w+) (\w+) = (\d+);", body):
+            field = declared.field.add(name=field_name, number=int(number), label=f"LABEL_{label.upper()}")
+            if kind[0].isupper():
+                field.type_name = f".caffe.{kind}"
             else:
-                field.type = kind
+                field.type = field.Type.Value(f"TYPE_{kind.upper()}")
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"caffe.{name}"))
 
 
 def read_caffemodel(path: Path) -> tuple[Arrays, str | None]:
-    """The weights of a net, by layer, and which of Caffe's two AlexNets it is, if its layers tell.
+    """Read a net's weights by layer, and detect from the order of its layers which of Caffe's AlexNets it is.
 
-    UserError if the file is something else, or broken. The two differ in the order of pooling and normalization.
+    "caffenet" pools before it normalizes, "caffe" afterwards; None if there are no such layers. UserError if the file
+    is something else, or damaged.
     """
-    net: Any = _parse("NetParameter", path, "a .caffemodel")
+    net: Any = _parse("NetParameter", path, ".caffemodel")
     layers = net.layer or net.layers
     arrays: dict[str, np.ndarray] = {}
     for layer in layers:
@@ -72,56 +62,53 @@ def read_caffemodel(path: Path) -> tuple[Arrays, str | None]:
             continue
         if len(layer.blobs) != 2:
             raise UserError(
-                f"{path}: layer {layer.name!r} holds {len(layer.blobs)} arrays where an AlexNet's layers have two, "
+                f"{path}: layer {layer.name!r} holds {len(layer.blobs)} arrays, but a layer of AlexNet has two, "
                 "weights and biases; this is another net."
             )
-        weight, bias = (_array(blob, f"{path}: layer {layer.name!r}") for blob in layer.blobs)
-        if weight.ndim == 4 and weight.shape[:2] == (1, 1):  # how a matrix is stored in the older form
+        weight, bias = (_to_numpy(blob, f"{path}: layer {layer.name!r}") for blob in layer.blobs)
+        if weight.ndim == 4 and weight.shape[:2] == (1, 1):  # how the older form stores a matrix
             weight = weight[0, 0]
         arrays |= {f"{layer.name}/weight": weight, f"{layer.name}/bias": bias.reshape(-1)}
     if not arrays:
         raise UserError(f"{path} is not a .caffemodel: it holds no layer with weights; give the file of a trained net.")
-    kinds = [layer.type for layer in layers]
-    first = next((kind for kind in kinds if kind in _POOLING + _NORMALIZATION), None)
+    first = next((layer.type for layer in layers if layer.type in _POOLING + _NORMALIZATION), None)
     return arrays, None if first is None else "caffenet" if first in _POOLING else "caffe"
 
 
 def read_mean(path: Path) -> np.ndarray:
-    """A mean image: float32 [S, S, 3], red first, of a `.binaryproto` or an `.npy`, which have [3, S, S], blue first.
+    """Read a mean image, `.binaryproto` or `.npy` of [3, S, S] with blue first, as float32 [S, S, 3] with red first.
 
-    UserError if the file is something else.
+    UserError if the file is something else, or damaged.
     """
     if path.suffix == ".npy":
         try:
             mean = load_array(path)
         except DamagedArraysError as error:
-            raise UserError(f"--mean={path} is not a .npy file with a mean image ({error}).") from error
+            raise UserError(f"{path} is not a .npy file with a mean image ({error}).") from error
     else:
-        mean = _array(_parse("BlobProto", path, "a .binaryproto"), f"--mean={path}")
+        mean = _to_numpy(_parse("BlobProto", path, ".binaryproto"), str(path))
         mean = mean[0] if mean.ndim == 4 and len(mean) == 1 else mean
     is_image = mean.ndim == 3 and mean.shape[0] == 3 and mean.shape[1] == mean.shape[2] and mean.size > 0
     if not is_image or mean.dtype.kind not in "fiu" or not np.isfinite(np.float32(mean)).all():
-        raise UserError(
-            f"--mean={path} holds {list(mean.shape)}; a mean image of Caffe's is [3, S, S], finite numbers."
-        )
+        raise UserError(f"{path} holds {list(mean.shape)}; Caffe's mean image is [3, S, S], all numbers finite.")
     return np.ascontiguousarray(mean[::-1].transpose(1, 2, 0), np.float32)
 
 
-def _parse(name: str, path: Path, what: str) -> message.Message:
-    parsed = message_class(name)()
+def _parse(name: str, path: Path, suffix: str) -> message.Message:
+    parsed = _message_class(name)()
     try:
         parsed.ParseFromString(path.read_bytes())
     except message.DecodeError as error:
-        raise UserError(f"{path} is not {what}, or only a part of one; download it again.") from error
+        raise UserError(f"{path} is not a {suffix} file, or is incomplete; download it again.") from error
     return parsed
 
 
-def _array(blob: Any, where: str) -> np.ndarray:
-    """The numbers of a BlobProto, float32; UserError if there are not as many as its shape says."""
+def _to_numpy(blob: Any, source: str) -> np.ndarray:
+    """Return the numbers of a BlobProto as float32; UserError if they don't match its shape."""
     shape = tuple(blob.shape.dim) if blob.HasField("shape") else (blob.num, blob.channels, blob.height, blob.width)
     values = np.array(blob.data or blob.double_data, np.float32)
     if values.size != math.prod(shape) or min(shape, default=0) < 1:
         raise UserError(
-            f"{where} holds {values.size:,} numbers for an array of {list(shape)}; download the file again."
+            f"{source} holds {values.size:,} numbers for an array of {list(shape)}; download the file again."
         )
     return values.reshape(shape)

@@ -1,11 +1,11 @@
-"""A net as an ONNX graph, made from its layer list: ONNX has an operator for nearly every layer, and runtimes are fast
-at those. (jax2onnx would translate the compiled program; it asks for an older Orbax than ours.)
+"""Build a net as an ONNX graph from its layer list: nearly every layer is one ONNX operator, which runtimes run fast.
+(jax2onnx would translate the compiled program, but needs an older Orbax than ours.)
 
-The graph takes uint8 images [batch, S, S, 3] and gives probabilities [batch, classes]; inside, channels come first.
+The graph takes uint8 images [batch, S, S, 3] and returns probabilities [batch, classes]; inside, channels come first.
 Operators: github.com/onnx/onnx, docs/Operators.md, opset 17.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,32 +17,23 @@ from alexnet_jax.convert.layout import Arrays
 from alexnet_jax.data.augmentation import mean_to_subtract
 from alexnet_jax.data.dataset_info import DatasetInfo
 from alexnet_jax.errors import UserError
+from alexnet_jax.model import layers
 from alexnet_jax.model.ablations import build_net
-from alexnet_jax.model.layers import (
-    Activation,
-    Classifier,
-    Convolution,
-    Dense,
-    Dropout,
-    LayerShape,
-    LocallyConnected,
-    MapNorm,
-    MaxPool,
-    ResponseNorm,
-    layer_shapes,
-)
 
-_OPSET, _IR_VERSION = 17, 8  # of 2022: what runtimes have read for years
+_OPSET, _IR_VERSION = 17, 8  # of 2022, so that older runtimes read them too
 
 
 def build_model(config: Config, dataset_info: DatasetInfo, weights: Arrays) -> onnx.ModelProto:
-    """The whole net; `weights` have channels first: "conv1/weight" [out, in, kh, kw], "fc6/weight" [out, C*H*W]."""
+    """Build the whole net; `weights` have channels first: "conv1/weight" [out, in, kh, kw], "fc6/weight" [out, C*H*W].
+
+    UserError if the net has a layer that ONNX lacks.
+    """
     size, num_classes = config.model.image_size, config.model.num_classes
     net = build_net(config.model)
     graph = _Graph(net.towers, weights)
-    x = graph.views("images", config, dataset_info)
-    for shape in layer_shapes(net, size, num_classes):
-        x = graph.layer(x, shape)
+    x = graph.preprocess("images", config, dataset_info)
+    for shape in layers.layer_shapes(net, size, num_classes):
+        x = graph.layer(x, shape.layer)
     graph.node("Softmax", [x], "probabilities", axis=-1)
     images = helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", size, size, 3])
     probabilities = helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", num_classes])
@@ -58,7 +49,7 @@ def build_model(config: Config, dataset_info: DatasetInfo, weights: Arrays) -> o
 
 
 class _Graph:
-    """The nodes and constants of a graph that grows. Every method adds nodes and returns the name of their output."""
+    """A growing graph. Its methods add nodes or constants and return the name of the last one's output."""
 
     def __init__(self, towers: int, weights: Arrays):
         self.nodes: list[onnx.NodeProto] = []
@@ -74,84 +65,69 @@ class _Graph:
         self.constants.append(numpy_helper.from_array(np.asarray(value, np.float32), name))
         return name
 
-    def views(self, images: str, config: Config, dataset_info: DatasetInfo) -> str:
-        """uint8 [B, S, S, 3] -> what the first layer sees, [B, 3, S, S]: `data.augmentation.center_view`."""
+    def preprocess(self, images: str, config: Config, dataset_info: DatasetInfo) -> str:
+        """Turn uint8 [B, S, S, 3] into the first layer's [B, 3, S, S], as `data.augmentation.center_view` does."""
         x = self.node("Cast", [images], "pixels", to=TensorProto.FLOAT)
         mean = mean_to_subtract(dataset_info.statistics, config.data.mean, config.model.image_size)
-        x = self.node("Sub", [x, self.constant("mean", mean)], "less_mean")
+        x = self.node("Sub", [x, self.constant("mean", mean)], "centered")
         if config.data.std:
             x = self.node("Div", [x, self.constant("std", config.data.std)], "divided")
         return self.node("Transpose", [x], "views", perm=[0, 3, 1, 2])
 
-    def layer(self, x: str, shape: LayerShape) -> str:
-        """One layer at test time."""
-        layer = shape.layer
+    def layer(self, x: str, layer: layers.Layer) -> str:
+        """Add one layer at test time."""
         match layer:
-            case Convolution():
-                before, after = layer.padding
-                return self.node(
-                    "Conv",
-                    [x, *self._parameters(layer.name)],
-                    layer.name,
-                    strides=[layer.stride] * 2,
-                    pads=[before, before, after, after],
-                    group=self._towers if layer.sees == "own" else 1,
+            case layers.Convolution():
+                inputs, (before, after) = [x, *self._parameters(layer.name)], layer.padding
+                window = {"strides": [layer.stride] * 2, "pads": [before, before, after, after]}
+                return self.node("Conv", inputs, layer.name, group=self._towers if layer.sees == "own" else 1, **window)
+            case layers.LocallyConnected():
+                raise UserError(
+                    f"ONNX has no operator for {layer.name}, a locally connected layer; export as npz or stablehlo."
                 )
-            case LocallyConnected():
-                raise UserError(f"--export=onnx: ONNX has no operator for {layer.name}, a locally connected layer.")
-            case Dense() | Classifier():
+            case layers.Dense() | layers.Classifier():
                 return self._dense(x, layer)
-            case Activation():
+            case layers.Activation():
                 return self.node({"relu": "Relu", "tanh": "Tanh"}[layer.function], [x], layer.name)
-            case MaxPool():
+            case layers.MaxPool():
                 window = {"kernel_shape": [layer.window] * 2, "strides": [layer.stride] * 2}
                 return self.node("MaxPool", [x], layer.name, ceil_mode=int(layer.ceil), **window)
-            case ResponseNorm():
+            case layers.ResponseNorm():
                 return self._response_norm(x, layer)
-            case MapNorm():
+            case layers.MapNorm():
                 return self._map_norm(x, layer)
-            case Dropout():
-                return self._dropout(x, layer)
+            case layers.Dropout() if layer.kind == "inverted":  # does nothing at test time
+                return x
+            case layers.Dropout():
+                return self.node("Mul", [x, self.constant(f"{layer.name}/keep", layer.keep)], layer.name)
 
     def _parameters(self, name: str) -> list[str]:
         return [self.constant(f"{name}/{kind}", self._weights[f"{name}/{kind}"]) for kind in ("weight", "bias")]
 
-    def _dense(self, x: str, layer: Dense | Classifier) -> str:
-        """Inputs are numbered by channel, row, column; a tower that sees its own is a product by itself."""
-        if isinstance(layer, Classifier) or layer.sees == "all" or self._towers == 1:
+    def _dense(self, x: str, layer: layers.Dense | layers.Classifier) -> str:
+        """Multiply by the weights, inputs in the order channel, row, column; once per tower that sees only its own."""
+        if isinstance(layer, layers.Classifier) or layer.sees == "all" or self._towers == 1:
             x = self.node("Flatten", [x], f"{layer.name}/flat")
             return self.node("Gemm", [x, *self._parameters(layer.name)], layer.name, transB=1)
         weights, biases = (np.split(self._weights[f"{layer.name}/{kind}"], self._towers) for kind in ("weight", "bias"))
-        outputs = []
-        for number, part in enumerate(self._split(x, layer.name)):
-            name = f"{layer.name}/{number}"
-            flat = self.node("Flatten", [part], f"{name}/flat")
-            weight, bias = (
-                self.constant(f"{name}/weight", weights[number]),
-                self.constant(f"{name}/bias", biases[number]),
-            )
-            outputs.append(self.node("Gemm", [flat, weight, bias], name, transB=1))
-        return self.node("Concat", outputs, layer.name, axis=1)
 
-    def _dropout(self, x: str, layer: Dropout) -> str:
-        """The inverted one does nothing at test time."""
-        if layer.kind == "inverted":
-            return x
-        return self.node("Mul", [x, self.constant(f"{layer.name}/keep", layer.keep)], layer.name)
+        def multiply(x: str, tower: int) -> str:
+            name = f"{layer.name}/{tower}"
+            flat = self.node("Flatten", [x], f"{name}/flat")
+            weight = self.constant(f"{name}/weight", weights[tower])
+            return self.node("Gemm", [flat, weight, self.constant(f"{name}/bias", biases[tower])], name, transB=1)
 
-    def _response_norm(self, x: str, layer: ResponseNorm) -> str:
-        """LRN divides alpha by the size."""
+        return self._per_tower(x, layer.name, multiply)
+
+    def _response_norm(self, x: str, layer: layers.ResponseNorm) -> str:
+        # LRN divides alpha by the size.
         kind = {"alpha": layer.coefficient * layer.size, "beta": layer.beta, "bias": layer.k, "size": layer.size}
         if layer.across == "all" or self._towers == 1:
             return self.node("LRN", [x], layer.name, **kind)
-        parts = [
-            self.node("LRN", [part], f"{layer.name}/{number}", **kind)
-            for number, part in enumerate(self._split(x, layer.name))
-        ]
-        return self.node("Concat", parts, layer.name, axis=1)
+        return self._per_tower(x, layer.name, lambda x, tower: self.node("LRN", [x], f"{layer.name}/{tower}", **kind))
 
-    def _map_norm(self, x: str, layer: MapNorm) -> str:
-        """Divides x by (k + alpha * mean of squares)^beta; the mean counts pixels outside of the map as zeros."""
+    def _map_norm(self, x: str, layer: layers.MapNorm) -> str:
+        """Divide x by (k + alpha * mean of squares)^beta, where the mean counts pixels outside of the map as zeros."""
         name, border = layer.name, layer.size // 2
         squares = self.node("Mul", [x, x], f"{name}/squares")
         window = {"kernel_shape": [layer.size] * 2, "pads": [border] * 4, "count_include_pad": 1}
@@ -161,8 +137,8 @@ class _Graph:
         power = self.node("Pow", [base, self.constant(f"{name}/beta", layer.beta)], f"{name}/power")
         return self.node("Div", [x, power], name)
 
-    def _split(self, x: str, name: str) -> list[str]:
-        """The channels of each tower."""
-        parts = [f"{name}/tower{number}" for number in range(self._towers)]
-        self.nodes.append(helper.make_node("Split", [x], parts, name=f"{name}/split", axis=1))
-        return parts
+    def _per_tower(self, x: str, name: str, apply: Callable[[str, int], str]) -> str:
+        """Apply a function to the channels of each tower, and join the results."""
+        towers = [f"{name}/tower{number}" for number in range(self._towers)]
+        self.nodes.append(helper.make_node("Split", [x], towers, name=f"{name}/split", axis=1))
+        return self.node("Concat", [apply(x, number) for number, x in enumerate(towers)], name, axis=1)

@@ -1,1 +1,1 @@
-"""Untrusted files: nothing in them is run, and they take no more memory than they may."""
+"""Readers for untrusted files: they run nothing in the file and bound the memory that it takes."""

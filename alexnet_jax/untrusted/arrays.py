@@ -1,4 +1,4 @@
-"""NumPy's files from strangers, `.npy` and `.npz`: plain arrays and nothing else, of a size that memory can hold."""
+"""Untrusted NumPy files, `.npy` and `.npz`: plain arrays only, of a size that fits in memory."""
 
 import tokenize
 import zipfile
@@ -9,7 +9,7 @@ import numpy as np
 
 MAX_BYTES = 4 << 30  # that an archive may unpack to; the widest published net in float64 has an eighth of that
 # What reading a damaged array or archive may raise: NumPy parses a header as Python, and `zipfile` has a RuntimeError
-# for what looks encrypted and a NotImplementedError (a kind of it) for versions to come.
+# for what looks encrypted and a NotImplementedError (a RuntimeError too) for future versions.
 _DAMAGE = (
     *(ValueError, TypeError, KeyError, EOFError, MemoryError, OverflowError, SyntaxError, tokenize.TokenError),
     *(RuntimeError, zipfile.BadZipFile, zlib.error),
@@ -17,15 +17,15 @@ _DAMAGE = (
 
 
 class DamagedArraysError(ValueError):
-    """A file that holds no plain arrays, or is broken; the message says why."""
+    """The file is damaged or does not hold plain arrays; the message says why."""
 
 
 def load_array(path: Path) -> np.ndarray:
-    """The array of a `.npy`; DamagedArraysError if the file is something else, OSError if it can't be read."""
+    """Read the array of a `.npy`; DamagedArraysError if it is not a sound one, OSError if it can't be read."""
     try:
         array = np.load(path, allow_pickle=False)
     except _DAMAGE as error:
-        raise DamagedArraysError(_in_words(error)) from error
+        raise DamagedArraysError(_first_line(error)) from error
     if not isinstance(array, np.ndarray):
         array.close()
         raise DamagedArraysError("it is an archive of arrays")
@@ -33,9 +33,10 @@ def load_array(path: Path) -> np.ndarray:
 
 
 def load_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a `.npz`, by name; DamagedArraysError if the file is something else, OSError if it can't be read.
+    """Read the arrays of a `.npz`, by name; OSError if it can't be read.
 
-    Objects, which would be pickles, are refused, and so is an archive that unpacks to more than MAX_BYTES.
+    DamagedArraysError if it is not a sound `.npz`, holds Python objects (which are pickles), or unpacks to more than
+    MAX_BYTES.
     """
     try:
         archive = np.load(path, allow_pickle=False)
@@ -49,11 +50,11 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
     except DamagedArraysError:
         raise
     except _DAMAGE as error:
-        raise DamagedArraysError(_in_words(error)) from error
+        raise DamagedArraysError(_first_line(error)) from error
     if others := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
-        raise DamagedArraysError(f"{others[0]!r} is no array")
+        raise DamagedArraysError(f"{others[0]!r} is not an array")
     return arrays
 
 
-def _in_words(error: BaseException) -> str:
+def _first_line(error: BaseException) -> str:
     return str(error).split("\n", 1)[0] or type(error).__name__

@@ -1,4 +1,4 @@
-"""What `convert` is given: weights in four formats, mean images, class names."""
+"""Inputs of `convert`: weights in four formats, mean images, class names."""
 
 import io
 import pickle
@@ -20,7 +20,7 @@ CLASSES = 7
 
 
 def caffemodels(folder: Path) -> Subject:
-    """`convert --format=caffe`."""
+    """Return files for `convert --format=caffe`."""
     path, weights = folder / "net.caffemodel", _caffe_weights()
     forms = [(1, "shape"), (2, "shape"), (1, "legacy"), (2, "double")]
     files = [caffemodel(weights, version, form) for version, form in forms]
@@ -28,7 +28,7 @@ def caffemodels(folder: Path) -> Subject:
 
 
 def npz_files(folder: Path) -> Subject:
-    """`convert --format=npz`: the archive, and an array in it."""
+    """Return files for `convert --format=npz`: the archive, and an array in it."""
     path, weights = folder / "net.npz", _caffe_weights()
     plain = {f"{layer}/{kind}": array for layer, of in weights.items() for kind, array in of.items()}
     packed, compressed = io.BytesIO(), io.BytesIO()
@@ -46,7 +46,7 @@ def npz_files(folder: Path) -> Subject:
 
 
 def pth_files(folder: Path) -> Subject:
-    """`convert --format=torchvision` with a .pth: both forms, and the pickle in the archive."""
+    """Return `.pth` files for `convert --format=torchvision`: both forms, and the pickle in the archive."""
     path, state = folder / "net.pth", _state_dict()
     new, legacy = io.BytesIO(), io.BytesIO()
     torch.save(state, new)
@@ -56,20 +56,20 @@ def pth_files(folder: Path) -> Subject:
     pickled = next(name for name in files if name.endswith("/data.pkl"))
     newer = files[pickled].replace(b"\x80\x02", b"\x80\x04", 1)
     inner = [Sample(path, data, lambda data: zipped({**files, pickled: data})) for data in (files[pickled], newer)]
-    stranger = Sample(path, pickle.dumps({"features.0.bias": np.zeros(3)}, 5), inner[0].wrap)
+    hostile = Sample(path, pickle.dumps({"features.0.bias": np.zeros(3)}, 5), inner[0].wrap)
     samples = [Sample(path, new.getvalue()), Sample(path, legacy.getvalue()), *inner, *inner]
     subject = _subject(folder, "torchvision", samples)
-    return subject._replace(samples=[stranger, *samples])
+    return subject._replace(samples=[hostile, *samples])
 
 
 def safetensors_files(folder: Path) -> Subject:
-    """`convert --format=torchvision` with a .safetensors."""
+    """Return `.safetensors` files for `convert --format=torchvision`."""
     arrays = {name: tensor.numpy() for name, tensor in _state_dict().items()}
     return _subject(folder, "torchvision", [Sample(folder / "net.safetensors", save(arrays))])
 
 
 def mean_images(folder: Path) -> Subject:
-    """`convert --mean`: .binaryproto and .npy."""
+    """Return files for `convert --mean`: .binaryproto and .npy."""
     image = np.random.default_rng(0).uniform(80, 160, (3, 16, 16)).astype(np.float32)
     sizes = b"".join(number_field(field, size) for field, size in enumerate((1, 3, 16, 16), 1))
     proto = sizes + bytes_field(5, image.astype("<f4").tobytes())
@@ -84,7 +84,7 @@ def mean_images(folder: Path) -> Subject:
 
 
 def class_names(folder: Path) -> Subject:
-    """`convert --labels`."""
+    """Return files for `convert --labels`."""
     subject = npz_files(folder)
     subject.samples[0].path.write_bytes(subject.samples[0].data)
     text = "".join(f"class {number}\n" for number in range(CLASSES)).encode()
@@ -92,11 +92,11 @@ def class_names(folder: Path) -> Subject:
 
 
 def _subject(folder: Path, form: str, samples: list[Sample]) -> Subject:
-    """Files of one format, imported into a net that their arrays fit."""
+    """Return files of one format, and their import into a net that their arrays fit."""
     path, labels = samples[0].path, folder / "labels.txt"
     labels.write_text("".join(f"class {number}\n" for number in range(CLASSES)))
     config = _narrow("torchvision" if form == "torchvision" else "caffe")
-    source = Source(path, form, config=config, labels=labels, initialize_missing=True)
+    source = Source(path, form, config=config, labels=labels, missing="initialize")
     return Subject(samples, lambda: read_net(source), path.name)
 
 
@@ -108,7 +108,7 @@ def _narrow(variant: str) -> Config:
 
 
 def _caffe_weights() -> dict:
-    """Without the large layers: what is mutated is the form of a file, not its many numbers."""
+    """Return weights without the large layers: the form of a file is mutated, not its many numbers."""
     return {name: of for name, of in caffe_weights().items() if name in ("conv1", "conv4", "fc7", "fc8")}
 
 
@@ -118,14 +118,14 @@ def _state_dict() -> dict[str, torch.Tensor]:
 
 
 def npy(array: np.ndarray) -> bytes:
-    """The bytes of a `.npy`."""
+    """Return the bytes of a `.npy`."""
     buffer = io.BytesIO()
     np.save(buffer, array)
     return buffer.getvalue()
 
 
 def zipped(files: dict[str, bytes]) -> bytes:
-    """The bytes of an archive of these files."""
+    """Return the bytes of a zip archive of these files."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, data in files.items():
