@@ -60,7 +60,10 @@ def test_folders_form_no_circle() -> None:
 def test_the_core_imports_no_command() -> None:
     for module, path in MODULES.items():
         if module != "alexnet_jax" and folder_of(module).removesuffix(".py") not in COMMANDS:
-            commands = {folder_of(name) for name in imports_of(path)} & {*COMMANDS, *(f"{name}.py" for name in COMMANDS)}
+            commands = {folder_of(name) for name in imports_of(path)} & {
+                *COMMANDS,
+                *(f"{name}.py" for name in COMMANDS),
+            }
             assert not commands, f"{module} imports {commands}"
 
 

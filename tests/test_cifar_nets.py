@@ -130,4 +130,4 @@ def test_onnx_has_no_such_layer() -> None:
     statistics = Statistics(np.zeros((32, 32, 3), np.float32), np.ones(3, np.float32), np.eye(3, dtype=np.float32))
     weights = defaultdict(lambda: np.zeros(1, np.float32))
     with pytest.raises(UserError, match=r"ONNX has no operator for local3, a locally connected layer"):
-        build_model(config, DatasetInfo("cifar10", 1, names, names, statistics), weights)
+        build_model(config, build_net(config.model), DatasetInfo("cifar10", 1, names, names, statistics), weights)

@@ -27,8 +27,8 @@ from alexnet_jax.model.ablations import build_net
 from alexnet_jax.model.layers import layer_shapes
 from alexnet_jax.model.variants import VARIANTS
 from alexnet_jax.parallel.mesh import create_mesh
-from alexnet_jax.predict_step import create_predict_step
 from alexnet_jax.restore import RestoredNet, restore
+from alexnet_jax.state import create_model
 
 CLASSES = 7
 
@@ -46,9 +46,9 @@ def random_net(variant: str, size: int, **options) -> RestoredNet:
     statistics = Statistics(mean_image, np.ones(3, np.float32), np.eye(3, dtype=np.float32))
     names = tuple(f"class {number}" for number in range(CLASSES))
     params = jax.tree.map(np.float32, random_params(build_net(config.model), size, CLASSES))
-    return RestoredNet(
-        Path("nowhere"), config, DatasetInfo("set", 1, names, names, statistics), create_mesh(config), 3, params
-    )
+    mesh, model = create_mesh(config.mesh), create_model(config)
+    dataset_info = DatasetInfo("set", 1, names, names, statistics)
+    return RestoredNet(Path("nowhere"), config, dataset_info, mesh, model, 3, params)
 
 
 def discriminating_net(variant: str, size: int, **options) -> tuple[RestoredNet, Callable]:
@@ -56,14 +56,14 @@ def discriminating_net(variant: str, size: int, **options) -> tuple[RestoredNet,
     images -> probabilities, as evaluation and prediction compute them.
     """
     net = random_net(variant, size, **options)
-    predict_step = create_predict_step(net.config, net.mesh, views=1)
-    logits = np.asarray(net.predictor(predict_step)(random_images(3, size)))
+    logits = np.asarray(net.predictor(views=1)(random_images(3, size)))
     spread, last = (logits - logits.mean(axis=0)).std(), net.params["fc8"]
     last = {"kernel": last["kernel"] / spread, "bias": (last["bias"] - logits.mean(axis=0)) / spread}
     net = dataclasses.replace(net, params={**net.params, "fc8": last})
+    predict = net.predictor(views=1)
 
     def probabilities(images: np.ndarray) -> np.ndarray:
-        return np.exp(net.predictor(predict_step)(images))
+        return np.exp(predict(images))
 
     assert probabilities(random_images(3, size)).std(axis=0).min() > 0.01
     return net, probabilities

@@ -21,7 +21,6 @@ from alexnet_jax.data.class_names import imagenet_classes
 from alexnet_jax.model.ablations import build_net
 from alexnet_jax.model.alexnet import AlexNet
 from alexnet_jax.model.layers import Net
-from alexnet_jax.predict_step import create_predict_step
 from alexnet_jax.restore import restore
 from alexnet_jax.state import create_model
 
@@ -135,7 +134,7 @@ def test_torchvision_state_dict(form, labels, tmp_path):
     views = (torch.tensor(images) / 255 - mean) / std
     with torch.no_grad():
         expected = torch.log_softmax(theirs(views.permute(0, 3, 1, 2)), dim=1)
-    log_probabilities = net.predictor(create_predict_step(net.config, net.mesh, views=1))(images)
+    log_probabilities = net.predictor(views=1)(images)
     np.testing.assert_allclose(log_probabilities, expected, atol=1e-5)
 
 

@@ -15,10 +15,8 @@ from alexnet_jax.data.augmentation import center_view
 from alexnet_jax.errors import UserError
 from alexnet_jax.files import atomic, writing
 from alexnet_jax.model import layers
-from alexnet_jax.model.ablations import build_net
 from alexnet_jax.model.variants import TORCHVISION
 from alexnet_jax.restore import RestoredNet
-from alexnet_jax.state import create_model
 
 _PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 _TORCHVISION_SIDE = 6  # pixels that torchvision's `AdaptiveAvgPool2d` brings the last maps to
@@ -46,7 +44,7 @@ def _serialize(net: RestoredNet, form: str) -> bytes:
         case "npz":
             return formats.to_npz(flatten_dict(params, sep="/"))
         case "torchvision" | "safetensors":
-            _check_torchvision(net.config)
+            _check_torchvision(net.config, net.model.net)
             to_state_dict = formats.to_pth if form == "torchvision" else formats.to_safetensors
             return to_state_dict(_channels_first(net.config, params))
         case "stablehlo":
@@ -56,7 +54,7 @@ def _serialize(net: RestoredNet, form: str) -> bytes:
                 raise UserError("An ONNX graph needs a package that training does not: pip install onnx.")
             from alexnet_jax.convert.onnx_graph import build_model
 
-            graph = build_model(net.config, net.dataset_info, _channels_first(net.config, params))
+            graph = build_model(net.config, net.model.net, net.dataset_info, _channels_first(net.config, params))
             return graph.SerializeToString()
     raise ValueError(f"unknown form {form!r}")
 
@@ -84,9 +82,9 @@ def _channels_first(config: Config, params: Params) -> Arrays:
     return weights
 
 
-def _check_torchvision(config: Config) -> None:
+def _check_torchvision(config: Config, net: layers.Net) -> None:
     """Raise UserError unless torchvision's AlexNet computes the same, apart from widths."""
-    net, reason = build_net(config.model), ""
+    reason = ""
     if net.towers != TORCHVISION.towers or _computation(net) != _computation(TORCHVISION):
         reason = "it has other layers (towers, normalization, padding or dropout)"
     elif (side := parameter_shapes(config)["fc6"].input_shape[0]) != _TORCHVISION_SIDE:
@@ -107,13 +105,12 @@ def _computation(net: layers.Net) -> list[Any]:
 def _stablehlo(net: RestoredNet, params: Params) -> bytes:
     """Return the net as `jax.export` serializes it: StableHLO with the weights inside, for a batch of any size."""
     config, size = net.config, net.config.model.image_size
-    model = create_model(config)
 
     def probabilities(images: jax.Array) -> jax.Array:
         views = center_view(
             images, net.dataset_info.statistics, image_size=size, mean=config.data.mean, std=config.data.std
         )
-        logits: Any = model.apply({"params": params}, views)
+        logits: Any = net.model.apply({"params": params}, views)
         return jax.nn.softmax(logits)
 
     (batch,) = jax.export.symbolic_shape("batch")

@@ -25,7 +25,7 @@ from alexnet_jax.files import reading, writing
 from alexnet_jax.optimizer import create_optimizer
 from alexnet_jax.parallel.mesh import create_mesh
 from alexnet_jax.run import workdir
-from alexnet_jax.state import TrainState, create_train_state
+from alexnet_jax.state import TrainState, create_model, create_train_state
 
 _SIZE = 256  # pixels a side of stored images, and so of a mean image
 # Mean colors (0 to 255, red first) for nets without a mean image, and their origin.
@@ -184,8 +184,10 @@ def _incomplete(fitted: Fitted, variant: str, path: Path) -> str:
 def _initial_state(net: ImportedNet) -> TrainState:
     """Return the state of step 0 on one device: the file's layers, the others initialized, momentum buffers zero."""
     config = dataclasses.replace(net.config, mesh=MeshConfig(data=1))
-    optimizer = create_optimizer(config, num_steps=1)
-    initialized = create_train_state(config, optimizer, create_mesh(config)).params if net.fitted.missing else {}
+    model = create_model(config)
+    optimizer = create_optimizer(config, model.net, num_steps=1)
+    mesh = create_mesh(config.mesh)
+    initialized = create_train_state(config, model, optimizer, mesh).params if net.fitted.missing else {}
     params = net.fitted.params | {layer: initialized[layer] for layer in net.fitted.missing}
     params = jax.tree.map(jnp.asarray, params)
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))

@@ -18,18 +18,16 @@ from alexnet_jax.data.augmentation import mean_to_subtract
 from alexnet_jax.data.dataset_info import DatasetInfo
 from alexnet_jax.errors import UserError
 from alexnet_jax.model import layers
-from alexnet_jax.model.ablations import build_net
 
 _OPSET, _IR_VERSION = 17, 8  # of 2022, so that older runtimes read them too
 
 
-def build_model(config: Config, dataset_info: DatasetInfo, weights: Arrays) -> onnx.ModelProto:
+def build_model(config: Config, net: layers.Net, dataset_info: DatasetInfo, weights: Arrays) -> onnx.ModelProto:
     """Build the whole net; `weights` have channels first: "conv1/weight" [out, in, kh, kw], "fc6/weight" [out, C*H*W].
 
     UserError if the net has a layer that ONNX lacks.
     """
     size, num_classes = config.model.image_size, config.model.num_classes
-    net = build_net(config.model)
     graph = _Graph(net.towers, weights)
     x = graph.preprocess("images", config, dataset_info)
     for shape in layers.layer_shapes(net, size, num_classes):
