@@ -105,7 +105,7 @@ def output_of(net: Net, layer: str) -> str:
     Caffe's blobs of these names, overwritten by their ReLU, hold the same. UserError if there is no such layer.
     """
     if layer not in net.names:
-        raise UserError(f"--layer={layer} is no layer of this net; its layers are {', '.join(net.names)}.")
+        raise UserError(f"layer={layer!r} is not a layer of this net; its layers are {', '.join(net.names)}.")
     here = net.names.index(layer)
     following = net.layers[here + 1] if here + 1 < len(net.layers) else None
     if isinstance(net.layers[here], Convolution | Dense) and isinstance(following, Activation):

@@ -15,7 +15,6 @@ from alexnet_jax.config import Config, fields
 from alexnet_jax.data.datasets import Dataset
 from alexnet_jax.errors import UserError
 from alexnet_jax.parallel.mesh import devices
-from alexnet_jax.restore import RestoredNet
 from alexnet_jax.run import limits
 from alexnet_jax.state import TrainState
 
@@ -49,16 +48,6 @@ def check_data_fits(config: Config, dataset: Dataset) -> None:
             f"config.model.image_size={config.model.image_size} is larger than the images of "
             f"data.name={config.data.name!r} ({dataset.image_size} pixels a side); make it smaller or "
             "prepare larger images."
-        )
-
-
-def check_image_size(net: RestoredNet, dataset: Dataset) -> None:
-    """UserError if the data set's images are not stored in the size that the net was trained on."""
-    trained_on = net.dataset_info.statistics.image_size
-    if dataset.image_size != trained_on:
-        raise UserError(
-            f"the images of {dataset.name!r} in {dataset.train.directory} have {dataset.image_size} pixels a side, "
-            f"those that --workdir={net.folder} was trained on {trained_on}; prepare the set with that --size."
         )
 
 
