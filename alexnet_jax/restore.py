@@ -38,9 +38,9 @@ class RestoredNet:
         """Return how many epochs the net was trained for."""
         return self.step * self.config.batch_size / self.dataset_info.num_examples
 
-    def predictor(self, step: Callable) -> Predictor:
+    def predictor(self, program: Callable) -> Predictor:
         """Bind a compiled program of `predict_step` to this net's parameters and statistics."""
-        return functools.partial(step, self.params, self.dataset_info.statistics)
+        return functools.partial(program, self.params, self.dataset_info.statistics)
 
 
 def restore(folder: Path, step: int | None = None, tower: int = 1) -> RestoredNet:
