@@ -10,8 +10,10 @@ __version__ = "0.1.0"
 
 
 def load(workdir: str | os.PathLike[str], step: int | None = None) -> "TrainedNet":
-    """The trained net of a workdir, ready to predict: see `alexnet_jax.predict.api.TrainedNet` and docs/use.md."""
-    # Not above: commands import this package before JAX may be imported (`runtime.use_huge_pages`).
-    from alexnet_jax.predict import api
+    """Load the net of a workdir, by default from its latest checkpoint; UserError if there is none. See docs/use.md."""
+    # Imported late: commands import this package before JAX may be imported (`runtime.use_huge_pages`).
+    from alexnet_jax.files import expanded
+    from alexnet_jax.predict.api import TrainedNet
+    from alexnet_jax.restore import restore
 
-    return api.load(workdir, step)
+    return TrainedNet(restore(expanded(workdir), step))

@@ -2,9 +2,8 @@
 
     python -m alexnet_jax.evaluate --workdir=DIR[,DIR2,...] [--views=1|10] [--split=validation] [--step=N] [--json]
 
-Several workdirs are an ensemble: the probabilities of its nets are averaged (paper section 6.1), with the same weight
-or with --weights=0.5,0.3,0.2, one for each, of which only the proportions matter.
-Several processes share the images: docs/cluster.md.
+Several workdirs are an ensemble, whose nets' probabilities are averaged (paper section 6.1): equally, or in the
+proportions of --weights=0.5,0.3,0.2. Several processes can share the images: docs/cluster.md.
 """
 
 import json
@@ -15,15 +14,14 @@ from absl import flags
 
 from alexnet_jax import cli
 from alexnet_jax.cluster import launcher
-from alexnet_jax.errors import UserError
 
 _WORKDIR = cli.define_workdir_flag("the folder that training wrote to; several, separated by commas, are an ensemble")
 _VIEWS = flags.DEFINE_enum("views", None, ["1", "10"], "views of each image, averaged; by default as in training")
 _WEIGHTS = flags.DEFINE_string("weights", None, "weights of an ensemble's nets, separated by commas; by default equal")
-_SPLIT = flags.DEFINE_string("split", None, "the split of the data set; by default the one of training")
+_SPLIT = flags.DEFINE_string("split", None, "the split of the data set; by default that of the training")
 _STEP = flags.DEFINE_integer("step", None, "the checkpoint; by default the latest", lower_bound=0)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "images at a time; by default as in training", lower_bound=1)
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "where the data set lies, if not where training found it")
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "where the data set is, if not where training found it")
 _JSON = flags.DEFINE_bool("json", False, "print the result as one JSON object")
 _PROCESSES = launcher.define_flags()
 flags.adopt_module_key_flags(cli)
@@ -31,7 +29,7 @@ flags.adopt_module_key_flags(launcher)
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Checks the flags, and evaluates, in this process or together with others."""
+    """Check the flags, then evaluate, in this process or together with others."""
     cli.no_arguments(arguments)
     folders = cli.required_paths(_WORKDIR)
     weights = cli.parse_weights(_WEIGHTS.value, len(folders)) if _WEIGHTS.value is not None else None
@@ -43,40 +41,32 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def evaluate_and_report(folders: Sequence[Path], weights: Sequence[float] | None) -> None:
-    """Restores, evaluates, prints; the result of a single net is also appended to its `metrics.jsonl`."""
+    """Restore, evaluate and print; append the result of a single net to its `metrics.jsonl`."""
     import jax
 
     from alexnet_jax.cluster.processes import check_agreement
     from alexnet_jax.data.datasets import open_dataset
     from alexnet_jax.evaluation import evaluate
     from alexnet_jax.metrics import append_record, evaluation_line
-    from alexnet_jax.parallel.mesh import devices
-    from alexnet_jax.predict_step import create_predict_step
-    from alexnet_jax.restore import restore
+    from alexnet_jax.parallel.mesh import devices, divisible_batch
+    from alexnet_jax.restore import check_same_data, restore
     from alexnet_jax.run import startup
 
     devices()  # or a sentence that says why there are none
-    asked = (_WORKDIR, _WEIGHTS, _VIEWS, _SPLIT, _STEP, _BATCH_SIZE)
-    check_agreement({f"--{flag.name}": flag.value for flag in asked})
+    compared = (_WORKDIR, _WEIGHTS, _VIEWS, _SPLIT, _STEP, _BATCH_SIZE)
+    check_agreement({f"--{flag.name}": flag.value for flag in compared})
     nets = [restore(folder, _STEP.value) for folder in folders]
     first = nets[0]
     data = first.config.data
     data.dir, data.eval_split = _DATA_DIR.value or data.dir, _SPLIT.value or data.eval_split
     dataset = open_dataset(data)
-    check_agreement(startup.program(first.config) | startup.data_in_short(first.config, dataset))
+    check_agreement(startup.program(first.config) | startup.data_fingerprint(first.config, dataset))
     for net in nets:
-        if net.dataset_info.label_names != dataset.label_names:
-            raise UserError(
-                f"--workdir={net.folder} was trained on the classes of {net.dataset_info.name!r}, which are not "
-                f"those of {dataset.name!r} in {data.dir}; a net, and each net of an "
-                "ensemble, is evaluated on its own classes."
-            )
-        startup.check_image_size(net, dataset)
+        check_same_data(net, dataset.info, f"{dataset.name!r} in {dataset.train.directory}")
         startup.check_data_fits(net.config, dataset)
     views = int(_VIEWS.value or first.config.eval.views)
-    parts = first.mesh.shape["data"]
-    batch_size = -(-(_BATCH_SIZE.value or first.config.eval.batch_size) // parts) * parts
-    predictors = [net.predictor(create_predict_step(net.config, net.mesh, views)) for net in nets]
+    batch_size = divisible_batch(first.mesh, _BATCH_SIZE.value or first.config.eval.batch_size)
+    predictors = [net.predictor(views) for net in nets]
     result = evaluate(predictors, dataset.evaluation, first.mesh, batch_size, data.read_threads, weights=weights)
     assert result is not None
     record = {"step": first.step, "epoch": first.epoch, "split": data.eval_split, **result, "views": views}

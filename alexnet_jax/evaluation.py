@@ -1,4 +1,4 @@
-"""Evaluation: every image exactly once, whatever batch and devices; one or ten views; one net or an ensemble."""
+"""Evaluation of a net or an ensemble on one or ten views: every image counts once, whatever the batch and devices."""
 
 from collections.abc import Callable, Sequence
 
@@ -14,20 +14,6 @@ from alexnet_jax.parallel.mesh import local_rows, shard_batch
 from alexnet_jax.predict_step import Predictor
 
 
-@jax.jit
-def _score(
-    predictions: list[jax.Array], weights: jax.Array, labels: jax.Array, mask: jax.Array
-) -> dict[str, jax.Array]:
-    """Sums over the images that are not padding, for the weighted mean of the ensemble's probabilities."""
-    log_probabilities = jax.nn.logsumexp(jnp.stack(predictions), axis=0, b=weights[:, None, None])
-    return {
-        "loss": jnp.sum(cross_entropy(log_probabilities, labels) * mask),
-        "top1_error": jnp.sum(top_k_error(log_probabilities, labels, 1) * mask),
-        "top5_error": jnp.sum(top_k_error(log_probabilities, labels, 5) * mask),
-        "num_examples": jnp.sum(mask),
-    }
-
-
 def evaluate(
     predictors: Sequence[Predictor],
     source: ImageSource,
@@ -37,47 +23,50 @@ def evaluate(
     should_stop: Callable[[], object] = lambda: False,
     weights: Sequence[float] | None = None,
 ) -> dict[str, float] | None:
-    """Mean loss and errors of the predictors' averaged probabilities over all of `source`.
-
-    An ensemble of the released code is a weighted sum of its nets' probabilities (`avg-valid.py`).
+    """Compute mean loss and errors of the predictors' averaged probabilities over all of `source`.
 
     Args:
       predictors: one for each net of the ensemble.
       source: the split.
       mesh: the devices that the predictors run on.
-      batch_size: global; the last batch is padded, and the padding not counted.
+      batch_size: global; the last batch is padded, and the padding does not count.
       read_threads: threads that decode images.
-      should_stop: asked before each batch.
-      weights: of the predictors, not negative, with a sum above 0; None gives all the same.
+      should_stop: called before each batch.
+      weights: one for each net, at least 0, with a sum above 0 (released code: `avg-valid.py`); None: all the same.
 
     Returns:
-      "loss" (nats), "top1_error" and "top5_error" (percent), "num_examples"; None if it was asked to stop.
+      "loss" (nats), "top1_error" and "top5_error" (percent), "num_examples"; None if `should_stop` returned true.
     """
-    batches = evaluation_batches(
-        source, batch_size=batch_size, rows=local_rows(mesh, batch_size), read_threads=read_threads
-    )
-    of_each = np.ones(len(predictors)) if weights is None else np.asarray(weights)
-    shares = (of_each / of_each.sum()).astype(np.float32)
-    totals = dict.fromkeys(("loss", "top1_error", "top5_error", "num_examples"), 0.0)
-    ahead = None  # the sums of the latest batch, fetched once the next is under way
+    rows = local_rows(mesh, batch_size)
+    batches = evaluation_batches(source, batch_size=batch_size, rows=rows, read_threads=read_threads)
+    net_weights = np.ones(len(predictors)) if weights is None else np.asarray(weights)  # [nets]
+    net_weights = (net_weights / net_weights.sum()).astype(np.float32)
+    totals, previous = np.zeros(4), np.zeros(4)
     for host_batch in batches:
         if should_stop():
             return None
         batch = shard_batch(mesh, host_batch)
-        sums = _score([predict(batch["image"]) for predict in predictors], shares, batch["label"], batch["mask"])
-        _add(totals, ahead)
-        ahead = sums
-    _add(totals, ahead)
-    count = totals["num_examples"]
+        log_probabilities = [predict(batch["image"]) for predict in predictors]  # for each net [B, classes]
+        sums = _sums(log_probabilities, net_weights, batch["label"], batch["mask"])
+        totals += jax.device_get(previous)  # the previous batch's sums, now that the next ones are under way
+        previous = sums
+    loss, top1_errors, top5_errors, count = (totals + jax.device_get(previous)).tolist()
     return {
-        "loss": totals["loss"] / count,
-        "top1_error": 100.0 * totals["top1_error"] / count,
-        "top5_error": 100.0 * totals["top5_error"] / count,
+        "loss": loss / count,
+        "top1_error": 100.0 * top1_errors / count,
+        "top5_error": 100.0 * top5_errors / count,
         "num_examples": round(count),
     }
 
 
-def _add(totals: dict[str, float], sums: dict[str, jax.Array] | None) -> None:
-    if sums is not None:
-        for name, value in jax.device_get(sums).items():
-            totals[name] += float(value)
+@jax.jit
+def _sums(
+    log_probabilities: list[jax.Array],  # for each net [B, classes]
+    net_weights: jax.Array,  # [nets]
+    labels: jax.Array,  # int32 [B]
+    mask: jax.Array,  # float32 [B], 0 for padding
+) -> jax.Array:
+    """Sum the losses, the top-1 and top-5 errors and the number of the images that are not padding: float32 [4]."""
+    mean = jax.nn.logsumexp(jnp.stack(log_probabilities), axis=0, b=net_weights[:, None, None])  # [B, classes]
+    errors = (cross_entropy(mean, labels), top_k_error(mean, labels, 1), top_k_error(mean, labels, 5))
+    return jnp.stack([*(jnp.sum(error * mask) for error in errors), jnp.sum(mask)])

@@ -1,4 +1,4 @@
-"""A trained net with all that belongs to it, from its workdir alone."""
+"""A trained net, restored from its workdir alone."""
 
 import contextlib
 import dataclasses
@@ -23,7 +23,7 @@ from alexnet_jax.state import abstract_params, create_model
 
 @dataclasses.dataclass(frozen=True)
 class RestoredNet:
-    """Parameters of one checkpoint, on this machine's devices, with the config and the data set's description."""
+    """The parameters of one checkpoint, on this machine's devices, with the config and what is known of the data."""
 
     folder: Path
     config: Config
@@ -35,7 +35,7 @@ class RestoredNet:
 
     @property
     def epoch(self) -> float:
-        """How many epochs the net was trained for."""
+        """Return how many epochs the net was trained for."""
         return self.step * self.config.batch_size / self.dataset_info.num_examples
 
     def predictor(self, views: int) -> Predictor:
@@ -50,21 +50,25 @@ class RestoredNet:
         return functools.partial(step, self.params, self.dataset_info.statistics)
 
 
-def restore(folder: Path, step: int | None = None, tower: int = 1) -> RestoredNet:
-    """Restores a checkpoint onto all devices of this machine, whatever mesh it was trained on.
+def restore(folder: Path, step: int | None = None, tower: int = 1, precision: str | None = None) -> RestoredNet:
+    """Restore a checkpoint onto all devices of this machine, whatever mesh it was trained on.
 
     Args:
       folder: the workdir of a training.
       step: which checkpoint; None is the latest.
-      tower: over how many devices the two towers are spread.
+      tower: how many devices the two towers are spread over.
+      precision: of the computation; None is that of the training.
 
     Raises:
-      UserError: the folder holds no run or no such checkpoint, or the net can't be laid out like that.
+      UserError: the folder holds no run or no such checkpoint, or the net can't be spread over the devices like that.
     """
     config = workdir.read_config(folder)
+    config.precision = precision or config.precision
     model = create_model(config)
     if model.net.towers % tower:
-        raise UserError(f"--workdir={folder} holds {config.model.variant!r}, a net with one tower; leave --tower at 1.")
+        raise UserError(
+            f"tower={tower} is not allowed for {folder}: {config.model.variant!r} is a net with one tower; use tower=1."
+        )
     config.mesh = MeshConfig(data=max(1, len(devices()) // tower), tower=tower)
     dataset_info = load_dataset_info(folder)
     runtime.use_compilation_cache()
@@ -76,14 +80,29 @@ def restore(folder: Path, step: int | None = None, tower: int = 1) -> RestoredNe
 def restore_params(
     folder: Path, config: Config, model: AlexNet, mesh: Mesh, step: int | None = None
 ) -> tuple[Any, int]:
-    """The parameters of a checkpoint and its step, laid out as `config` says; UserError if there is none."""
+    """Return the parameters of a checkpoint, laid out as `config` says, and its step; UserError if there is none."""
     abstract = abstract_params(config, model, mesh)
     checkpoints = Checkpoints(workdir.checkpoints_in(folder), keep_last=1, keep_best=1)
     with contextlib.closing(checkpoints):
         if step is None:
-            found = checkpoints.restore_latest(abstract, only="params")
+            restored = checkpoints.restore_latest(abstract, only="params")
         else:
-            found = checkpoints.restore(step, abstract, only="params")
-    if found is None:
-        raise UserError(f"{folder} has no checkpoint yet; train first, or wait for the first one.")
-    return found.state, found.step
+            restored = checkpoints.restore(step, abstract, only="params")
+    if restored is None:
+        raise UserError(f"{folder} has no checkpoint yet; start the training or wait for its first checkpoint.")
+    return restored.state, restored.step
+
+
+def check_same_data(net: RestoredNet, info: DatasetInfo, name: str, *, same_classes: bool = True) -> None:
+    """Raise UserError unless the data that messages call `name` has the net's image size and, in order, its classes."""
+    own = net.dataset_info
+    if same_classes and own.label_names != info.label_names:
+        raise UserError(
+            f"{net.folder} was trained on the classes of {own.name!r}, which are not those of {name}; use data and "
+            "nets with the same classes in the same order."
+        )
+    if own.statistics.image_size != info.statistics.image_size:
+        raise UserError(
+            f"{net.folder} was trained on images of {own.statistics.image_size} pixels a side, but those of {name} "
+            f"have {info.statistics.image_size}; prepare both with the same --size."
+        )

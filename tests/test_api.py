@@ -1,4 +1,4 @@
-"""The Python interface, and that the documents' examples run as they stand there."""
+"""The Python interface, and that the examples in the documentation run as written."""
 
 import re
 from pathlib import Path
@@ -28,7 +28,7 @@ def images(net) -> np.ndarray:
 
 
 def example(document: str, number: int = 0) -> str:
-    """A block of Python of a document."""
+    """Return a Python block of a document."""
     return re.findall(r"```python\n(.*?)```", (DOCS / document).read_text(), re.DOTALL)[number]
 
 
@@ -61,7 +61,7 @@ def test_images_may_come_as_anything(net, images, tmp_path: Path) -> None:
 
 
 def test_a_pil_image_is_what_its_file_is(net, images, tmp_path: Path) -> None:
-    """Of 16 bits, and turned: by us for a JPEG, by Pillow itself for a TIFF."""
+    """With 16 bits, and turned: by us for a JPEG, by Pillow itself for a TIFF."""
     gray = images[0, ..., 0].astype(np.uint16) * 257
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
@@ -75,13 +75,13 @@ def test_a_pil_image_is_what_its_file_is(net, images, tmp_path: Path) -> None:
     np.testing.assert_array_equal(net.predict(Image.open(tmp_path / "turned.tiff")), net.predict(upright))
 
 
-def test_class_scores_are_the_logarithms_of_probabilities_up_to_a_constant(net, images) -> None:
-    scores = net.features(images, "fc8")
-    expected = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+def test_logits_are_the_logarithms_of_probabilities_up_to_a_constant(net, images) -> None:
+    logits = net.features(images, "fc8")
+    expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(net.predict(images), expected, rtol=1e-4)
 
 
-def test_what_is_no_image_is_refused(net, images, tmp_path: Path) -> None:
+def test_what_is_not_an_image_is_refused(net, images, tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"broken")
     with pytest.raises(UserError, match=r"broken\.png can't be read as an image"):
         net.predict(tmp_path / "broken.png")
@@ -95,14 +95,14 @@ def test_what_is_no_image_is_refused(net, images, tmp_path: Path) -> None:
         net.predict(images[0] / 255)
     with pytest.raises(UserError, match="views=3 is not allowed"):
         net.predict(images, views=3)
-    with pytest.raises(UserError, match="fc9 is no layer"):
+    with pytest.raises(UserError, match=r"^layer='fc9' is not a layer of this net"):
         net.features(images, "fc9")
     with pytest.raises(UserError, match="holds no run"):
         alexnet_jax.load(tmp_path)
 
 
 def test_the_linear_probe_of_the_document_runs(tmp_path: Path, monkeypatch, capsys) -> None:
-    """On features that a plane divides: what it prints is its score."""
+    """On features that a plane separates, the printed accuracy is 100 %."""
     random = np.random.default_rng(0)
     for split, count in (("train", 60), ("validation", 30)):
         labels = np.arange(count) % 3

@@ -280,7 +280,8 @@ def test_a_config_that_can_not_be_read_is_named(tmp_path: Path) -> None:
 def test_evaluate_refuses_other_classes(workdir: Path) -> None:
     facts = json.loads((workdir / "dataset.json").read_text())
     (workdir / "dataset.json").write_text(json.dumps({**facts, "label_names": facts["label_names"][::-1]}))
-    assert_refused(run("evaluate", f"--workdir={workdir}"), r"which are not those of 'digits' in .*; a net")
+    sentence = rf"{workdir} was trained on the classes of 'digits', which are not those of 'digits' in .*; use data"
+    assert_refused(run("evaluate", f"--workdir={workdir}"), sentence)
 
 
 def test_evaluate_refuses_images_of_another_size(trained, workdir: Path) -> None:
@@ -289,7 +290,8 @@ def test_evaluate_refuses_images_of_another_size(trained, workdir: Path) -> None
     cut = facts.statistics._replace(mean_image=facts.statistics.mean_image[1:-1, 1:-1])
     save_dataset_info(dataclasses.replace(facts, statistics=cut), workdir)
     result = run("evaluate", f"--workdir={trained[0]},{workdir}")
-    assert_refused(result, rf"the images of 'digits' .* have 72 pixels a side, those that --workdir={workdir} .* 70;")
+    sentence = rf"{workdir} was trained on images of 70 pixels a side, but those of 'digits' in .* have 72; prepare"
+    assert_refused(result, sentence)
 
 
 def test_evaluate_refuses_a_folder_without_a_run(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Evaluation counts every image once and averages probabilities, whatever the batch size and the devices."""
+"""Evaluation counts every image once and averages probabilities, whatever the batch size and devices."""
 
 import copy
 import functools
@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from training_pieces import pieces
 
 from alexnet_jax.cli import parse_weights
 from alexnet_jax.config import Config
@@ -16,7 +17,6 @@ from alexnet_jax.data.datasets import open_dataset
 from alexnet_jax.errors import UserError
 from alexnet_jax.evaluation import evaluate
 from alexnet_jax.loss import cross_entropy, top_k_error
-from alexnet_jax.optimizer import create_optimizer
 from alexnet_jax.parallel.mesh import create_mesh
 from alexnet_jax.predict_step import create_predict_step
 from alexnet_jax.state import create_model, create_train_state
@@ -29,20 +29,22 @@ def config(tiny_config: Config) -> Config:
 
 
 def fresh_params(config: Config):
-    """Initial parameters, on the host: each evaluation puts them where it runs."""
-    return jax.device_get(create_train_state(config, create_optimizer(config, 1), create_mesh(config)).params)
+    """Return initial parameters on the host; each evaluation puts them where it runs."""
+    return jax.device_get(create_train_state(config, *pieces(config)).params)
 
 
 def evaluate_on(config: Config, params, data: int, tower: int, batch_size: int, views: int = 1) -> dict:
     config = copy.deepcopy(config)
     config.mesh.data, config.mesh.tower, config.eval.batch_size = data, tower, batch_size
-    mesh, dataset = create_mesh(config), open_dataset(config.data)
-    predict = functools.partial(create_predict_step(config, mesh, views), params, dataset.statistics)
+    mesh, dataset = create_mesh(config.mesh), open_dataset(config.data)
+    predict = functools.partial(
+        create_predict_step(config, create_model(config), mesh, views), params, dataset.statistics
+    )
     return evaluate([predict], dataset.evaluation, mesh, batch_size, read_threads=1)
 
 
 def reference(config: Config, params, views: int) -> dict:
-    """All images at once, probabilities averaged in NumPy, in float64."""
+    """Evaluate all images at once; NumPy averages the probabilities in float64."""
     dataset, model = open_dataset(config.data), create_model(config)
     count, size = len(dataset.evaluation), dataset.image_size
     images, labels = np.empty((count, size, size, 3), np.uint8), np.empty(count, np.int32)
@@ -50,8 +52,8 @@ def reference(config: Config, params, views: int) -> dict:
     cut = ten_views if views == 10 else center_view
     crops = cut(images, dataset.statistics, image_size=config.model.image_size, mean=config.data.mean)
     crops = crops.reshape(count, views, *crops.shape[-3:])
-    scores = [np.asarray(model.apply({"params": params}, crops[:, view]), np.float64) for view in range(views)]
-    probabilities = np.mean([np.exp(s) / np.exp(s).sum(-1, keepdims=True) for s in scores], axis=0)
+    logits = [np.asarray(model.apply({"params": params}, crops[:, view]), np.float64) for view in range(views)]
+    probabilities = np.mean([np.exp(z) / np.exp(z).sum(-1, keepdims=True) for z in logits], axis=0)
     order = np.argsort(-probabilities, axis=1)
     return {
         "loss": -np.log(probabilities[np.arange(count), labels]).mean(),
@@ -64,38 +66,38 @@ def reference(config: Config, params, views: int) -> dict:
 @pytest.mark.parametrize("views", [1, 10])
 def test_evaluation_equals_a_plain_pass_over_all_images(config: Config, views: int) -> None:
     params = fresh_params(config)
-    found = evaluate_on(config, params, data=1, tower=1, batch_size=100, views=views)
-    assert found == pytest.approx(reference(config, params, views), rel=1e-5)
-    assert found["num_examples"] == 360
+    result = evaluate_on(config, params, data=1, tower=1, batch_size=100, views=views)
+    assert result == pytest.approx(reference(config, params, views), rel=1e-5)
+    assert result["num_examples"] == 360
 
 
 def test_batch_size_and_devices_do_not_matter(config: Config) -> None:
     params = fresh_params(config)
     expected = evaluate_on(config, params, data=1, tower=1, batch_size=360)
     for data, tower, batch_size in ((1, 1, 7), (2, 1, 128), (4, 2, 256), (8, 1, 1000)):
-        found = evaluate_on(config, params, data, tower, batch_size)
-        assert found == pytest.approx(expected, rel=1e-6), (data, tower, batch_size)
+        result = evaluate_on(config, params, data, tower, batch_size)
+        assert result == pytest.approx(expected, rel=1e-6), (data, tower, batch_size)
 
 
 def test_evaluation_stops_when_asked(config: Config) -> None:
-    params, mesh, dataset = fresh_params(config), create_mesh(config), open_dataset(config.data)
-    predict = functools.partial(create_predict_step(config, mesh, 1), params, dataset.statistics)
+    params, mesh, dataset = fresh_params(config), create_mesh(config.mesh), open_dataset(config.data)
+    predict = functools.partial(create_predict_step(config, create_model(config), mesh, 1), params, dataset.statistics)
     asked = iter([False, True])
     assert evaluate([predict], dataset.evaluation, mesh, 100, 1, should_stop=lambda: next(asked)) is None
 
 
 def test_an_ensemble_averages_probabilities(config: Config) -> None:
-    mesh, dataset = create_mesh(config), open_dataset(config.data)
-    step = create_predict_step(config, mesh, 1)
+    mesh, dataset = create_mesh(config.mesh), open_dataset(config.data)
+    step = create_predict_step(config, create_model(config), mesh, 1)
     predictors = []
     for seed in (1, 2):
         config.seed = seed
         predictors.append(functools.partial(step, fresh_params(config), dataset.statistics))
-    found = evaluate(predictors, dataset.evaluation, mesh, 360, 1)
+    result = evaluate(predictors, dataset.evaluation, mesh, 360, 1)
     images, labels = np.empty((360, 72, 72, 3), np.uint8), np.empty(360, np.int32)
     dataset.evaluation.read(range(360), images, labels)
     probabilities = np.mean([np.exp(predict(images)) for predict in predictors], axis=0)
-    assert found["loss"] == pytest.approx(-np.log(probabilities[np.arange(360), labels]).mean(), rel=1e-5)
+    assert result["loss"] == pytest.approx(-np.log(probabilities[np.arange(360), labels]).mean(), rel=1e-5)
 
     weighted = evaluate(predictors, dataset.evaluation, mesh, 360, 1, weights=(3.0, 1.0))
     probabilities = np.average([np.exp(predict(images)) for predict in predictors], axis=0, weights=(0.75, 0.25))
@@ -114,10 +116,10 @@ def test_weights_are_checked() -> None:
 
 
 def test_top_k_error_counts_ties_in_part() -> None:
-    scores = jnp.array([[3.0, 2.0, 1.0, 0.0, -1.0, -2.0], [0.0] * 6, [1.0, 1.0, 0.0, 0.0, 0.0, 0.0], [math.nan] * 6])
+    logits = jnp.array([[3.0, 2.0, 1.0, 0.0, -1.0, -2.0], [0.0] * 6, [1.0, 1.0, 0.0, 0.0, 0.0, 0.0], [math.nan] * 6])
     labels = jnp.array([1, 3, 0, 0])
-    np.testing.assert_allclose(top_k_error(scores, labels, 1), [1, 5 / 6, 1 / 2, 1], rtol=1e-6)
-    np.testing.assert_allclose(top_k_error(scores, labels, 5), [0, 1 / 6, 0, 1], atol=1e-6)
+    np.testing.assert_allclose(top_k_error(logits, labels, 1), [1, 5 / 6, 1 / 2, 1], rtol=1e-6)
+    np.testing.assert_allclose(top_k_error(logits, labels, 5), [0, 1 / 6, 0, 1], atol=1e-6)
 
 
 def test_cross_entropy_is_the_negative_log_likelihood() -> None:

@@ -1,4 +1,4 @@
-"""Features: the outputs of layers, as the module itself gives them, on disk while they are computed; and neighbors."""
+"""Features equal the module's own layer outputs and are written while they are computed; nearest neighbors."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ from alexnet_jax.errors import UserError
 from alexnet_jax.features.nearest import Nearest
 from alexnet_jax.features.output import open_for_writing
 from alexnet_jax.model.variants import VARIANTS
-from alexnet_jax.predict_step import create_feature_step, feature_shape, output_of
+from alexnet_jax.predict_step import feature_shape, output_of
 from alexnet_jax.restore import restore
 from alexnet_jax.state import create_model
 
@@ -39,7 +39,7 @@ def images(net) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def expected(net, images) -> dict[str, np.ndarray]:
-    """The outputs of all layers by the module itself, on one device, by the layers' own names."""
+    """Return the outputs of all layers from the module itself, on one device, by the layers' own names."""
     views = center_view(images, net.dataset_info.statistics, image_size=64, mean="image", std=())
     params = jax.device_get(net.params)
     _, variables = create_model(net.config).apply({"params": params}, views, mutable="intermediates")
@@ -51,21 +51,23 @@ def expected(net, images) -> dict[str, np.ndarray]:
 def test_features_are_the_outputs_of_the_module(tower: int, layer: str, net, images, expected) -> None:
     """With both towers on each of eight devices, and with one on each."""
     net = restore(net.folder, tower=tower)
-    found = net.predictor(create_feature_step(net.config, net.mesh, layer))(images)
+    found = net.feature_extractor(layer)(images)
     behind = {"conv1": "relu1", "fc6": "relu6", "fc7": "relu7"}.get(layer, layer)
-    assert found.shape == (16, *feature_shape(net.config, layer))
+    assert found.shape == (16, *feature_shape(net.config, net.model.net, layer))
     scale = np.abs(expected[behind]).max()
-    # Other convolutions than the module's own, whose rounding normalization leaves while it shrinks what is large.
+    # Other convolutions round otherwise; normalization keeps these differences while it shrinks large values.
     np.testing.assert_allclose(found, expected[behind], atol=5e-5 * scale)
 
 
-def test_a_layer_is_meant_with_its_nonlinearity_only_if_that_follows() -> None:
+def test_a_layer_includes_its_nonlinearity_only_if_that_follows_it() -> None:
     original, paper = VARIANTS["original"], VARIANTS["paper"]
     assert output_of(paper, "conv1") == "relu1"
-    assert output_of(original, "conv1") == "conv1"  # there the normalization comes first
+    assert output_of(original, "conv1") == "conv1"  # in this variant the normalization comes first
     assert output_of(original, "fc7") == "relu7"
     assert output_of(paper, "fc8") == "fc8"
-    with pytest.raises(UserError, match=r"--layer=fc9 is no layer of this net; its layers are conv1, relu1, .*, fc8\."):
+    with pytest.raises(
+        UserError, match=r"^layer='fc9' is not a layer of this net; its layers are conv1, relu1, .*, fc8\."
+    ):
         output_of(paper, "fc9")
 
 
@@ -125,7 +127,7 @@ def test_nothing_is_left_of_features_whose_labels_cannot_be_written(tmp_path: Pa
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(np, "save", refuse)
-    refused = pytest.raises(UserError, match=r"x\.npy can't be written \(No space left")
+    refused = pytest.raises(OSError, match="No space left")
     with refused, open_for_writing(tmp_path / "x.npy", (3,)) as write:
         write(np.zeros((1, 3)), ["a"], np.zeros(1, np.int32))
     assert list(tmp_path.iterdir()) == []
@@ -133,7 +135,7 @@ def test_nothing_is_left_of_features_whose_labels_cannot_be_written(tmp_path: Pa
 
 @pytest.mark.parametrize("name", ["x.npy", "x.parquet"])
 def test_names_that_are_not_utf8_are_written(name: str, tmp_path: Path) -> None:
-    """As Python reads them from a folder; what is UTF-8 stays as it is."""
+    """As Python reads them from a folder; UTF-8 stays as it is."""
     with open_for_writing(tmp_path / name, (3,)) as write:
         write(np.zeros((2, 3)), ["\udcff.jpg", "\u202f\u00e9.jpg"], None)
     if name.endswith(".parquet"):
@@ -143,14 +145,14 @@ def test_names_that_are_not_utf8_are_written(name: str, tmp_path: Path) -> None:
 
 
 def test_neighbors_are_the_nearest_by_euclidean_distance() -> None:
-    """Against a sort of all distances, in pieces of any size."""
+    """Compared with a sort of all distances, for batches of any size."""
     rng = np.random.default_rng(0)
     queries, rows = rng.normal(size=(3, 4, 5)), rng.normal(size=(40, 4, 5))
     names = [str(number) for number in range(40)]
     nearest = Nearest(queries, 6)
     for part in (slice(0, 2), slice(2, 30), slice(30, 40)):
-        nearest.see(rows[part], names[part])
-    for query, found in zip(queries, nearest.found(), strict=True):
+        nearest.add(rows[part], names[part])
+    for query, found in zip(queries, nearest.neighbors(), strict=True):
         distances = np.sqrt(np.square(rows - query).sum(axis=(1, 2)))
         assert [name for name, _ in found] == [str(number) for number in np.argsort(distances)[:6]]
         np.testing.assert_allclose([distance for _, distance in found], np.sort(distances)[:6])
@@ -163,7 +165,7 @@ def test_the_command_writes_a_split_and_finds_an_image_in_it(net, images, expect
     result = run("features", f"--workdir={net.folder}", *flags, f"--neighbors={tmp_path / 'query.png'}")
     assert result.returncode == 0, result.stderr
     found = np.load(tmp_path / "x.npy")
-    assert found.shape == (360, *feature_shape(net.config, "pool5"))
+    assert found.shape == (360, *feature_shape(net.config, net.model.net, "pool5"))
     np.testing.assert_allclose(found[:16], expected["pool5"], atol=1e-5 * np.abs(expected["pool5"]).max())
     labels = np.zeros(360, np.int32)
     open_dataset(net.config.data).evaluation.read(range(360), np.zeros((360, 72, 72, 3), np.uint8), labels)
@@ -174,7 +176,7 @@ def test_the_command_writes_a_split_and_finds_an_image_in_it(net, images, expect
     assert len(answer["neighbors"]) == 3
 
 
-def test_the_command_leaves_out_what_is_broken_and_says_so(net, images, tmp_path: Path) -> None:
+def test_the_command_leaves_out_broken_images_and_reports_them(net, images, tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     for number in range(3):
         Image.fromarray(images[number]).save(tmp_path / "images" / f"{number}.png")
@@ -186,11 +188,14 @@ def test_the_command_leaves_out_what_is_broken_and_says_so(net, images, tmp_path
 
 
 MISTAKES = {
-    "nothing to look at": (["--output=x.npy"], "name images, or folders of images"),
-    "nothing to do": (["a.jpg"], r"--output is missing: .* or search with --neighbors"),
+    "no images": (["--output=x.npy"], "name images or folders of images"),
+    "nothing to do": (["a.jpg"], r"--output is missing: .*, or search with --neighbors"),
     "another format": (["--output=x.csv", "--split=train"], r"--output=x.csv must end in .npy or .parquet"),
-    "no such layer": (["--layer=fc9", "--output=x.npy", "--split=train"], r"--layer=fc9 is no layer of this net"),
-    "a folder that is not there": (["--output=/proc/x.npy", "--split=train"], r"--output=/proc/x.npy can't be written"),
+    "no such layer": (
+        ["--layer=fc9", "--output=x.npy", "--split=train"],
+        r"^error: --layer='fc9' is not a layer of this net",
+    ),
+    "a missing folder": (["--output=/proc/x.npy", "--split=train"], r"--output=/proc/x.npy can't be written"),
 }
 
 
@@ -203,7 +208,7 @@ def test_mistakes_end_in_one_sentence(mistake: str, net) -> None:
 def test_a_split_of_smaller_images_is_refused(net, tmp_path: Path) -> None:
     write_small(tmp_path)
     flags = ["--split=train", "--dataset=small", f"--data_dir={tmp_path}", f"--output={tmp_path / 'x.npy'}"]
-    sentence = r"the images of 'small' in .* have 8 pixels a side, those that --workdir=.* was trained on 72; prepare"
+    sentence = rf"{net.folder} was trained on images of 72 pixels a side, but those of 'small' in .* have 8; prepare"
     assert_refused(run("features", f"--workdir={net.folder}", *flags), sentence)
 
 
@@ -211,5 +216,7 @@ def test_one_tower_is_not_spread_over_two_devices(trained_folder, tmp_path: Path
     config = json.loads((trained_folder / "config.json").read_text())
     config["model"]["variant"] = "merged"
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(UserError, match="'merged', a net with one tower; leave --tower at 1"):
+    with pytest.raises(
+        UserError, match=rf"^tower=2 is not allowed for {tmp_path}: 'merged' is a net with one tower; use tower=1"
+    ):
         restore(tmp_path, tower=2)

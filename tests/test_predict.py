@@ -1,5 +1,6 @@
-"""Prediction: any image that people have, told like the net's own data set would; and what can't be told, named."""
+"""Prediction: images in any format, prepared like the net's own data set; and unreadable ones are reported."""
 
+import dataclasses
 import io
 import json
 from pathlib import Path
@@ -16,10 +17,15 @@ from alexnet_jax.data.image_codec import BrokenImageError, decode, resize_and_cr
 from alexnet_jax.data.image_files import MIN_SIDE, find_images, load_image, load_images
 from alexnet_jax.data.statistics import load_statistics
 from alexnet_jax.errors import EXIT_USER_ERROR, UserError
-from alexnet_jax.predict import batching
-from alexnet_jax.predict.batching import as_text, predict_files
-from alexnet_jax.predict_step import create_predict_step
-from alexnet_jax.restore import restore
+from alexnet_jax.predict.batching import (
+    BatchedProgram,
+    Outputs,
+    as_text,
+    create_ensemble,
+    predict_files,
+    with_progress,
+)
+from alexnet_jax.restore import RestoredNet, restore
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +45,7 @@ def digit_files(net, tmp_path_factory) -> list[Path]:
 
 
 def photograph(height: int = 90, width: int = 120) -> np.ndarray:
-    """A smooth picture whose corners all differ, uint8 [H, W, 3]."""
+    """Return a smooth picture whose corners all differ, uint8 [H, W, 3]."""
     rows, columns = np.mgrid[0:height, 0:width]
     channels = (255 * rows / height, 255 * columns / width, 128 * (rows / height + columns / width) ** 2 / 2)
     return np.stack(channels, axis=-1).astype(np.uint8)
@@ -51,15 +57,14 @@ def encoded(image: Image.Image, kind: str, **options) -> bytes:
     return file.getvalue()
 
 
-def test_files_are_told_as_the_program_of_the_evaluation_tells_them(net, digit_files) -> None:
+def test_files_are_predicted_by_the_program_of_the_evaluation(net, digit_files) -> None:
     """Names, order, padding and probabilities, against the compiled program on the same pixels."""
     images = np.stack([np.asarray(Image.open(path)) for path in digit_files])
     padded = np.concatenate([images, images[:6]])  # divides over the devices
-    program = create_predict_step(net.config, net.mesh, views=1)
-    expected = np.exp(np.asarray(net.predictor(program)(padded)))[: len(images)]
-    told = list(predict_files([net], digit_files, views=1, top=3, broken=[]))
-    assert [prediction["image"] for prediction in told] == [str(path) for path in digit_files]
-    for prediction, probabilities in zip(told, expected, strict=True):
+    expected = np.exp(np.asarray(net.predictor(views=1)(padded)))[: len(images)]
+    predictions = list(predict_files([net], digit_files, views=1, top=3, broken=[]))
+    assert [prediction["image"] for prediction in predictions] == [str(path) for path in digit_files]
+    for prediction, probabilities in zip(predictions, expected, strict=True):
         best = np.argsort(-probabilities)[:3]
         assert [row["class"] for row in prediction["predictions"]] == [str(number) for number in best]
         np.testing.assert_allclose(
@@ -67,16 +72,16 @@ def test_files_are_told_as_the_program_of_the_evaluation_tells_them(net, digit_f
         )
 
 
-def test_more_images_than_a_batch_holds_are_told_one_by_one(net, digit_files) -> None:
+def test_more_images_than_a_batch_holds_are_predicted_one_by_one(net, digit_files) -> None:
     many = digit_files * 7  # 70: a whole batch and a padded one
-    told = [row["predictions"] for row in predict_files([net], many, views=1, top=10, broken=[])]
-    assert len(told) == 70
-    for prediction, first in zip(told, told[:10] * 7, strict=True):
+    predictions = [row["predictions"] for row in predict_files([net], many, views=1, top=10, broken=[])]
+    assert len(predictions) == 70
+    for prediction, first in zip(predictions, predictions[:10] * 7, strict=True):
         assert [row["class"] for row in prediction] == [row["class"] for row in first]
 
 
 def test_an_ensemble_averages_probabilities(net, digit_files) -> None:
-    """Of a net and the same net with other scores: the mean of both, not of their scores."""
+    """Of two checkpoints of a net: the mean of their probabilities, not of their logits."""
     other = restore(net.folder, step=18)
     alone = [_probabilities([one], digit_files) for one in (net, other)]
     np.testing.assert_allclose(_probabilities([net, other], digit_files), np.mean(alone, axis=0), rtol=1e-4)
@@ -91,9 +96,9 @@ def _probabilities(nets, files) -> np.ndarray:
 
 def test_ten_views_are_those_of_the_evaluation(net, digit_files) -> None:
     images = np.stack([np.asarray(Image.open(path)) for path in digit_files[:8]])
-    expected = np.exp(np.asarray(net.predictor(create_predict_step(net.config, net.mesh, views=10))(images)))
-    told = list(predict_files([net], digit_files[:8], views=10, top=1, broken=[]))
-    found = [prediction["predictions"][0]["probability"] for prediction in told]
+    expected = np.exp(np.asarray(net.predictor(views=10)(images)))
+    predictions = list(predict_files([net], digit_files[:8], views=10, top=1, broken=[]))
+    found = [prediction["predictions"][0]["probability"] for prediction in predictions]
     np.testing.assert_allclose(found, expected.max(axis=-1), rtol=1e-4)
 
 
@@ -101,7 +106,7 @@ def _palette(image: Image.Image) -> bytes:
     return encoded(image.quantize(256), "PNG")
 
 
-# How a picture may come, and how far its pixels may then be from it (levels, mean): lossy formats and few colors.
+# Formats, and the mean error in levels allowed for each: above 0 for those that are lossy or have few colors.
 FORMATS = {
     "PNG": (lambda image: encoded(image, "PNG"), 0.0),
     "BMP": (lambda image: encoded(image, "BMP"), 0.0),
@@ -151,7 +156,7 @@ def test_a_picture_is_turned_as_exif_says(orientation: int, kind: str, tmp_path:
 
 
 def _with_many_pixels() -> bytes:
-    """The header of a PNG of 60,000 x 60,000 pixels, and nothing behind it."""
+    """Return the header of a PNG of 60,000 x 60,000 pixels, and nothing after it."""
     whole = bytearray(encoded(Image.new("L", (1, 1)), "PNG"))
     whole[16:24] = (60_000).to_bytes(4, "big") * 2
     import zlib
@@ -176,7 +181,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("kind", BROKEN)
-def test_what_is_no_picture_is_refused_in_words(kind: str, tmp_path: Path) -> None:
+def test_what_is_not_a_picture_is_refused_in_words(kind: str, tmp_path: Path) -> None:
     data, message = BROKEN[kind]
     (tmp_path / "image.jpg").write_bytes(data)
     with pytest.raises(BrokenImageError, match=message):
@@ -205,14 +210,14 @@ def test_folders_are_searched_and_single_files_taken_whatever_their_name(tmp_pat
 
 
 def test_the_batch_is_the_smallest_that_holds_all_and_divides(net) -> None:
-    parts = net.mesh.shape["data"]
-    assert parts == 8
-    assert [batching.batch_size_for(count, net.mesh) for count in (1, 8, 9, 1000)] == [8, 8, 64, 64]
+    assert net.mesh.shape["data"] == 8
+    programs = [BatchedProgram(net, lambda images: images, count) for count in (1, 8, 9, 1000)]
+    assert [program.batch_size for program in programs] == [8, 8, 64, 64]
 
 
 @pytest.mark.skipif(not SHARED_DATA.exists(), reason=f"{SHARED_DATA} is not there: real photographs")
 def test_real_photographs_are_cut_as_prepare_cuts_them() -> None:
-    """But for the one that its EXIF orientation turns."""
+    """Except for the one that its EXIF orientation turns."""
     folder = SHARED_DATA / "imagenet_originals"
     turned = 0
     for path, pixels in load_images(find_images([folder]), 64):
@@ -225,7 +230,7 @@ def test_real_photographs_are_cut_as_prepare_cuts_them() -> None:
     assert turned == 1
 
 
-def test_the_command_tells_what_it_can_and_names_the_rest(net, digit_files, tmp_path: Path) -> None:
+def test_the_command_predicts_what_it_can_and_reports_the_rest(net, digit_files, tmp_path: Path) -> None:
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff")
     arguments = [
         f"--workdir={net.folder}",
@@ -237,9 +242,9 @@ def test_the_command_tells_what_it_can_and_names_the_rest(net, digit_files, tmp_
     ]
     result = run("predict", *arguments)
     assert result.returncode == EXIT_USER_ERROR
-    told = [json.loads(line) for line in result.stdout.splitlines()]
-    assert [row["image"] for row in told] == [str(path) for path in digit_files[:2]]
-    assert all(len(row["predictions"]) == 2 for row in told)
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [row["image"] for row in rows] == [str(path) for path in digit_files[:2]]
+    assert all(len(row["predictions"]) == 2 for row in rows)
     (error,) = result.stderr.splitlines()
     assert error.startswith(f"error: {tmp_path}/broken.jpg can't be read as an image: ")
 
@@ -259,16 +264,18 @@ def test_the_command_needs_images(net, tmp_path: Path) -> None:
             find_images([path])
 
 
-def test_nets_of_other_classes_make_no_ensemble(net) -> None:
-    import dataclasses
+def test_an_ensemble_needs_the_same_classes_and_image_size(net, tmp_path: Path) -> None:
+    def other(**changes) -> RestoredNet:
+        info = dataclasses.replace(net.dataset_info, **changes)
+        return dataclasses.replace(net, folder=tmp_path, dataset_info=info)
 
-    facts = dataclasses.replace(net.dataset_info, label_names=tuple("9876543210"))
-    with pytest.raises(UserError, match="must know the same classes"):
-        batching.create_ensemble([net, dataclasses.replace(net, facts=facts)], views=1)
+    classes = rf"^{tmp_path} was trained on the classes of 'digits', which are not those of {net.folder}; use data and"
+    with pytest.raises(UserError, match=classes):
+        create_ensemble([net, other(label_names=tuple("9876543210"))], views=1)
     small = load_statistics(net.folder)._replace(mean_image=np.zeros((70, 70, 3), np.float32))
-    facts = dataclasses.replace(net.dataset_info, statistics=small)
-    with pytest.raises(UserError, match="images of 70 pixels"):
-        batching.create_ensemble([net, dataclasses.replace(net, facts=facts)], views=1)
+    sizes = rf"^{tmp_path} was trained on images of 70 pixels a side, but those of {net.folder} have 72; prepare both"
+    with pytest.raises(UserError, match=sizes):
+        create_ensemble([net, other(statistics=small)], views=1)
 
 
 def test_people_read_names_and_programs_labels() -> None:
@@ -278,10 +285,10 @@ def test_people_read_names_and_programs_labels() -> None:
     assert as_text({"image": "a.jpg", "predictions": predictions}) == "a.jpg\n  100.00%  7"
 
 
-def test_long_work_says_how_far_it_is(capsys) -> None:
-    """On stderr, from the second batch on; what has one batch stays silent."""
-    batches = [list(range(64)), list(range(36))]
-    assert list(batching.with_progress(batches, 100, len)) == batches
+def test_long_work_reports_its_progress(capsys) -> None:
+    """On stderr, from the second batch on; a single batch reports nothing."""
+    batches = [Outputs(np.zeros((count, 10)), ["a"] * count) for count in (64, 36)]
+    assert list(with_progress(batches, 100)) == batches
     assert capsys.readouterr().err.startswith("100 images, 100.0% of 100, ")
-    assert list(batching.with_progress(batches[:1], 64, len)) == batches[:1]
+    assert list(with_progress(batches[:1], 64)) == batches[:1]
     assert capsys.readouterr().err == ""

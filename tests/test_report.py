@@ -145,8 +145,10 @@ def test_the_classes_must_be_those_of_the_training(trained: Path, tmp_path: Path
     facts = json.loads((moved / "dataset.json").read_text())
     (moved / "dataset.json").write_text(json.dumps({**facts, "label_names": facts["label_names"][::-1]}))
     sections = {section.title: section for section in collect(moved, None, None, 100).sections}
+    (data,) = Path(json.loads((moved / "config.json").read_text())["data"]["dir"]).glob("digits/*/dataset_info.json")
     assert sections[confusion.TITLE].text == [
-        "The net was trained on the classes of 'digits', which are not those of 'digits'."
+        f"{moved} was trained on the classes of 'digits', which are not those of 'digits' in {data.parent}; use data "
+        "and nets with the same classes in the same order."
     ]
 
 

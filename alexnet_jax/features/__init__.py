@@ -1,1 +1,1 @@
-"""`python -m alexnet_jax.features`: what a layer makes of images, and which images are near each other."""
+"""`python -m alexnet_jax.features`: a layer's outputs for images, and which images have similar ones."""

@@ -9,23 +9,23 @@ import numpy as np
 
 
 class Nearest:
-    """Of images that pass by, the `count` nearest to each of some queries."""
+    """The `count` images nearest to each of some queries, among images that are added batch by batch."""
 
     def __init__(self, queries: np.ndarray, count: int):
-        """`queries`: features [q, ...]."""
-        self._queries = queries.reshape(len(queries), -1).astype(np.float64)
+        """Take the queries' features, [Q, ...]."""
+        self._queries = queries.reshape(len(queries), -1).astype(np.float64)  # [Q, D]
         self._count = count
-        self._found: list[list[tuple[float, str]]] = [[] for _ in queries]
+        self._nearest: list[list[tuple[float, str]]] = [[] for _ in queries]  # by query: squared distance, name
 
-    def see(self, features: np.ndarray, names: Sequence[str]) -> None:
-        """More images: features [n, ...] and their names."""
-        rows = features.reshape(len(features), -1).astype(np.float64)
-        for query, found in zip(self._queries, self._found, strict=True):
-            squared = np.square(rows - query).sum(axis=1)
-            found += zip(squared.tolist(), names, strict=True)
-            found.sort(key=lambda pair: pair[0])  # stable: of equals, the one that came first
-            del found[self._count :]
+    def add(self, features: np.ndarray, names: Sequence[str]) -> None:
+        """Compare more images: their features [n, ...] and names."""
+        rows = features.reshape(len(features), -1).astype(np.float64)  # [n, D]
+        for query, nearest in zip(self._queries, self._nearest, strict=True):
+            squared = np.square(rows - query).sum(axis=1)  # [n]
+            nearest += zip(squared.tolist(), names, strict=True)
+            nearest.sort(key=lambda pair: pair[0])  # stable: of equals, the one added first
+            del nearest[self._count :]
 
-    def found(self) -> list[list[tuple[str, float]]]:
-        """For each query the names and distances of its nearest images, the nearest first."""
-        return [[(name, squared**0.5) for squared, name in found] for found in self._found]
+    def neighbors(self) -> list[list[tuple[str, float]]]:
+        """Return for each query the names and distances of its nearest images, the nearest first."""
+        return [[(name, squared**0.5) for squared, name in nearest] for nearest in self._nearest]

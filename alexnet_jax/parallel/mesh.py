@@ -51,6 +51,12 @@ def local_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
     return np.unique(np.concatenate([np.arange(batch_size)[shard] for shard in shards]))
 
 
+def divisible_batch(mesh: Mesh, batch_size: int) -> int:
+    """Return the smallest batch size from `batch_size` up that divides into the mesh's shards."""
+    shards = mesh.shape[DATA_AXIS]
+    return -(-batch_size // shards) * shards
+
+
 def shard_batch(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
     """Put this process's rows of a batch onto its devices, as one global array for each entry."""
     sharding = batch_sharding(mesh)

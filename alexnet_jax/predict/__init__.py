@@ -1,1 +1,1 @@
-"""`python -m alexnet_jax.predict`, and the same for Python: what trained nets say of images."""
+"""`python -m alexnet_jax.predict`, and the same in Python (`api`): what trained nets say about images."""

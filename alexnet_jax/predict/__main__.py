@@ -1,9 +1,9 @@
-"""Says what images show: the most probable classes of a trained net, or of an ensemble.
+"""Predicts what images show: the most probable classes according to a trained net or an ensemble.
 
     python -m alexnet_jax.predict --workdir=DIR[,DIR2,...] [--views=1|10] [--top=5] [--json] IMAGE|FOLDER ...
 
-Images may have any size, colors and format; see docs/use.md. One that can't be read is named, the others are
-predicted, and the exit status is 2.
+Images may have any size, colors and format; see docs/use.md. Unreadable ones are reported, the others are predicted,
+and the exit status is 2.
 """
 
 import json
@@ -15,18 +15,18 @@ from alexnet_jax import cli
 from alexnet_jax.errors import UserError
 
 _WORKDIR = cli.define_workdir_flag("the folder of a trained net; several, separated by commas, are an ensemble")
-_VIEWS = flags.DEFINE_enum("views", "1", ["1", "10"], "views of each image; probabilities are averaged")
+_VIEWS = flags.DEFINE_enum("views", "1", ["1", "10"], "views of each image; their probabilities are averaged")
 _STEP = flags.DEFINE_integer("step", None, "the checkpoint; by default the latest", lower_bound=0)
-_TOP = flags.DEFINE_integer("top", 5, "how many classes are shown", lower_bound=1)
-_JSON = flags.DEFINE_bool("json", False, "print a JSON object a line for each image")
+_TOP = flags.DEFINE_integer("top", 5, "how many classes to show", lower_bound=1)
+_JSON = flags.DEFINE_bool("json", False, "print one JSON object per image")
 flags.adopt_module_key_flags(cli)
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Predicts image after image, as they are read."""
+    """Print the predictions image by image, as the images are read."""
     folders = cli.required_paths(_WORKDIR)
     if not arguments:
-        raise UserError("no image was given: name images, or folders of images, behind the flags.")
+        raise UserError("no image was given; name images or folders of images after the flags.")
     from alexnet_jax.data.image_files import find_images
     from alexnet_jax.predict.batching import as_text, predict_files
     from alexnet_jax.restore import restore

@@ -1,139 +1,114 @@
-"""Restored nets at work on images that come in any number: in batches of one size, so that one program serves all."""
+"""Restored nets applied to any number of images, in padded batches of one size so that one program serves all."""
 
+import itertools
 import sys
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple
 
-import jax
+import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
 from alexnet_jax.data.image_files import in_a_sentence, load_images
-from alexnet_jax.errors import UserError, printable
-from alexnet_jax.parallel.mesh import shard_batch
-from alexnet_jax.predict_step import create_predict_step, mean_of_probabilities
+from alexnet_jax.errors import printable
+from alexnet_jax.parallel.mesh import divisible_batch, shard_batch
+from alexnet_jax.predict_step import Predictor, mean_of_probabilities
 from alexnet_jax.progress import Progress
-from alexnet_jax.restore import RestoredNet
+from alexnet_jax.restore import RestoredNet, check_same_data
 
-T = TypeVar("T")
-
-BATCH_SIZES = (1, 8, 64)  # compiling takes longer than computing what pads a batch to the next of these
+BATCH_SIZES = (1, 8, 64)  # compiling for more sizes would take longer than computing the padding up to one of these
 
 
-def batch_size_for(num_images: int, mesh: Mesh) -> int:
-    """How many of so many images to take at a time: few sizes, each divisible over the devices."""
-    size = next((size for size in BATCH_SIZES if size >= num_images), BATCH_SIZES[-1])
-    parts = mesh.shape["data"]
-    return -(-size // parts) * parts
+class Outputs(NamedTuple):
+    """What a program computes for n images, [n, ...], with their names and, where known, their labels, int32 [n]."""
+
+    values: np.ndarray
+    names: Sequence[str]
+    labels: np.ndarray | None = None
 
 
-def in_batches(images: Iterable[np.ndarray], batch_size: int) -> Iterator[np.ndarray]:
-    """Images [S, S, 3] as batches [B, S, S, 3], the last one smaller if they don't divide."""
-    batch: list[np.ndarray] = []
-    for image in images:
-        batch.append(image)
-        if len(batch) == batch_size:
-            yield np.stack(batch)
-            batch = []
-    if batch:
-        yield np.stack(batch)
+class BatchedProgram:
+    """A net's compiled program, applied to padded batches of one size."""
+
+    def __init__(self, net: RestoredNet, program: Predictor, num_images: int):
+        """Choose the batch size for this many images; it is a multiple of the mesh's shards of a batch."""
+        size = next((size for size in BATCH_SIZES if size >= num_images), BATCH_SIZES[-1])
+        self.batch_size = divisible_batch(net.mesh, size)
+        self._net, self._program = net, program
+
+    def run(self, images: np.ndarray) -> np.ndarray:
+        """Return the outputs [n, ...] for uint8 images [n, S, S, 3], n <= `batch_size`."""
+        padded = np.zeros((self.batch_size, *images.shape[1:]), np.uint8)
+        padded[: len(images)] = images
+        return np.asarray(self._program(shard_batch(self._net.mesh, {"image": padded})["image"]))[: len(images)]
+
+    def run_on_files(self, files: Sequence[Path], broken: list[str]) -> Iterator[Outputs]:
+        """Yield the outputs for the readable files, batch by batch; append a sentence about each other to `broken`."""
+        images = self._read(files, broken)
+        while batch := list(itertools.islice(images, self.batch_size)):
+            names, pixels = zip(*batch, strict=True)
+            yield Outputs(self.run(np.stack(pixels)), names)
+
+    def _read(self, files: Sequence[Path], broken: list[str]) -> Iterator[tuple[str, np.ndarray]]:
+        """Yield the name and the image, uint8 [S, S, 3], of each readable file."""
+        for path, pixels in load_images(files, self._net.dataset_info.statistics.image_size):
+            if isinstance(pixels, np.ndarray):
+                yield str(path), pixels
+            else:
+                broken.append(in_a_sentence(path, pixels))
 
 
-def readable(files: Sequence[Path], net: RestoredNet, names: deque[Path], broken: list[str]) -> Iterator[np.ndarray]:
-    """The images of files that can be read, cut to the net's size; a name is added to `names` for each that comes.
-
-    A sentence for each of the other files is added to `broken`.
-    """
-    for path, pixels in load_images(files, net.dataset_info.statistics.image_size):
-        if isinstance(pixels, np.ndarray):
-            names.append(path)
-            yield pixels
-        else:
-            broken.append(in_a_sentence(path, pixels))
-
-
-def with_progress(batches: Iterable[T], num_images: int, size: Callable[[T], int]) -> Iterator[T]:
-    """The batches, and on stderr, from the second on, how far they are; `size` tells how many images one has."""
+def with_progress(batches: Iterable[Outputs], num_images: int) -> Iterator[Outputs]:
+    """Yield the batches and report progress on stderr from the second one on."""
     progress = Progress(num_images, of=f"{num_images:,}")
     done = 0
     try:
         for batch in batches:
             yield batch
-            done += size(batch)
-            progress.images(size(batch), done, skipped=False)
+            done += len(batch.names)
+            progress.images(len(batch.names), done, skipped=False)
     finally:
         progress.close()
 
 
-def run(program: Callable[[jax.Array], jax.Array], mesh: Mesh, images: np.ndarray, batch_size: int) -> np.ndarray:
-    """The program's rows for images [n, S, S, 3], n <= `batch_size`, padded to a batch for it."""
-    padded = np.zeros((batch_size, *images.shape[1:]), np.uint8)
-    padded[: len(images)] = images
-    return np.asarray(program(shard_batch(mesh, {"image": padded})["image"]))[: len(images)]
-
-
-def create_ensemble(nets: Sequence[RestoredNet], views: int) -> Callable[[jax.Array], jax.Array]:
-    """uint8 images [B, S, S, 3] -> log-probabilities [B, classes], averaged over the nets (paper section 6.1).
-
-    UserError if the nets were trained on different classes or on stored images of different sizes.
-    """
-    first = nets[0]
+def create_ensemble(nets: Sequence[RestoredNet], views: int) -> Predictor:
+    """Create the predictor that averages the nets' probabilities (paper section 6.1); UserError if data differ."""
     for net in nets[1:]:
-        if net.dataset_info.label_names != first.dataset_info.label_names:
-            raise UserError(
-                f"--workdir={net.folder} was trained on the classes of {net.dataset_info.name!r}, "
-                f"--workdir={first.folder} on those of {first.dataset_info.name!r}; the nets of an ensemble must know "
-                "the same classes in the same order."
-            )
-        sizes = [one.dataset_info.statistics.image_size for one in (net, first)]
-        if sizes[0] != sizes[1]:
-            raise UserError(
-                f"--workdir={net.folder} was trained on images of {sizes[0]} pixels a side, --workdir={first.folder} "
-                f"of {sizes[1]}; the nets of an ensemble must look at images of one size."
-            )
-    predictors = [net.predictor(create_predict_step(net.config, net.mesh, views)) for net in nets]
+        check_same_data(net, nets[0].dataset_info, str(nets[0].folder))
+    predictors = [net.predictor(views) for net in nets]
     if len(predictors) == 1:
         return predictors[0]
-    return lambda images: mean_of_probabilities(jax.numpy.stack([predict(images) for predict in predictors]), axis=0)
+    return lambda images: mean_of_probabilities(jnp.stack([predict(images) for predict in predictors]), axis=0)
 
 
 def predict_files(
     nets: Sequence[RestoredNet], files: Sequence[Path], views: int, top: int, broken: list[str]
 ) -> Iterator[dict[str, Any]]:
-    """Of each file that can be read: {"image", "predictions": [{"class", "label", "probability"}, ...]}.
+    """Yield for each readable file {"image", "predictions": [{"class", "label", "probability"}, ...]}.
 
-    Args:
-      nets: one, or those of an ensemble.
-      files: the images.
-      views: 1 or 10.
-      top: how many classes, most probable first.
-      broken: gets a sentence for each of the other files.
+    `predictions` has the `top` most probable classes according to one net or an ensemble, best first; `views` is 1 or
+    10. A sentence about each other file is appended to `broken`.
     """
-    info, mesh = nets[0].dataset_info, nets[0].mesh
-    predict = create_ensemble(nets, views)
-    batch_size = batch_size_for(len(files), mesh)
-    names: deque[Path] = deque()  # of the images that are on their way through the net
-    batches = in_batches(readable(files, nets[0], names, broken), batch_size)
-    if not sys.stdout.isatty():  # there what is told shows how far it is
-        batches = with_progress(batches, len(files), len)
-    for images in batches:
-        for log_probabilities in run(predict, mesh, images, batch_size):
-            best = np.argsort(-log_probabilities, kind="stable")[:top]
-            classes = [
+    info = nets[0].dataset_info
+    program = BatchedProgram(nets[0], create_ensemble(nets, views), len(files))
+    batches = program.run_on_files(files, broken)
+    if not sys.stdout.isatty():  # on a terminal the predictions themselves show the progress
+        batches = with_progress(batches, len(files))
+    for batch in batches:
+        for name, log_probabilities in zip(batch.names, batch.values, strict=True):
+            predictions = [
                 {
                     "class": info.class_names[number],
                     "label": info.label_names[number],
                     "probability": float(np.exp(log_probabilities[number])),
                 }
-                for number in best
+                for number in np.argsort(-log_probabilities, kind="stable")[:top]
             ]
-            yield {"image": str(names.popleft()), "predictions": classes}
+            yield {"image": name, "predictions": predictions}
 
 
 def as_text(prediction: dict[str, Any]) -> str:
-    """The lines for people."""
+    """Format a prediction for people, one class per line."""
     lines = [prediction["image"]]
     for row in prediction["predictions"]:
         label = "" if row["label"] == row["class"] else f"  ({row['label']})"

@@ -21,7 +21,7 @@ from alexnet_jax.model.ablations import build_net
 from alexnet_jax.predict_step import Predictor, create_feature_step, create_predict_step
 from alexnet_jax.report import confusion, curves, filters, neighbors, outputs, predictions
 from alexnet_jax.report.section import Section, Table
-from alexnet_jax.restore import RestoredNet, restore
+from alexnet_jax.restore import RestoredNet, check_same_data, restore
 from alexnet_jax.run import startup, workdir
 
 
@@ -80,13 +80,8 @@ def _sections_with_data(net: RestoredNet, data_dir: str | None, max_images: int)
     try:
         net.config.data.dir = data_dir or net.config.data.dir
         dataset = open_dataset(net.config.data)
+        check_same_data(net, dataset.info, f"{dataset.name!r} in {dataset.train.directory}")
         startup.check_data_fits(net.config, dataset)
-        if net.dataset_info.label_names != dataset.label_names:
-            raise UserError(
-                f"The net was trained on the classes of {net.dataset_info.name!r}, which are not those of "
-                f"{dataset.name!r}."
-            )
-        startup.check_image_size(net, dataset)
         return _look_at(dataset, net, max_images)
     except UserError as error:
         return [Section(title, [str(error)]) for title in _OF_THE_DATA]
@@ -113,8 +108,8 @@ def _look_at(dataset: Dataset, net: RestoredNet, max_images: int) -> list[Sectio
     nearest = Nearest(of_queries, neighbors.NUM_NEIGHBORS)
     places = map(str, itertools.count())
     for values, _ in run(features, searched):
-        nearest.see(values, list(itertools.islice(places, len(values))))
-    found = [searched.fetch(np.array([int(place) for place, _ in row])) for row in nearest.found()]
+        nearest.add(values, list(itertools.islice(places, len(values))))
+    found = [searched.fetch(np.array([int(place) for place, _ in row])) for row in nearest.neighbors()]
 
     names = dataset.class_names
     return [
@@ -123,7 +118,7 @@ def _look_at(dataset: Dataset, net: RestoredNet, max_images: int) -> list[Sectio
             *queries.fetch(np.arange(len(queries))),
             np.stack([images for images, _ in found]),
             np.stack([classes for _, classes in found]),
-            np.array([[distance for _, distance in row] for row in nearest.found()]),
+            np.array([[distance for _, distance in row] for row in nearest.neighbors()]),
             names,
             f"Compared are the {of_queries[0].size:,} outputs of {layer}; searched were {len(searched):,} of "
             f"{len(dataset.train):,} training images.",

@@ -20,7 +20,6 @@ from alexnet_jax.data.datasets import Dataset, open_dataset
 from alexnet_jax.errors import UserError
 from alexnet_jax.model.ablations import build_net
 from alexnet_jax.parallel.mesh import create_mesh, devices
-from alexnet_jax.restore import RestoredNet
 from alexnet_jax.run import fine_tuning, limits, workdir
 from alexnet_jax.run.preemption import StopSignals
 from alexnet_jax.state import TrainState
@@ -99,16 +98,6 @@ def check_data_fits(config: Config, dataset: Dataset) -> None:
             f"config.model.image_size={config.model.image_size} is larger than the images of "
             f"data.name={config.data.name!r} ({dataset.image_size} pixels a side); make it smaller or "
             "prepare larger images."
-        )
-
-
-def check_image_size(net: RestoredNet, dataset: Dataset) -> None:
-    """UserError if the data set's images are not stored in the size that the net was trained on."""
-    trained_on = net.dataset_info.statistics.image_size
-    if dataset.image_size != trained_on:
-        raise UserError(
-            f"the images of {dataset.name!r} in {dataset.train.directory} have {dataset.image_size} pixels a side, "
-            f"those that --workdir={net.folder} was trained on {trained_on}; prepare the set with that --size."
         )
 
 
