@@ -1,4 +1,4 @@
-"""Stopped in the middle of an epoch and started again, in every layout and feeding mode: to the same bits."""
+"""Stopped in the middle of an epoch and resumed, in every layout and feeding mode: the same bits."""
 
 import os
 import signal
@@ -34,10 +34,10 @@ SIGNALED_AT, STOPPED_AFTER = 3, 4
 
 
 class Stopping(Reporter):
-    """SIGTERM comes once a step was reported: one more is done, and saved."""
+    """SIGTERM arrives once a step was reported: one more is done, and saved."""
 
     def training(self, step: int, *more) -> None:
-        """Reports the step, and asks to stop."""
+        """Report the step, and send the signal."""
         super().training(step, *more)
         if step == SIGNALED_AT:
             os.kill(os.getpid(), signal.SIGTERM)
