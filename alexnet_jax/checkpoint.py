@@ -59,9 +59,11 @@ class Checkpoints:
         """Start to save, and return as soon as the state is copied: its buffers may be donated immediately.
 
         Waits for the previous save first. An existing checkpoint of this step is replaced once the new one is complete.
-        `metrics`, those of the state's evaluation, are the same in all processes. UserError if the previous save failed
-        or this one can't start (disk full, read-only folder); ValueError if `step` is before the checkpoint that was
-        saved or restored last.
+        `metrics`, those of the state's evaluation, are the same in all processes.
+
+        Raises:
+          UserError: the previous save failed, or this one can't start (disk full, read-only folder).
+          ValueError: `step` is before the checkpoint that was saved or restored last.
         """
         self.wait()
         last = max(self.steps(), default=step) if self._last_step is None else self._last_step
@@ -115,8 +117,10 @@ class Checkpoints:
 
         `abstract_state` is a tree of `jax.ShapeDtypeStruct` with the shardings of this run, whatever mesh wrote the
         checkpoint. With `only`, the name of one field of the state, it describes that field, and only that is read: the
-        parameters without the optimizer's state are half as many bytes. UserError if all checkpoints are damaged, or
-        the newest sound one is of another model.
+        parameters without the optimizer's state are half as many bytes.
+
+        Raises:
+          UserError: all checkpoints are damaged, or the newest sound one is of another model.
         """
         self.wait()
         content = on_process_0(self._folder.newest_sound)

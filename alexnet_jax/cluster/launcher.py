@@ -54,7 +54,8 @@ def find_process_group(
 ) -> ProcessGroup | None:
     """Return what the flags say, completed from the launcher's variables; None for a process on its own.
 
-    UserError if a flag is missing or impossible, or the launcher leaves something open.
+    Raises:
+      UserError: a flag is missing or impossible, or the launcher leaves something open.
     """
     coordinator_address = coordinator_address or environment.get("JAX_COORDINATOR_ADDRESS")
     place = {"coordinator_address": coordinator_address, "num_processes": num_processes, "process_id": process_id}

@@ -65,14 +65,12 @@ def joined(group: ProcessGroup | None) -> Iterator[list[str]]:
 
 def gather(value: Any) -> list[Any]:
     """Return the JSON values of all processes, in their order."""
-    text = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    text = json.dumps(value).encode()
     if jax.process_count() == 1:
-        return [json.loads(bytes(text))]
-    sizes = multihost_utils.process_allgather(np.int32(text.size))
-    padded = np.zeros(-(-max(sizes) // _PADDING) * _PADDING, np.uint8)
-    padded[: text.size] = text
-    rows = multihost_utils.process_allgather(padded)
-    return [json.loads(bytes(row[:size])) for row, size in zip(rows, sizes, strict=True)]
+        return [json.loads(text)]
+    longest = int(max(multihost_utils.process_allgather(np.int32(len(text)))))
+    padded = text.ljust(-(-longest // _PADDING) * _PADDING)  # with spaces, which JSON ignores
+    return [json.loads(bytes(row)) for row in multihost_utils.process_allgather(np.frombuffer(padded, np.uint8))]
 
 
 def on_process_0(function: Callable[[], Any]) -> Any:

@@ -11,10 +11,7 @@ OPEN_FILES = 64  # needed by a training beside its data set's files: 24 are too 
 
 
 def allow_open_files(num_data_files: int = 0) -> None:
-    """Raise the limit of open files to what the system allows; UserError if that is too low.
-
-    The files of a data set all stay open.
-    """
+    """Raise the limit of open files as far as allowed (a data set's all stay open); UserError if that is too low."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = OPEN_FILES + num_data_files
     new = max(soft, needed) if hard == resource.RLIM_INFINITY else hard

@@ -34,7 +34,8 @@ def checkpoints_in(workdir: Path) -> Path:
 def opened_for_training(workdir: Path, config: Config, dataset_info: DatasetInfo) -> Iterator[None]:
     """Open the folder of this run and, inside the context, keep it locked for all processes of the group.
 
-    UserError as from `lock` and `open_for_training`, or if it is not the same folder in every process.
+    Raises:
+      UserError: as from `lock` and `open_for_training`, or it is not the same folder in every process.
     """
     with contextlib.ExitStack() as stack:
 
@@ -54,10 +55,7 @@ def opened_for_training(workdir: Path, config: Config, dataset_info: DatasetInfo
 
 
 def open_for_training(workdir: Path, config: Config, dataset_info: DatasetInfo) -> None:
-    """Create the folder, and write config and `dataset_info` into it.
-
-    UserError if it can't be written to, or holds a run with another config or on other data.
-    """
+    """Write config and `dataset_info` into the folder, created if needed; UserError if it holds another run."""
     check_same_run(workdir, config)
     earlier = None
     with contextlib.suppress(UserError):  # missing or damaged: it is written again
@@ -110,10 +108,7 @@ def _damaged(path: Path, reason: object) -> UserError:
 
 
 def lock(workdir: Path) -> IO[str]:
-    """Create the folder if needed, and lock it until the file is closed or the process ends.
-
-    UserError if another process trains in it, it can't be written to, or its file system has no locks.
-    """
+    """Lock the folder, created if needed, until the file is closed or the process ends; UserError if that fails."""
     with writing(f"--workdir={workdir}"):
         workdir.mkdir(parents=True, exist_ok=True)
         try:
