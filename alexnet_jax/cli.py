@@ -88,15 +88,15 @@ def parse_weights(text: str, num_nets: int) -> tuple[float, ...]:
 def check_python_file(flag: str, path: Path, function: str, example: Path) -> None:
     """Raise UserError unless `path`, given by `flag`, is a Python file that defines the function, as `example` does."""
     with reading(flag):
-        exists = path.is_file()
-    if not exists:
-        others = ", ".join(sorted(map(str, example.parent.glob("*.py"))))
-        hint = f"there are {others}" if others else "run this from the project's folder, or give a full path"
-        raise UserError(f"{flag}: there is no such file; {hint}.")
+        if not path.is_file():
+            others = ", ".join(sorted(map(str, example.parent.glob("*.py"))))
+            hint = f"there are {others}" if others else "run this from the project's folder, or give a full path"
+            raise UserError(f"{flag}: there is no such file; {hint}.")
+        text = path.read_bytes()
     try:
-        code = ast.parse(path.read_text(), str(path))
-    except (SyntaxError, ValueError, OSError) as error:
-        raise UserError(f"{flag} is not a readable Python file: {error}.") from error
+        code = ast.parse(text, str(path))
+    except (SyntaxError, ValueError) as error:
+        raise UserError(f"{flag} is not a Python file: {error}.") from error
     if not any(isinstance(line, ast.FunctionDef) and line.name == function for line in code.body):
         raise UserError(f"{flag} defines no function {function}(); see {example}.")
 

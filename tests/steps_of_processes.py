@@ -2,7 +2,7 @@
 
 python tests/steps_of_processes.py NUM_PROCESSES PROCESS_ID PORT TOWERS OUTPUT.npz
 
-Numbers have 64 bits, for the reason that `test_layouts.py` gives.
+Numbers have 64 bits, for the reason given in `test_layouts.py`.
 """
 
 import sys
@@ -31,7 +31,7 @@ STATISTICS = Statistics(
 
 
 def parameters_after_training(variant: str, towers: int) -> dict[str, np.ndarray]:
-    """All parameters by name, after training on random images over all devices, every random thing on."""
+    """Return all parameters by name, after training on random images over all devices, with all randomness on."""
     config = quickstart.get_config()
     config.batch_size = config.eval.batch_size = BATCH
     config.model.variant = variant
@@ -57,20 +57,20 @@ def parameters_after_training(variant: str, towers: int) -> dict[str, np.ndarray
 
 
 def in_double(leaf: jax.Array) -> jax.Array:
-    """Parameters and velocity with 64 bits, where they lie; the step counts as it is."""
+    """Convert parameters and optimizer state to 64 bits, on their devices; leave the steps as they are."""
     return leaf.astype(jnp.float64) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
 
 
 def main(num_processes: str, process_id: str, port: str, towers: str, output: str) -> None:
-    """Joins the group and trains; process 0 writes the parameters down."""
+    """Join the group and train; process 0 writes the parameters."""
     jax.config.update("jax_enable_x64", True)
     group = find_process_group({}, f"localhost:{port}", int(num_processes), int(process_id), timeout=240)
     with joined(group):
-        found = {}
+        params = {}
         for variant in VARIANTS:
-            found |= parameters_after_training(variant, int(towers))
+            params |= parameters_after_training(variant, int(towers))
         if jax.process_index() == 0:
-            np.savez(output, **found)
+            np.savez(output, **params)
 
 
 if __name__ == "__main__":

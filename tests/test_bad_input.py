@@ -37,7 +37,7 @@ MISTAKES = {
         [QUICKSTART, "--workdir=~who/w"],
         r"--workdir=~who/w: the home folder that '~' stands for is unknown; write the path out",
     ),
-    "config is not Python": (["--config=requirements.txt"], r"--config=requirements.txt is not a readable Python file"),
+    "config is not Python": (["--config=requirements.txt"], r"--config=requirements.txt is not a Python file"),
     "unknown flag": ([QUICKSTART, "--wrkdir=x"], r"Unknown command line flag 'wrkdir'. Did you mean: workdir"),
     "stray argument": ([QUICKSTART, "--workdir={tmp}/w", "digits"], r"unexpected argument 'digits'"),
     "unknown field": ([QUICKSTART, "--config.batch_sise=64"], r"no field 'batch_sise'; did you mean 'batch_size'\?"),

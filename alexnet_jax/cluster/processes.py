@@ -96,7 +96,7 @@ def check_agreement(values: Mapping[str, Any]) -> None:
             if value != other_value:
                 raise UserError(
                     f"The processes disagree: {name} is {value!r} in process 0 (on {first['host']}) and "
-                    f"{other_value!r} in process {process} (on {other['host']}); start all of them with the same."
+                    f"{other_value!r} in process {process} (on {other['host']}); use the same everywhere."
                 )
 
 
