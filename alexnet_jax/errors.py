@@ -2,15 +2,20 @@
 
 import sys
 
-EXIT_CRASHED = 1  # an error of the program, with a traceback
+EXIT_CRASHED = 1  # an error in the program, with a traceback
 EXIT_USER_ERROR = 2  # a wrong flag, config, file or mesh: one sentence on stderr
-EXIT_DIVERGED = 3  # the loss stopped being a number
-EXIT_LOST_PROCESS = 4  # another process of the group ended by accident; the same command goes on
-EXIT_PREEMPTED = 75  # SIGTERM: a checkpoint was saved; the same command goes on (EX_TEMPFAIL: try again)
+EXIT_DIVERGED = 3  # the loss is no longer finite
+EXIT_LOST_PROCESS = 4  # another process of the group died; the same command resumes the run
+EXIT_PREEMPTED = 75  # SIGTERM, and a checkpoint was saved; the same command resumes the run (EX_TEMPFAIL: try again)
+
+OLDER_VERSION = (  # the end of a sentence about a file
+    "was written by an older version of this program; use that version, train again in a new workdir, or export the "
+    "weights with that version and import them here (python -m alexnet_jax.convert)."
+)
 
 
 class UserError(Exception):
-    """Something the user can mend. The message is a whole sentence: what, where, what is allowed, what to do."""
+    """Something the user can fix. The message is a full sentence: what, which value, what is allowed, what to do."""
 
     exit_status = EXIT_USER_ERROR
 
@@ -27,11 +32,11 @@ class PreemptedError(UserError):
     exit_status = EXIT_PREEMPTED
 
 
-def print_error(sentence: str) -> None:
-    """Says on stderr what went wrong, as every command does."""
-    print("\n".join(f"error: {printable(line)}" for line in sentence.split("\n")), file=sys.stderr, flush=True)
+def print_error(message: str) -> None:
+    """Print an error message on stderr, each line with the prefix that all commands use."""
+    print("\n".join(f"error: {printable(line)}" for line in message.split("\n")), file=sys.stderr, flush=True)
 
 
 def printable(text: str) -> str:
-    """A text from a file for a terminal, which would obey control characters: they are shown as escapes."""
+    """Return untrusted text with control characters as escapes, because a terminal would obey them."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

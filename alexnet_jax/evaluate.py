@@ -23,7 +23,7 @@ _STEP = flags.DEFINE_integer("step", None, "the checkpoint; by default the lates
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "images at a time; by default as in training", lower_bound=1)
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "where the data set is, if not where training found it")
 _JSON = flags.DEFINE_bool("json", False, "print the result as one JSON object")
-_PROCESSES = launcher.define_flags()
+_process_group = launcher.define_flags()
 flags.adopt_module_key_flags(cli)
 flags.adopt_module_key_flags(launcher)
 
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str]) -> None:
     cli.no_arguments(arguments)
     folders = cli.required_paths(_WORKDIR)
     weights = cli.parse_weights(_WEIGHTS.value, len(folders)) if _WEIGHTS.value is not None else None
-    group = _PROCESSES.process_group()
+    group = _process_group()
     from alexnet_jax.cluster.processes import joined
 
     with joined(group):
@@ -45,9 +45,10 @@ def evaluate_and_report(folders: Sequence[Path], weights: Sequence[float] | None
     import jax
 
     from alexnet_jax.cluster.processes import check_agreement
+    from alexnet_jax.console import evaluation_line
     from alexnet_jax.data.datasets import open_dataset
     from alexnet_jax.evaluation import evaluate
-    from alexnet_jax.metrics import append_record, evaluation_line
+    from alexnet_jax.metrics import append_record
     from alexnet_jax.parallel.mesh import devices, divisible_batch
     from alexnet_jax.restore import check_same_data, restore
     from alexnet_jax.run import startup

@@ -1,17 +1,17 @@
-"""The manifest of a checkpoint folder: what it holds, and how to tell whether all of it is still there.
+"""The manifest of a checkpoint folder: what the folder holds, and how to tell whether all of it is still intact.
 
-`manifest.json` is written last, so a folder that has one is complete. Beside its content it lists size and CRC-32 of
-every other file: Orbax (0.12.8, tried) reads flipped bits back without a complaint.
+`manifest.json` is written last, so a folder that has one is complete. It lists the size and CRC-32 of every other file,
+because Orbax (0.12.8, tried) reads flipped bits back without a complaint.
 """
 
 import errno
 import json
-import os
 import zlib
 from pathlib import Path
 from typing import Any
 
 from alexnet_jax.errors import UserError
+from alexnet_jax.files import write_atomically
 
 NAME = "manifest.json"
 
@@ -21,19 +21,14 @@ class DamagedError(Exception):
 
 
 def write(folder: Path, content: dict[str, Any]) -> None:
-    """Makes a folder complete: adds the manifest with `content`, which is JSON, and the checksums of all files."""
+    """Complete a folder: add the manifest with `content`, which is JSON, and the checksums of all files."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     content = content | {"files": {str(path.relative_to(folder)): _checksum(path) for path in files}}
-    partial = folder / f"{NAME}.partial"
-    with open(partial, "w") as file:
-        json.dump({"crc32": _crc32_of(content), "content": content}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.rename(folder / NAME)
+    write_atomically(folder / NAME, json.dumps({"crc32": _crc32_of(content), "content": content}))
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """The content of the manifest. Raises DamagedError if it is missing or not as it was written."""
+    """Return the content of the manifest; DamagedError if it is missing or not as it was written."""
     try:
         manifest = json.loads((folder / NAME).read_bytes())
         content, crc = manifest["content"], manifest["crc32"]
@@ -47,7 +42,7 @@ def read(folder: Path) -> dict[str, Any]:
 
 
 def read_and_check(folder: Path) -> dict[str, Any]:
-    """The content, once every file was read and found to be as it was written. Raises DamagedError if one is not."""
+    """Read every file, and return the content; DamagedError if a file is not as it was written."""
     content = read(folder)
     try:
         files = {str(name): (int(size), int(crc)) for name, (size, crc) in content.pop("files").items()}
@@ -55,14 +50,14 @@ def read_and_check(folder: Path) -> dict[str, Any]:
         raise DamagedError(f"{NAME} lists no files") from error
     for name, (size, crc) in files.items():
         if not (folder / name).resolve().is_relative_to(folder.resolve()):
-            raise DamagedError(f"{NAME} lists {name!r}, which lies elsewhere")
+            raise DamagedError(f"{NAME} lists {name!r}, which is outside the folder")
         try:
-            found_size, found_crc = _checksum(folder / name)
+            actual_size, actual_crc = _checksum(folder / name)
         except OSError as error:
             raise _damage(error, name) from error
-        if found_size != size:
-            raise DamagedError(f"{name} has {found_size} of {size} bytes")
-        if found_crc != crc:
+        if actual_size != size:
+            raise DamagedError(f"{name} has {actual_size} of {size} bytes")
+        if actual_crc != crc:
             raise DamagedError(f"{name} has changed since it was written")
     return content
 
@@ -72,7 +67,7 @@ def _crc32_of(content: Any) -> int:
 
 
 def _checksum(path: Path) -> tuple[int, int]:
-    """Size in bytes and CRC-32 of a file."""
+    """Return size in bytes and CRC-32 of a file."""
     size = crc = 0
     with open(path, "rb") as file:
         while block := file.read(1 << 20):
@@ -81,7 +76,7 @@ def _checksum(path: Path) -> tuple[int, int]:
 
 
 def _damage(error: OSError, name: str) -> Exception:
-    """Damage, if another try would fail too; else (permissions, too many open files) something to mend first."""
+    """Return a DamagedError if another try would fail too; else (too many open files) a UserError to fix first."""
     if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO):
         return DamagedError(f"{name}: {error.strerror}")
     return UserError(f"Checkpoint file {error.filename} can't be read: {error.strerror}.")

@@ -17,11 +17,11 @@ from alexnet_jax.data.datasets import Dataset
 from alexnet_jax.data.feeding import open_feed
 from alexnet_jax.errors import PreemptedError
 from alexnet_jax.evaluation import evaluate
-from alexnet_jax.metrics import diverged
 from alexnet_jax.optimizer import create_optimizer
 from alexnet_jax.predict_step import create_predict_step
 from alexnet_jax.run import startup
 from alexnet_jax.run.fine_tuning import create_initial_state
+from alexnet_jax.run.loss_checks import diverged
 from alexnet_jax.run.preemption import StopSignals
 from alexnet_jax.run.profiling import Profile
 from alexnet_jax.run.reporter import Reporter

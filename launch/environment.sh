@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Makes the Python environment in .venv/ at the root of the repository, once, and re-uses it.
+# Creates the Python environment in .venv/ at the root of the repository once, and reuses it.
 #
-# The other scripts source it; it leaves them at the root, with .venv/bin/python ready. Run alone it only prepares.
-# ALEXNET_JAX_ACCELERATOR=cpu|cuda12|cuda13 chooses the build of JAX; without it the NVIDIA driver decides.
-# ALEXNET_JAX_LOCKED=1 installs what requirements-lock.txt pins first, as .ci/run does.
+# The other scripts source this one, which leaves them at the root, with .venv/bin/python ready. It can also run alone.
+# ALEXNET_JAX_ACCELERATOR=cpu|cuda12|cuda13 chooses the build of JAX; otherwise the NVIDIA driver decides.
+# ALEXNET_JAX_LOCKED=1 first installs the versions pinned in requirements-lock.txt, as .ci/run does.
 set -eu
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -21,9 +21,9 @@ find_accelerator() {
             return
             ;;
         '') ;;
-        *) fail "ALEXNET_JAX_ACCELERATOR is '$ALEXNET_JAX_ACCELERATOR'; it can be cpu, cuda12 or cuda13." ;;
+        *) fail "ALEXNET_JAX_ACCELERATOR is '$ALEXNET_JAX_ACCELERATOR'; it must be cpu, cuda12 or cuda13." ;;
     esac
-    # The newest CUDA version that the driver serves stands in the first lines of nvidia-smi; without a driver, nothing.
+    # nvidia-smi prints the newest CUDA version that the driver supports; without a driver it prints none.
     cuda=$(nvidia-smi 2>/dev/null | sed -n 's/.*CUDA[A-Za-z ]* Version: *\([0-9][0-9]*\).*/\1/p' | sed q)
     if [ "${cuda:-0}" -ge 13 ]; then
         echo cuda13
@@ -38,7 +38,7 @@ is_suitable() {
     "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' >/dev/null 2>&1
 }
 
-# Prints the name of a Python that the requirements have builds for.
+# Prints the name of a Python for which the requirements have builds.
 find_python() {
     local candidate
     for candidate in python3 python3.14 python3.13 python3.12 python3.11; do
@@ -51,7 +51,7 @@ find_python() {
 or 'brew install python@3.12', and run this again."
 }
 
-# install_requirements LIST: installs a list of requirements, unless just this list was installed before.
+# install_requirements LIST: installs a list of requirements, unless the same list is installed already.
 install_requirements() {
     local jax="jax[$accelerator]"
     [ "$accelerator" != cpu ] || jax=jax
@@ -59,15 +59,15 @@ install_requirements() {
     if ! cmp -s .venv/wanted.txt ".venv/$1"; then
         echo "Installing $1 for $accelerator into .venv, once; this takes a few minutes."
         .venv/bin/python -m pip install --quiet --no-input --disable-pip-version-check -r .venv/wanted.txt ||
-            fail "$1 could not be installed (see above); mend that and run the same command again."
+            fail "$1 could not be installed (see above); fix that and run the same command again."
         mv .venv/wanted.txt ".venv/$1"
     fi
 }
 
-# install_locked: the versions of requirements-lock.txt, each file checked against its hashes.
+# install_locked: installs the versions in requirements-lock.txt, and checks each file against its hashes.
 #
-# An index that lacks one of them, or a Python without a build of it, is no reason to check nothing: then the ranges of
-# the other lists decide. A file that is not the lock's ends everything.
+# If the index lacks one of them, or has no build for this Python, the version ranges of the other lists apply. A file
+# with another hash is an error.
 install_locked() {
     cmp -s requirements-lock.txt .venv/requirements-lock.txt && return
     echo "Installing requirements-lock.txt into .venv, once; hashes are checked."
@@ -76,14 +76,14 @@ install_locked() {
         cp requirements-lock.txt .venv/
     elif grep -q "DO NOT MATCH THE HASHES" .venv/locked.log; then
         cat .venv/locked.log >&2
-        fail "a package is not the one that requirements-lock.txt was made of (see above); find out why before you go on."
+        fail "a package differs from the one in requirements-lock.txt (see above); find out why before you continue."
     else
         grep "^ERROR" .venv/locked.log >&2 || true
-        echo "warning: requirements-lock.txt can't be installed here (see above); the ranges of requirements.txt are." >&2
+        echo "warning: can't install requirements-lock.txt (see above); using the ranges of requirements.txt." >&2
     fi
 }
 
-# A build of JAX for one CUDA does not go away when another is installed over it.
+# Installing JAX for one CUDA version does not remove its build for another.
 is_for_another_cuda() {
     grep -q '^jax\[cuda' .venv/requirements.txt 2>/dev/null && ! grep -qF "jax[$accelerator]" .venv/requirements.txt
 }
@@ -92,8 +92,8 @@ accelerator=$(find_accelerator)
 if ! [ -x .venv/bin/pip ] || ! is_suitable .venv/bin/python || is_for_another_cuda; then
     python=$(find_python)
     "$python" -c 'import ensurepip, venv' 2>/dev/null ||
-        fail "$python lacks the venv module; on Debian and Ubuntu 'apt-get install python3-venv' brings it."
-    echo "Making the environment in .venv with $("$python" --version)."
+        fail "$python lacks the venv module; install it, on Debian and Ubuntu with 'apt-get install python3-venv'."
+    echo "Creating the environment in .venv with $("$python" --version)."
     "$python" -m venv --clear .venv
 fi
 [ -z "${ALEXNET_JAX_LOCKED:-}" ] || install_locked

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Trains in several processes on this machine: one GPU each, or sharing the cores of the CPU.
+# Trains in several processes on this machine, with one GPU each, or sharing the cores of the CPU.
 #
 #     bash launch/local.sh 2 --config=configs/quickstart.py --workdir=runs/two_processes
 #
 # The first argument is the number of processes, the others go to `python -m alexnet_jax.main`. Ctrl-C or SIGTERM saves
-# and stops (status 75), a second Ctrl-C stops at once; if one process dies, the others stop too. See docs/cluster.md.
+# and stops (status 75); a second Ctrl-C stops at once. If one process dies, the others stop too. See docs/cluster.md.
 # shellcheck source=launch/environment.sh
 . "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
@@ -20,22 +20,22 @@ on_gpus=
 if [ "$accelerator" != cpu ] && [ "${JAX_PLATFORMS:-cuda}" != cpu ]; then
     on_gpus=yes
     gpus=${CUDA_VISIBLE_DEVICES:-$(nvidia-smi --query-gpu=index --format=csv,noheader | paste -s -d , -)}
-    there=$(echo "$gpus" | tr , '\n' | grep -c .)
-    [ "$there" -ge "$count" ] ||
-        fail "$count processes need a GPU each, and there are $there ($gpus); start fewer, or set JAX_PLATFORMS=cpu."
+    num_gpus=$(echo "$gpus" | tr , '\n' | grep -c .)
+    [ "$num_gpus" -ge "$count" ] ||
+        fail "$count processes need a GPU each, but there are $num_gpus ($gpus); start fewer, or set JAX_PLATFORMS=cpu."
 fi
 
 port=$(.venv/bin/python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
-export JAX_COORDINATOR_BIND_ADDRESS="127.0.0.1:$port" # for this machine only
+export JAX_COORDINATOR_BIND_ADDRESS="127.0.0.1:$port" # reachable from this machine only
 
 pids=()
 stopping=
 # shellcheck disable=SC2317,SC2329 # the trap calls it
-pass_on() {
+forward() {
     stopping=yes
     kill -TERM "${pids[@]}" 2>/dev/null || true
 }
-trap pass_on INT TERM
+trap forward INT TERM
 
 for ((i = 0; i < count; i++)); do
     if [ -n "$on_gpus" ]; then
@@ -47,9 +47,9 @@ for ((i = 0; i < count; i++)); do
     pids+=($!)
 done
 
-# bash 3.2 can't wait for whichever ends first: look at all of them, twice a second.
+# bash 3.2 can't wait for the first process that ends: check all of them, twice a second.
 status=0  # of the first that failed
-patience= # half seconds that the others have left to stop by themselves
+patience= # half seconds left for the others to stop by themselves
 running=$count
 ended=()
 while [ "$running" -gt 0 ]; do
@@ -62,10 +62,10 @@ while [ "$running" -gt 0 ]; do
         this=0
         wait "${pids[i]}" || this=$?
         [ "$this" -ne 0 ] || continue
-        # Whoever is killed is named, even where the others, who stop for its sake, were seen to end first.
+        # Name the process that was killed, even if the others, which stop because of it, were seen to end first.
         if [ "$this" -gt 128 ] && [ -z "$stopping" ]; then
             echo "error: process $i of $count (pid ${pids[i]}) was ended by signal $((this - 128))." >&2
-            this=4 # as the processes that it leaves behind
+            this=4 # like the processes that it leaves behind
         elif [ "$this" -ne 75 ] && [ "$this" -ne 4 ] && [ "$status" -eq 0 ]; then
             echo "error: process $i of $count (pid ${pids[i]}) ended with status $this." >&2
         fi
@@ -76,7 +76,7 @@ while [ "$running" -gt 0 ]; do
     done
     if [ -n "$patience" ]; then
         case $patience in
-            30) pass_on ;;
+            30) forward ;;
             0) kill -KILL "${pids[@]}" 2>/dev/null || true ;;
         esac
         patience=$((patience - 1))

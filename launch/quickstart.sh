@@ -3,7 +3,7 @@
 #
 #     bash launch/quickstart.sh
 #
-# Run again it goes on where it was stopped, or says that it is done. Arguments are passed on to the training, for
+# A second run resumes where the first was stopped, or says that it is done. Arguments are passed to the training, for
 # example --workdir=runs/other --config.seed=1.
 # shellcheck source=launch/environment.sh
 . "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
@@ -25,7 +25,7 @@ What you can do next (the records of this run are in $workdir/metrics.jsonl):
   evaluate on ten views of each image, as the paper does
     .venv/bin/python -m alexnet_jax.evaluate --workdir=$workdir --views=10
 
-  train with one tower on each of two devices, here simulated ones
+  train with one tower on each of two simulated devices
     JAX_NUM_CPU_DEVICES=2 bash launch/quickstart.sh --config.mesh.tower=2 --workdir=runs/two_towers
 
   run the tests

@@ -2,7 +2,7 @@
 
 python tests/steps_of_processes.py NUM_PROCESSES PROCESS_ID PORT TOWERS OUTPUT.npz
 
-Numbers have 64 bits, for the reason that `test_layouts.py` gives.
+Numbers have 64 bits, for the reason given in `test_layouts.py`.
 """
 
 import sys
@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
+from training_pieces import pieces
 
 from alexnet_jax.cluster.launcher import find_process_group
 from alexnet_jax.cluster.processes import joined
 from alexnet_jax.data.statistics import Statistics
-from alexnet_jax.optimizer import create_optimizer
-from alexnet_jax.parallel.mesh import create_mesh, local_rows, shard_batch
+from alexnet_jax.parallel.mesh import local_rows, shard_batch
 from alexnet_jax.state import create_train_state
 from alexnet_jax.train_step import create_train_step
 from configs import quickstart
@@ -31,7 +31,7 @@ STATISTICS = Statistics(
 
 
 def parameters_after_training(variant: str, towers: int) -> dict[str, np.ndarray]:
-    """All parameters by name, after training on random images over all devices, every random thing on."""
+    """Return all parameters by name, after training on random images over all devices, with all randomness on."""
     config = quickstart.get_config()
     config.batch_size = config.eval.batch_size = BATCH
     config.model.variant = variant
@@ -41,10 +41,9 @@ def parameters_after_training(variant: str, towers: int) -> dict[str, np.ndarray
     config.precision = "float64"
     config.optimizer.learning_rate = 0.0001
     config.mesh.tower = 1 if variant == "one_weird_trick" else towers
-    mesh = create_mesh(config)
-    optimizer = create_optimizer(config, STEPS)
-    state = jax.tree.map(in_double, create_train_state(config, optimizer, mesh))
-    train_step = create_train_step(config, optimizer, mesh, STEPS)
+    model, optimizer, mesh = pieces(config, STEPS)
+    state = jax.tree.map(in_double, create_train_state(config, model, optimizer, mesh))
+    train_step = create_train_step(config, model, optimizer, mesh, STEPS)
     rows = local_rows(mesh, BATCH)
     random = np.random.default_rng(0)
     for _ in range(STEPS):
@@ -57,20 +56,20 @@ def parameters_after_training(variant: str, towers: int) -> dict[str, np.ndarray
 
 
 def in_double(leaf: jax.Array) -> jax.Array:
-    """Parameters and velocity with 64 bits, where they lie; the step counts as it is."""
+    """Convert parameters and optimizer state to 64 bits, on their devices; leave the steps as they are."""
     return leaf.astype(jnp.float64) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
 
 
 def main(num_processes: str, process_id: str, port: str, towers: str, output: str) -> None:
-    """Joins the group and trains; process 0 writes the parameters down."""
+    """Join the group and train; process 0 writes the parameters."""
     jax.config.update("jax_enable_x64", True)
     group = find_process_group({}, f"localhost:{port}", int(num_processes), int(process_id), timeout=240)
     with joined(group):
-        found = {}
+        params = {}
         for variant in VARIANTS:
-            found |= parameters_after_training(variant, int(towers))
+            params |= parameters_after_training(variant, int(towers))
         if jax.process_index() == 0:
-            np.savez(output, **found)
+            np.savez(output, **params)
 
 
 if __name__ == "__main__":

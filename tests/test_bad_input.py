@@ -1,6 +1,8 @@
-"""What people get wrong: each mistake ends in one sentence that names it, with exit status 2 and no traceback."""
+"""Mistakes of users: each ends in one sentence that names it, with exit status 2 and no traceback."""
 
 import dataclasses
+import errno
+import fcntl
 import json
 import os
 import re
@@ -11,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from alexnet_jax.config import Config, to_dict
 from alexnet_jax.data.dataset_info import load_dataset_info, save_dataset_info
-from alexnet_jax.errors import EXIT_USER_ERROR
+from alexnet_jax.errors import EXIT_USER_ERROR, UserError
+from alexnet_jax.run import workdir as workdirs
 
 QUICKSTART = "--config=configs/quickstart.py"
 ROOT = Path(__file__).resolve().parents[1]
@@ -29,11 +33,11 @@ MISTAKES = {
         [f"--config={300 * 'x'}.py"],
         r"--config=x+.py can't be read \(File name too long\)",
     ),
-    "workdir in the home of nobody": (
+    "workdir in an unknown home": (
         [QUICKSTART, "--workdir=~who/w"],
         r"--workdir=~who/w: the home folder that '~' stands for is unknown; write the path out",
     ),
-    "config is no Python": (["--config=requirements.txt"], r"--config=requirements.txt is not a Python file"),
+    "config is not Python": (["--config=requirements.txt"], r"--config=requirements.txt is not a Python file"),
     "unknown flag": ([QUICKSTART, "--wrkdir=x"], r"Unknown command line flag 'wrkdir'. Did you mean: workdir"),
     "stray argument": ([QUICKSTART, "--workdir={tmp}/w", "digits"], r"unexpected argument 'digits'"),
     "unknown field": ([QUICKSTART, "--config.batch_sise=64"], r"no field 'batch_sise'; did you mean 'batch_size'\?"),
@@ -78,19 +82,19 @@ MISTAKES = {
     ),
     "frozen layer that is none": (
         [QUICKSTART, '--config.optimizer.frozen=("conv1","relu2")'],
-        r"frozen=\('conv1', 'relu2'\) names 'relu2', which is no layer with parameters; those of .* are conv1, .*, fc8",
+        r"frozen=\('conv1', 'relu2'\) names 'relu2', which is not a layer with parameters; those of .* are conv1, .*, fc8",
     ),
     "number for a layer": ([QUICKSTART, "--config.optimizer.frozen=(1,)"], r"frozen=\(1,\) must be a tuple of names"),
     "nothing left to train": (
         [QUICKSTART, f"--config.optimizer.frozen={('conv1', 'conv2', 'conv3', 'conv4', 'conv5', 'fc6', 'fc7', 'fc8')}"],
-        r"names every layer, so that nothing would be trained; leave out at least one",
+        r"names every layer, so nothing would be trained; leave one out",
     ),
     "unknown precision": ([QUICKSTART, "--config.precision=fp16"], r"'fp16' is not allowed; .* float32, bfloat16"),
     "unknown variant": (
         [QUICKSTART, "--config.model.variant=cafe"],
         r"model.variant='cafe' is unknown; allowed: paper, original, .* Did you mean 'caffe'\?",
     ),
-    "option the variant has not": (
+    "option that the variant lacks": (
         [QUICKSTART, "--config.model.variant=torchvision", "--config.model.normalization=first"],
         r"model.variant='torchvision' contradicts model.normalization='first': .* no response normalization",
     ),
@@ -105,37 +109,30 @@ MISTAKES = {
     ),
     "batch that does not divide": (
         [QUICKSTART, "--config.batch_size=100", "--config.mesh.data=8"],
-        r"config.batch_size=100 is not divisible into the 8 parts of config.mesh.data=8; take .* for example 104",
+        r"config.batch_size=100 is not divisible into the 8 shards of config.mesh.data=8; take .* for example 104",
     ),
     "micro-batches that do not divide": (
         [QUICKSTART, "--config.mesh.data=2", "--config.gradient_accumulation=3"],
-        r"gradient_accumulation=3 does not divide the 64 images that each of the 2 parts .* take a divisor of 64",
+        r"gradient_accumulation=3 does not divide the 64 images that each of the 2 shards .* take a divisor of 64",
     ),
     "hybrid of two towers": (
-        [QUICKSTART, "--config.mesh.fully_connected=gathered"],
-        r"fully_connected='gathered' needs a net with one tower, but model.variant='paper' has 2",
+        [QUICKSTART, "--config.mesh.shard_fully_connected=True"],
+        r"shard_fully_connected=True needs a net with one tower, but model.variant='paper' has 2",
     ),
     "hybrid without fully connected layers": (
-        ["--config=configs/cifar_13pct.py", "--config.mesh.fully_connected=gathered"],
-        r"'gathered' needs fully connected layers below the classifier, but model.variant='cifar_13pct' has none",
+        ["--config=configs/cifar_13pct.py", "--config.mesh.shard_fully_connected=True"],
+        r"True needs fully connected layers below the classifier, but model.variant='cifar_13pct' has none",
     ),
     "hybrid of another kind": (
-        [QUICKSTART, "--config.mesh.fully_connected=split"],
-        r"'split' is not allowed; it must be one of replicated, gathered, broadcast, exchanged",
-    ),
-    "images that can't be exchanged in equal parts": (
-        [
-            *(QUICKSTART, "--config.model.variant=merged", "--config.mesh.fully_connected=exchanged"),
-            *("--config.mesh.data=4", "--config.batch_size=24"),
-        ],
-        r"'exchanged' sends the images of each device in 4 equal parts, but each has 6; .* multiple of 16",
+        [QUICKSTART, "--config.mesh.shard_fully_connected=gathered"],
+        r"config.mesh.shard_fully_connected='gathered' must be True or False",
     ),
     "units that do not divide": (
         [
-            *(QUICKSTART, "--config.model.variant=merged", "--config.mesh.fully_connected=gathered"),
+            *(QUICKSTART, "--config.model.variant=merged", "--config.mesh.shard_fully_connected=True"),
             *("--config.mesh.data=3", "--config.batch_size=120", "--config.eval.batch_size=120"),
         ],
-        r"'gathered' splits the 512 units of fc6 into the 3 parts of config.mesh.data=3, which do not divide them",
+        r"True splits the 512 units of fc6 into the 3 shards of config.mesh.data=3, which do not divide them",
     ),
     "three views": ([QUICKSTART, "--config.eval.views=3"], r"config.eval.views=3 is not allowed; .* 1, 10"),
     "config without get_config": (["--config=tests/conftest.py"], r"conftest.py defines no function get_config\(\)"),
@@ -148,7 +145,7 @@ MISTAKES = {
         [QUICKSTART, "--config.data.dir={data}", "--config.data.eval_split=test", "--workdir={tmp}/w"],
         r"no split 'test'; it has train, validation",
     ),
-    "classes that are not there": (
+    "another number of classes": (
         [QUICKSTART, "--config.data.dir={data}", "--config.model.num_classes=1000", "--workdir={tmp}/w"],
         r"model.num_classes=1000, but data.name='digits' has 10 classes; set model.num_classes=10",
     ),
@@ -156,7 +153,7 @@ MISTAKES = {
         [QUICKSTART, "--config.data.dir={data}", "--config.model.image_size=224", "--workdir={tmp}/w"],
         r"model.image_size=224 is larger than the images of data.name='digits' \(72 pixels a side\)",
     ),
-    "more devices than there are": (
+    "more devices than available": (
         [QUICKSTART, "--config.data.dir={data}", "--config.mesh.tower=2", "--workdir={tmp}/w"],
         r"config.mesh.data=1 x config.mesh.tower=2 needs 2 devices, but there is 1 \(cpu\)",
     ),
@@ -225,7 +222,7 @@ def test_a_config_file_of_another_program_is_refused(tmp_path: Path) -> None:
     assert_refused(result, r"get_config\(\) of --config must return an alexnet_jax.config.Config, not a <class .*dict")
 
 
-def test_every_fault_of_a_config_is_listed_at_once() -> None:
+def test_all_faults_of_a_config_are_listed_at_once() -> None:
     result = run("main", QUICKSTART, "--config.seed=-1", "--config.eval.views=2", "--workdir=unused")
     errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
     assert result.returncode == EXIT_USER_ERROR
@@ -234,7 +231,7 @@ def test_every_fault_of_a_config_is_listed_at_once() -> None:
 
 @pytest.fixture(scope="module")
 def trained(digits_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
-    """A finished run of two steps, and its arguments."""
+    """The workdir of a finished run of two steps, and its arguments."""
     workdir = tmp_path_factory.mktemp("trained")
     arguments = [
         QUICKSTART,
@@ -251,14 +248,16 @@ def trained(digits_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
 
 @pytest.fixture
 def workdir(trained: tuple[Path, list[str]], tmp_path: Path) -> Path:
-    """A copy of it, to damage."""
+    """A copy of that workdir, to damage."""
     return Path(shutil.copytree(trained[0], tmp_path / "copy"))
 
 
 def test_another_config_in_the_same_workdir_names_the_fields(trained, workdir: Path) -> None:
     changes = ["--config.seed=5", "--config.optimizer.momentum=0.8"]
     result = run("main", *trained[1], *changes, f"--workdir={workdir}")
-    assert_refused(result, r"another config: config.seed=5 \(there: 0\), config.optimizer.momentum=0.8 \(there: 0.9\)")
+    assert_refused(
+        result, r"another config: config.seed=5 \(the run has 0\), config.optimizer.momentum=0.8 \(the run has 0.9\)"
+    )
 
 
 def test_a_damaged_config_file_is_named(trained, workdir: Path) -> None:
@@ -270,6 +269,15 @@ def test_a_damaged_config_file_is_named(trained, workdir: Path) -> None:
 def test_a_foreign_config_file_is_named(workdir: Path) -> None:
     (workdir / "config.json").write_text(json.dumps({"learning_rate": 0.1}))
     assert_refused(run("evaluate", f"--workdir={workdir}"), r"config.json: the config has no field 'learning_rate'")
+
+
+def test_the_config_of_an_older_version_is_named(tmp_path: Path) -> None:
+    """It has fields that are gone."""
+    config = to_dict(Config())
+    config["mesh"]["shard_velocity"] = False
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r"config\.json was written by an older version of this program; use that"):
+        workdirs.read_config(tmp_path)
 
 
 def test_a_config_that_can_not_be_read_is_named(tmp_path: Path) -> None:
@@ -302,11 +310,13 @@ def test_evaluate_refuses_a_step_without_a_checkpoint(workdir: Path) -> None:
     assert_refused(run("evaluate", f"--workdir={workdir}", "--step=77"), r"no checkpoint of step 77; it has 1, 2")
 
 
-def test_evaluate_shows_a_result_that_cannot_be_written_down(workdir: Path) -> None:
+def test_evaluate_prints_a_result_that_can_not_be_written(workdir: Path) -> None:
     (workdir / "metrics.jsonl").unlink()
     (workdir / "metrics.jsonl").mkdir()
     result = run("evaluate", f"--workdir={workdir}", "--json")
-    assert_refused(result, r"Cannot write to .*metrics\.jsonl: Is a directory; make it writable, or free some space\.")
+    assert_refused(
+        result, r"metrics\.jsonl can't be written \(Is a directory\); choose a writable folder, or free some space\."
+    )
     assert json.loads(result.stdout)["num_examples"] == 360
 
 
@@ -323,7 +333,7 @@ def test_evaluate_refuses_a_moved_data_set(workdir: Path, tmp_path: Path) -> Non
     assert_refused(result, r"no data set")
 
 
-def test_a_damaged_checkpoint_is_passed_over_and_said(workdir: Path) -> None:
+def test_a_damaged_checkpoint_is_skipped_with_a_warning(workdir: Path) -> None:
     newest = max((path for path in (workdir / "checkpoints").iterdir()), key=lambda path: int(path.name))
     for path in newest.rglob("*"):
         if path.is_file() and path.name != "manifest.json":
@@ -331,19 +341,28 @@ def test_a_damaged_checkpoint_is_passed_over_and_said(workdir: Path) -> None:
     result = run("evaluate", f"--workdir={workdir}", "--json")
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["step"] == 1
-    assert re.search(r"2 is damaged .*trying the one before", result.stderr)
+    assert re.search(r"2 is damaged .*trying the previous one", result.stderr)
 
 
 def test_a_workdir_in_use_is_refused(trained, workdir: Path) -> None:
-    from alexnet_jax.run.workdir import lock
-
-    with lock(workdir):
+    with workdirs.lock(workdir):
         result = run("main", *trained[1], f"--workdir={workdir}")
     assert_refused(result, rf"is in use by process {os.getpid()}")
 
 
+def test_a_workdir_that_can_not_be_locked_is_refused(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Instead of the claim that another process uses it."""
+
+    def fail(*_) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+    with pytest.raises(UserError, match=r"its file system has no locks \(No locks available\); enable them"):
+        workdirs.lock(workdir)
+
+
 @pytest.mark.parametrize("command", ["main", "evaluate"])
-def test_jax_platforms_that_are_not_there(trained, tmp_path: Path, command: str) -> None:
+def test_jax_platforms_that_are_not_available(trained, tmp_path: Path, command: str) -> None:
     environment = {**os.environ, "JAX_PLATFORMS": "cuda"}
     arguments = [*trained[1], f"--workdir={tmp_path / 'w'}"] if command == "main" else [f"--workdir={trained[0]}"]
     result = subprocess.run(
@@ -358,7 +377,7 @@ def test_jax_platforms_that_are_not_there(trained, tmp_path: Path, command: str)
 
 
 def test_a_full_disk_ends_in_one_sentence(trained, tmp_path: Path) -> None:
-    """A limit on the size of files stands in for the full disk: writing fails in the same place."""
+    """A limit on the size of files simulates the full disk: writing fails in the same place."""
     command = [sys.executable, "-m", "alexnet_jax.main", *trained[1], f"--workdir={tmp_path / 'w'}"]
     result = subprocess.run(
         ["bash", "-c", 'ulimit -f 64; exec "$@"', "limited", *command],

@@ -1,4 +1,4 @@
-"""Checkpoints: what is saved comes back to the bit, on any mesh, whatever happened to the folder in between."""
+"""Checkpoints: what is saved comes back with the same bits, on any mesh, whatever happened to the folder meanwhile."""
 
 import contextlib
 import logging
@@ -303,8 +303,8 @@ def test_damage_to_the_folder_is_noticed(tmp_path, break_folder):
     assert Checkpoints(tmp_path, keep_last=2, keep_best=0).restore_latest(abstract_state()).step == 10
 
 
-def test_training_goes_on_after_damage(tmp_path):
-    """The damaged checkpoint goes once there is a newer sound one, and never counts as one of the last."""
+def test_training_continues_after_damage(tmp_path):
+    """The damaged checkpoint is removed once there is a newer sound one, and never counts as one of the last."""
     save_steps(tmp_path, 10, 20)
     flip_a_bit(tmp_path / "20" / manifest.NAME)
     with Checkpoints(tmp_path, keep_last=2, keep_best=1) as checkpoints:
@@ -338,14 +338,14 @@ def test_nothing_but_damage(tmp_path):
     assert names_in(tmp_path) == {"10", "20"}  # nothing was removed
 
 
-def test_a_damaged_step_that_was_asked_for(tmp_path):
+def test_a_damaged_step_that_was_requested(tmp_path):
     save_steps(tmp_path, 10, 20)
     half_delete(tmp_path / "10")
-    with pytest.raises(UserError, match=r"10 is damaged \(state/.*No such file or directory\); take another step"):
+    with pytest.raises(UserError, match=r"10 is damaged \(state/.*No such file or directory\); use another step"):
         Checkpoints(tmp_path, keep_last=2, keep_best=0).restore(10, abstract_state())
 
 
-def test_trouble_that_passes_is_not_taken_for_damage(tmp_path, monkeypatch):
+def test_a_temporary_failure_is_not_taken_for_damage(tmp_path, monkeypatch):
     save_steps(tmp_path, 10, 20)
 
     def too_many_open_files(path, *_):
@@ -359,11 +359,27 @@ def test_trouble_that_passes_is_not_taken_for_damage(tmp_path, monkeypatch):
 def test_another_model_is_not_taken_for_damage(tmp_path):
     save_steps(tmp_path, 10, 20)
     checkpoints = Checkpoints(tmp_path, keep_last=2, keep_best=0)
-    said = r"20 is of another model: .*fc8/bias is float32\[8\] there and float32\[10\] here \(\d+ more differ\)"
-    with pytest.raises(UserError, match=said):
+    message = (
+        r"20 is of another model: its .*fc8/bias is float32\[8\], that of this config is float32\[10\] "
+        r"\(\d+ more differ\)"
+    )
+    with pytest.raises(UserError, match=message):
         checkpoints.restore_latest(abstract_state(classes=10))
-    with pytest.raises(UserError, match=r"step is int32\[\] there and missing here"):
+    with pytest.raises(UserError, match=r"its step is int32\[\], that of this config is missing"):
         checkpoints.restore(20, {"params": abstract_state().params})
+
+
+def test_the_optimizer_state_of_an_older_version_is_named(tmp_path):
+    """Its parameters can still be read."""
+    state = device_state(20)
+    older = State(state.step, state.params, {"step": state.step, "velocity": state.params})
+    with Checkpoints(tmp_path, keep_last=1, keep_best=0) as checkpoints:
+        checkpoints.save(20, older)
+        with pytest.raises(UserError, match=r"/20 was written by an older version of this program; use that version"):
+            checkpoints.restore_latest(abstract_state())
+        with pytest.raises(UserError, match="20 is of another model"):
+            checkpoints.restore_latest(abstract_state(classes=10))
+        assert_same_bits(checkpoints.restore(20, abstract_state().params, only="params").state, host_state(20).params)
 
 
 # Interruptions.
@@ -492,11 +508,11 @@ DISK_TROUBLE = """
 
 
 def test_full_disk_and_read_only_folder():
-    """One sentence each; what was there before is unharmed, and saving works again once there is room."""
+    """One sentence each; earlier checkpoints are intact, and saving works again once there is space."""
     output, _ = python(DISK_TROUBLE).communicate(timeout=120)
     full, after_full, read_only, at_the_end = output.splitlines()
     assert full.startswith("The checkpoint of step 2 can't be written to ")
-    assert "(File too large); earlier checkpoints are unharmed: make room" in full
+    assert "(File too large); earlier checkpoints are intact: free some space" in full
     assert after_full == "1 [1]"
     assert read_only.startswith("The checkpoint of step 3 can't be written to ")
     assert "(Permission denied); earlier" in read_only
@@ -511,7 +527,7 @@ def test_a_file_where_the_folder_should_be(tmp_path):
         checkpoints.save(1, device_state(1))
 
 
-# Around it.
+# Several processes, and side effects.
 
 
 SEVERAL_PROCESSES = """

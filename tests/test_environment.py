@@ -1,4 +1,4 @@
-"""The environment: what the requirements ask for is there, and TensorFlow is not."""
+"""The environment: all requirements are installed, and TensorFlow is not."""
 
 import importlib.metadata
 import pkgutil
@@ -33,10 +33,10 @@ def test_requirements_begin_with_the_line_that_the_scripts_rewrite():
 
 
 def locked() -> list[tuple[Requirement, list[str]]]:
-    """What the lock file pins, and the hashes of its files."""
+    """The requirements that the lock file pins, each with the hashes of its files."""
     text = (ROOT / "requirements-lock.txt").read_text().replace("\\\n", "")
     entries = [line.split("--hash=") for line in text.splitlines() if line and not line.startswith("#")]
-    return [(Requirement(pinned), [found.strip() for found in hashes]) for pinned, *hashes in entries]
+    return [(Requirement(pinned), [each.strip() for each in hashes]) for pinned, *hashes in entries]
 
 
 def test_the_lock_pins_every_version_by_its_files_hashes_and_names_no_index():
@@ -44,16 +44,16 @@ def test_the_lock_pins_every_version_by_its_files_hashes_and_names_no_index():
     for requirement, hashes in locked():
         assert [specifier.operator for specifier in requirement.specifier] == ["=="]
         assert hashes
-        assert all(re.fullmatch("sha256:[0-9a-f]{64}", found) for found in hashes)
+        assert all(re.fullmatch("sha256:[0-9a-f]{64}", each) for each in hashes)
 
 
 @pytest.mark.parametrize("python", ["3.11", "3.12", "3.13", "3.14"])
-def test_the_lock_has_one_version_of_all_that_is_asked_for(python):
-    """But for PyTorch, of which any build counts (requirements-dev.txt)."""
+def test_the_lock_has_one_version_of_every_requirement(python):
+    """Except PyTorch, of which any build will do (requirements-dev.txt)."""
     pinned = {}
     for requirement, _ in locked():
-        here = {"python_version": python, "python_full_version": f"{python}.0"}
-        if requirement.marker is None or requirement.marker.evaluate(here):
+        environment = {"python_version": python, "python_full_version": f"{python}.0"}
+        if requirement.marker is None or requirement.marker.evaluate(environment):
             assert canonicalize_name(requirement.name) not in pinned
             pinned[canonicalize_name(requirement.name)] = next(iter(requirement.specifier)).version
     for requirement in requirements("requirements.txt") + requirements("requirements-dev.txt"):
@@ -68,7 +68,7 @@ def test_tensorflow_is_not_installed():
 
 
 def test_no_module_imports_tensorflow_or_pytorch():
-    """A stand-in that would be found first notices every attempt, a guarded `try: import tensorflow` too."""
+    """An import hook notices every attempt, including a guarded `try: import tensorflow`."""
     modules = [module.name for module in pkgutil.walk_packages(alexnet_jax.__path__, "alexnet_jax.")]
     assert "alexnet_jax.main" in modules
     script = f"""

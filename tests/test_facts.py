@@ -53,12 +53,12 @@ def test_damaged_statistics_are_named(folder):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda facts: {"num_examples": 60}, r"the number of training images is 60 \(there: 1437\)"),
-        (lambda facts: {"label_names": facts.label_names[:2]}, r"the number of classes is 2 \(there: 10\)"),
-        (lambda facts: {"label_names": facts.label_names[::-1]}, r"class 0 is '9' \(there: '0'\)"),
+        (lambda facts: {"num_examples": 60}, r"the number of training images is 60 \(the run has 1437\)"),
+        (lambda facts: {"label_names": facts.label_names[:2]}, r"the number of classes is 2 \(the run has 10\)"),
+        (lambda facts: {"label_names": facts.label_names[::-1]}, r"class 0 is '9' \(the run has '0'\)"),
         (
             lambda facts: {"statistics": facts.statistics._replace(mean_image=facts.statistics.mean_image + 1)},
-            r"the mean image \(CRC-32\) is '[0-9a-f]{8}' \(there: '[0-9a-f]{8}'\); set config.data.dir",
+            r"the mean image \(CRC-32\) is '[0-9a-f]{8}' \(the run has '[0-9a-f]{8}'\); set config.data.dir",
         ),
     ],
 )

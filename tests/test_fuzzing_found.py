@@ -131,7 +131,7 @@ FOUND = {
         runs.forged_checkpoints,
         "checkpoints/5/manifest.json",
         runs.signed(json.dumps({"step": 5, "files": {"/dev/zero": [1, 1]}}).encode()),
-        "'/dev/zero', which lies elsewhere",
+        "'/dev/zero', which is outside the folder",
     ),
     "a checkpoint without a list": (
         runs.forged_checkpoints, "checkpoints/5/manifest.json", runs.signed(b'{"step": 5}'), "lists no files"

@@ -1,4 +1,4 @@
-"""What the system must grant is asked for at the start: open files, and memory for batches."""
+"""System limits are checked at the start: open files, and memory for batches."""
 
 import errno
 import resource
@@ -14,19 +14,19 @@ from alexnet_jax.train import train_and_evaluate
 
 @pytest.fixture
 def granted(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
-    """The limit of open files, of a system that has only this one."""
-    found = {"now": 256, "most": 1024}
+    """The limits of open files of a simulated system."""
+    both = {"soft": 256, "hard": 1024}
 
-    def set_limit(_: int, both: tuple[int, int]) -> None:
-        found["now"], found["most"] = both
+    def set_limit(_: int, new: tuple[int, int]) -> None:
+        both["soft"], both["hard"] = new
 
-    monkeypatch.setattr(limits.resource, "getrlimit", lambda _: (found["now"], found["most"]))
+    monkeypatch.setattr(limits.resource, "getrlimit", lambda _: (both["soft"], both["hard"]))
     monkeypatch.setattr(limits.resource, "setrlimit", set_limit)
-    return found
+    return both
 
 
 @pytest.mark.parametrize(
-    ("now", "most", "files", "then"),
+    ("soft", "hard", "files", "new"),
     [
         (256, 1024, 0, 1024),
         (1024, 1024, 900, 1024),
@@ -35,10 +35,10 @@ def granted(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
         (resource.RLIM_INFINITY, resource.RLIM_INFINITY, 1024, resource.RLIM_INFINITY),
     ],
 )
-def test_as_many_files_may_be_open_as_the_system_allows(granted, now: int, most: int, files: int, then: int) -> None:
-    granted |= {"now": now, "most": most}
+def test_as_many_files_may_be_open_as_the_system_allows(granted, soft: int, hard: int, files: int, new: int) -> None:
+    granted |= {"soft": soft, "hard": hard}
     limits.allow_open_files(files)
-    assert granted == {"now": then, "most": most}
+    assert granted == {"soft": new, "hard": hard}
 
 
 def test_a_data_set_of_too_many_files_is_refused(granted) -> None:
@@ -47,9 +47,9 @@ def test_a_data_set_of_too_many_files_is_refused(granted) -> None:
 
 
 def test_batches_beyond_the_memory_of_this_machine_are_refused(tiny_config: Config, tmp_path) -> None:
-    """Before a single image is read: else the system would end the process, or another one."""
+    """Before any image is read: otherwise the system would kill this process, or another one."""
     tiny_config.batch_size = 10**7
-    with pytest.raises(UserError, match=r"batches of 10,000,000 images .* GiB are free; make config.batch_size"):
+    with pytest.raises(UserError, match=r"batches of 10,000,000 images .* GiB are free; reduce config.batch_size"):
         train_and_evaluate(tiny_config, tmp_path / "w")
 
 
@@ -63,5 +63,5 @@ def test_batches_beyond_the_memory_of_this_machine_are_refused(tiny_config: Conf
         (jax.errors.JaxRuntimeError("INTERNAL: something else"), False),
     ],
 )
-def test_out_of_memory_is_told_from_other_trouble(error: Exception, expected: bool) -> None:
+def test_out_of_memory_is_told_from_other_errors(error: Exception, expected: bool) -> None:
     assert limits.is_out_of_memory(error) == expected

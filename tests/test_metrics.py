@@ -1,4 +1,4 @@
-"""Records on disk and in TensorBoard, across kills and resumes; timing; what the console says."""
+"""Records on disk and in TensorBoard, across kills and resumes; timing; lines on the console; checks of the loss."""
 
 import json
 import math
@@ -11,11 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alexnet_jax import metrics
+from alexnet_jax import console, metrics
 from alexnet_jax.config import Config
 from alexnet_jax.errors import DivergedError, UserError
+from alexnet_jax.run import loss_checks
+from alexnet_jax.run.metric_writer import MetricWriter
 from alexnet_jax.run.reporter import Reporter
 from alexnet_jax.run.tensorboard import Event, SessionLog
+from alexnet_jax.run.throughput import Throughput
 
 
 def training_record(step: int, **changes) -> dict:
@@ -55,26 +58,26 @@ def records(workdir) -> list[dict]:
 
 
 def events(workdir) -> list[Event]:
-    """All events of a workdir in the order in which TensorBoard reads them; framing as in TFRecord files."""
-    found = []
+    """All events of a workdir in the order in which TensorBoard reads them; they are framed as in TFRecord files."""
+    all_events = []
     for path in sorted(workdir.glob("events.out.tfevents.*"), key=lambda path: path.stat().st_mtime_ns):
         data = path.read_bytes()
         while data:
             length = int.from_bytes(data[:8], "little")
-            found.append(Event.FromString(data[12 : 12 + length]))
+            all_events.append(Event.FromString(data[12 : 12 + length]))
             data = data[16 + length :]
-    return found
+    return all_events
 
 
 def write(workdir, resumed_step, *lines) -> None:
-    writer = metrics.MetricWriter(workdir, resumed_step)
+    writer = MetricWriter(workdir, resumed_step)
     for line in lines:
         writer.write(line)
     writer.close()
 
 
 def test_writes_each_record_as_one_line_at_once(tmp_path):
-    writer = metrics.MetricWriter(tmp_path / "new" / "run", resumed_step=0)
+    writer = MetricWriter(tmp_path / "new" / "run", resumed_step=0)
     for record in (training_record(10), evaluation_record(10)):
         writer.write(record)
         assert records(tmp_path / "new" / "run")[-1] == record
@@ -82,12 +85,12 @@ def test_writes_each_record_as_one_line_at_once(tmp_path):
 
 
 def test_a_training_knows_its_own_evaluation(tmp_path):
-    """Not the line of that step's batch, should the split be that of training, and no evaluation made besides."""
+    """Neither the line of that step's batch, if the split is that of training, nor an evaluation made separately."""
     config = Config()
     config.data.eval_split, config.eval.views = "train", 1
     reporter = Reporter(config, tmp_path, num_examples=1000, num_steps=20, start=10)
-    by_ten, elsewhere = evaluation_record(10, split="train"), evaluation_record(10, views=1)
-    for record in (training_record(10), by_ten, elsewhere, evaluation_record(9, split="train", views=1)):
+    ten_views, other_split = evaluation_record(10, split="train"), evaluation_record(10, views=1)
+    for record in (training_record(10), ten_views, other_split, evaluation_record(9, split="train", views=1)):
         metrics.append_record(tmp_path, record)
     assert not reporter.has_evaluation(10)
     metrics.append_record(tmp_path, evaluation_record(10, split="train", views=1))
@@ -122,14 +125,14 @@ def test_a_resumed_run_reads_like_an_uninterrupted_one(tmp_path):
     with open(tmp_path / "killed" / "metrics.jsonl", "a") as file:
         file.write('{"step": 40, "epo')
     write(tmp_path / "killed", 20, *whole[3:])
-    expected, found = (tmp_path / name / "metrics.jsonl" for name in ("uninterrupted", "killed"))
-    assert found.read_bytes() == expected.read_bytes()
-    assert not list((tmp_path / "killed").glob("*.tmp"))
+    expected, resumed = (tmp_path / name / "metrics.jsonl" for name in ("uninterrupted", "killed"))
+    assert resumed.read_bytes() == expected.read_bytes()
+    assert not list((tmp_path / "killed").glob(".unfinished-*"))
 
 
 @given(st.lists(st.tuples(st.integers(0, 50), st.floats(width=32)), max_size=6), st.integers(0, 50))
 def test_resuming_keeps_every_record_up_to_its_step(tmp_path_factory, drawn, resumed_step):
-    """Whatever its numbers are: a loss of 1e38 is one, and comes before training is stopped for an infinite one."""
+    """Whatever its numbers are: a loss of 1e38 is finite, and comes before training is stopped for an infinite one."""
     workdir = tmp_path_factory.mktemp("run")
     for step, loss in drawn:
         metrics.append_record(workdir, training_record(step, loss=np.float32(loss)))
@@ -139,13 +142,13 @@ def test_resuming_keeps_every_record_up_to_its_step(tmp_path_factory, drawn, res
     assert list(metrics.read_records(workdir)) == [record for record in written if record["step"] <= resumed_step]
 
 
-def test_a_run_that_starts_anew_drops_what_was_never_saved(tmp_path):
+def test_a_run_that_starts_again_drops_what_was_never_saved(tmp_path):
     write(tmp_path, 0, training_record(10))
     write(tmp_path, 0)
     assert records(tmp_path) == []
 
 
-def test_drops_lines_that_are_no_records(tmp_path):
+def test_drops_lines_that_are_not_records(tmp_path):
     (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 1}\n\0\0\0\n[1]\n{"step": null}\n{"loss": 1}\n{"step": 2}\n')
     write(tmp_path, 2)
     assert records(tmp_path) == [{"step": 1}, {"step": 2}]
@@ -159,7 +162,7 @@ def test_append_replaces_a_line_left_half_written(tmp_path):
 
 
 def test_only_the_enabled_writer_touches_the_workdir(tmp_path):
-    writer = metrics.MetricWriter(tmp_path / "run", 0, enabled=False)
+    writer = MetricWriter(tmp_path / "run", 0, enabled=False)
     writer.write(training_record(1))
     writer.close()
     assert not (tmp_path / "run").exists()
@@ -183,7 +186,7 @@ def test_tensorboard_scalars_and_the_restart(tmp_path):
 
 
 def test_tensorboard_is_up_to_date_after_every_record(tmp_path):
-    writer = metrics.MetricWriter(tmp_path, 0)
+    writer = MetricWriter(tmp_path, 0)
     writer.write(training_record(1))
     assert events(tmp_path)[-1].step == 1
     writer.close()
@@ -191,19 +194,19 @@ def test_tensorboard_is_up_to_date_after_every_record(tmp_path):
 
 def test_an_unwritable_workdir_is_refused_in_a_sentence(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"Cannot write to .*/file/run: Not a directory; make it writable"):
-        metrics.MetricWriter(tmp_path / "file" / "run", 0)
-    with pytest.raises(UserError, match=r"Cannot write to .*metrics\.jsonl: No such file or directory"):
+    with pytest.raises(UserError, match=r"/file/run can't be written \(Not a directory\); choose a writable folder"):
+        MetricWriter(tmp_path / "file" / "run", 0)
+    with pytest.raises(UserError, match=r"metrics\.jsonl can't be written \(No such file or directory\)"):
         metrics.append_record(tmp_path / "missing", {"step": 1})
 
 
 FULL_DISK = """
 import resource, signal, sys
-from alexnet_jax import metrics
 from alexnet_jax.errors import UserError
+from alexnet_jax.run.metric_writer import MetricWriter
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write beyond the limit then fails like one to a full disk
 resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
-writer = metrics.MetricWriter(sys.argv[1], 0)
+writer = MetricWriter(sys.argv[1], 0)
 try:
     for step in range(100):
         writer.write({"step": step, "epoch": 0, "split": "train", "loss": 1.0})
@@ -215,11 +218,15 @@ except UserError as error:
 def test_a_full_disk_is_reported_in_a_sentence_and_leaves_whole_lines(tmp_path):
     command = [sys.executable, "-c", FULL_DISK, str(tmp_path)]
     run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    assert run.stdout.startswith(f"Cannot write to {tmp_path}")
-    assert "File too large" in run.stdout
+    assert run.stdout.startswith(str(tmp_path))
+    assert "can't be written (File too large)" in run.stdout
     assert "Exception in thread" not in run.stderr
     metrics.append_record(tmp_path, {"step": 1})
     assert len(records(tmp_path)) > 10
+
+
+def speed(images_per_second: float | None, input_wait_fraction: float | None) -> dict[str, float | None]:
+    return {"images_per_second": images_per_second, "input_wait_fraction": input_wait_fraction}
 
 
 class Clock:
@@ -232,7 +239,7 @@ class Clock:
 
 def test_throughput_counts_neither_the_first_step_nor_pauses():
     clock = Clock()
-    throughput = metrics.Throughput(batch_size=32, clock=clock)
+    throughput = Throughput(batch_size=32, clock=clock)
 
     def train(steps: int, wait: float, compute: float) -> None:
         for _ in range(steps):
@@ -243,14 +250,14 @@ def test_throughput_counts_neither_the_first_step_nor_pauses():
 
     assert throughput.seconds_left(5) is None
     train(1, wait=3.0, compute=60.0)
-    assert throughput.lap() == metrics.Speed(None, None)
+    assert throughput.lap() == speed(None, None)
     train(4, wait=0.5, compute=1.5)
     with throughput.paused():
         clock.now += 1000.0
-    assert throughput.lap() == metrics.Speed(pytest.approx(16.0), pytest.approx(0.25))
+    assert throughput.lap() == speed(pytest.approx(16.0), pytest.approx(0.25))
     assert throughput.seconds_left(5) == pytest.approx(10.0)
     train(4, wait=0.0, compute=1.0)
-    assert throughput.lap() == metrics.Speed(pytest.approx(32.0), 0.0)
+    assert throughput.lap() == speed(pytest.approx(32.0), 0.0)
     assert throughput.seconds_left(10) == pytest.approx(15.0)
     for _ in range(10):
         train(1, wait=0.0, compute=4.0)
@@ -258,15 +265,15 @@ def test_throughput_counts_neither_the_first_step_nor_pauses():
     assert throughput.seconds_left(2) == pytest.approx(8.0)
 
 
-def test_throughput_of_a_lap_that_holds_the_first_step():
+def test_throughput_of_a_lap_with_the_first_step():
     clock = Clock()
-    throughput = metrics.Throughput(batch_size=8, clock=clock)
+    throughput = Throughput(batch_size=8, clock=clock)
     for seconds in (60.0, 1.0, 1.0):
         with throughput.waiting():
             clock.now += seconds
         clock.now += seconds
         throughput.step_done()
-    assert throughput.lap() == metrics.Speed(pytest.approx(4.0), pytest.approx(0.5))
+    assert throughput.lap() == speed(pytest.approx(4.0), pytest.approx(0.5))
 
 
 @pytest.mark.parametrize(
@@ -283,26 +290,26 @@ def test_throughput_of_a_lap_that_holds_the_first_step():
     ],
 )
 def test_durations(seconds, text):
-    assert metrics.duration(seconds) == text
+    assert console.duration(seconds) == text
 
 
 def test_console_lines():
     record = training_record(1200, epoch=0.1199, loss=4.56789, top1_error=83.21, images_per_second=1234.5)
-    assert metrics.training_line(record, num_steps=900_810, num_epochs=90.0, seconds_left=12_345) == (
-        "step   1,200/900,810  epoch 0.12/90  loss 4.5679  top-1 error  83.2 %  rate 0.01  "
+    assert console.training_line(record, num_steps=900_810, num_epochs=90.0, seconds_left=12_345) == (
+        "step   1,200/900,810  epoch 0.12/90  loss 4.5679  top-1 error  83.2 %  learning rate 0.01  "
         "1,234 images/s  25 % waiting for input  3 h 25 min left"
     )
     first = training_record(1, images_per_second=None, input_wait_fraction=None)
-    assert metrics.training_line(first, num_steps=10, num_epochs=0.1, seconds_left=None) == (
-        "step  1/10  epoch 0.01/0.1  loss 2.0000  top-1 error  50.0 %  rate 0.01"
+    assert console.training_line(first, num_steps=10, num_epochs=0.1, seconds_left=None) == (
+        "step  1/10  epoch 0.01/0.1  loss 2.0000  top-1 error  50.0 %  learning rate 0.01"
     )
-    assert metrics.evaluation_line(evaluation_record(900_810)) == (
+    assert console.evaluation_line(evaluation_record(900_810)) == (
         "step 900,810  validation: top-1 error 40.66 %, top-5 error 18.21 %, loss 1.5000 (50,000 images, 10 views)"
     )
 
 
-def test_plateau_is_warned_of_once_and_says_what_to_check():
-    watch = metrics.PlateauWatch(num_classes=1000, after_steps=2000)
+def test_a_plateau_is_warned_about_once_with_what_to_check():
+    watch = loss_checks.PlateauWatch(num_classes=1000, after_steps=2000)
     assert all(watch.warning(step, 6.908) is None for step in range(0, 2000, 20))
     warning = watch.warning(2000, 6.9)
     assert "ln(1000)" in warning
@@ -314,25 +321,25 @@ def test_plateau_is_warned_of_once_and_says_what_to_check():
 
 @pytest.mark.parametrize("losses", [[6.908] * 50 + [6.5] * 10, [6.908] * 50 + [6.84, 6.82] * 5, [7.5] * 60])
 def test_no_plateau_once_the_loss_has_left_it(losses):
-    watch = metrics.PlateauWatch(num_classes=1000, after_steps=59)
+    watch = loss_checks.PlateauWatch(num_classes=1000, after_steps=59)
     assert [watch.warning(step, loss) for step, loss in enumerate(losses)] == [None] * 60
 
 
 def test_plateau_is_judged_on_a_mean():
-    """Ten classes: the loss of a small batch strays further than 1 % from ln(10) = 2.303 by chance."""
-    watch = metrics.PlateauWatch(num_classes=10, after_steps=10)
+    """Ten classes: by chance the loss of a small batch is more than 1 % away from ln(10) = 2.303."""
+    watch = loss_checks.PlateauWatch(num_classes=10, after_steps=10)
     warnings = [watch.warning(step, loss) for step, loss in enumerate([2.27, 2.34] * 6)]
     assert [w is not None for w in warnings] == [False] * 10 + [True, False]
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf, np.float32(np.nan)])
-def test_a_loss_that_is_no_number_stops_the_run(loss):
+def test_a_loss_that_is_not_finite_stops_the_run(loss):
     with pytest.raises(DivergedError, match=r"at step 1,234: .*step 1,000.*learning_rate") as caught:
-        metrics.check_finite(loss, step=1234, last_checkpoint_step=1000)
+        loss_checks.check_finite(loss, step=1234, last_checkpoint_step=1000)
     assert caught.value.exit_status == 3
     with pytest.raises(DivergedError, match="no checkpoint"):
-        metrics.check_finite(loss, step=3, last_checkpoint_step=None)
+        loss_checks.check_finite(loss, step=3, last_checkpoint_step=None)
 
 
-def test_a_finite_loss_goes_on():
-    metrics.check_finite(np.float32(3e38), step=1, last_checkpoint_step=None)
+def test_a_finite_loss_does_not_stop_it():
+    loss_checks.check_finite(np.float32(3e38), step=1, last_checkpoint_step=None)

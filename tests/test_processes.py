@@ -1,4 +1,4 @@
-"""Several real processes train as one, agree before the first step, and end together; what stops them loses nothing."""
+"""Several real processes train as one, agree before the first step, end together, and resume without a loss."""
 
 import json
 import os
@@ -59,7 +59,7 @@ def finish(*processes: subprocess.Popen) -> list[tuple[int, str, str]]:
 
 
 def steps(num_processes: int, towers: int, output: Path) -> dict[str, np.ndarray]:
-    """What `steps_of_processes.py` finds."""
+    """The parameters that `steps_of_processes.py` writes."""
     program, port = ROOT / "tests" / "steps_of_processes.py", free_port()
     numbers = range(num_processes)
     group = [start(sys.executable, program, num_processes, number, port, towers, output) for number in numbers]
@@ -71,16 +71,16 @@ def steps(num_processes: int, towers: int, output: Path) -> dict[str, np.ndarray
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
     """The parameters after the steps of one process."""
-    return steps(1, 1, tmp_path_factory.mktemp("alone") / "found.npz")
+    return steps(1, 1, tmp_path_factory.mktemp("alone") / "alone.npz")
 
 
 @pytest.mark.parametrize("num_processes", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_twenty_steps_agree(num_processes: int, alone: dict[str, np.ndarray], tmp_path: Path) -> None:
-    """`paper`, `original`, `caffe` (a tower a process) and `one_weird_trick` (a part of the batch), dropout on."""
-    found = steps(num_processes, 2, tmp_path / "found.npz")
-    assert found.keys() == alone.keys()
+    """`paper`, `original`, `caffe` (a tower per process) and `one_weird_trick` (a shard of the batch), with dropout."""
+    together = steps(num_processes, 2, tmp_path / "together.npz")
+    assert together.keys() == alone.keys()
     for name, expected in alone.items():
-        assert np.max(np.abs(found[name] - expected)) < 1e-5 * np.max(np.abs(expected)), name
+        assert np.max(np.abs(together[name] - expected)) < 1e-5 * np.max(np.abs(expected)), name
 
 
 # Whole runs, as `launch/local.sh` starts them.
@@ -106,7 +106,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def config_file(tiny_config: Config, tmp_path: Path) -> Path:
-    """The tiny net on all devices, with a rate at which rounding stays rounding."""
+    """The tiny net on all devices, with a learning rate at which rounding errors stay small."""
     tiny_config.mesh.data = -1
     tiny_config.optimizer.learning_rate = 0.001
     file = tmp_path / "config_of_test.py"
@@ -134,7 +134,7 @@ class Group:
         self.output = ""
 
     def send_at_step(self, step: int, number: signal.Signals, process: int) -> None:
-        """Sends a signal to one of the processes once the metrics tell of this step."""
+        """Sends a signal to one of the processes once the metrics have this step."""
         metrics = self.workdir / "metrics.jsonl"
         pid = None
         while pid is None:
@@ -168,7 +168,7 @@ def last_state(workdir: Path) -> tuple[int, dict]:
 
 
 def test_a_signal_to_one_process_stops_all_at_the_same_step(checkout: Path, config_file: Path, tmp_path: Path) -> None:
-    """Two processes, evaluated on images that don't divide into batches, stopped and resumed: to the bit."""
+    """Two processes, evaluated on images that don't divide into batches, stopped and resumed: the same bits."""
     flags = ("--config.eval.batch_size=50",)
     status, output, errors = Group(checkout, 2, config_file, tmp_path / "whole", *flags).finish()
     assert (status, errors) == (0, "")
@@ -185,9 +185,9 @@ def test_a_signal_to_one_process_stops_all_at_the_same_step(checkout: Path, conf
     assert (status, errors) == (0, "")
     assert f"going on from step {match[1]}" in output
 
-    found, expected = last_state(tmp_path / "stopped"), last_state(tmp_path / "whole")
-    assert found[0] == expected[0] == 24
-    jax.tree.map(np.testing.assert_array_equal, found[1], expected[1])
+    (step, params), (last, expected) = last_state(tmp_path / "stopped"), last_state(tmp_path / "whole")
+    assert step == last == 24
+    jax.tree.map(np.testing.assert_array_equal, params, expected)
     for workdir in (tmp_path / "whole", tmp_path / "stopped"):
         steps_and_splits = [(record["step"], record["split"]) for record in records(workdir)]
         assert len(set(steps_and_splits)) == len(steps_and_splits)
@@ -208,10 +208,10 @@ def test_a_signal_to_one_process_stops_all_at_the_same_step(checkout: Path, conf
     first, second = finish(*group)
     assert first[0] == second[0] == 0, first[2] + second[2]
     assert second[1] == ""
-    result, by_the_run = json.loads(first[1]), records(tmp_path / "whole")[-2]
-    assert result["num_examples"] == by_the_run["num_examples"] == 360
-    assert result["top1_error"] == by_the_run["top1_error"]
-    assert result["loss"] == pytest.approx(by_the_run["loss"], rel=1e-5)
+    result, of_training = json.loads(first[1]), records(tmp_path / "whole")[-2]
+    assert result["num_examples"] == of_training["num_examples"] == 360
+    assert result["top1_error"] == of_training["top1_error"]
+    assert result["loss"] == pytest.approx(of_training["loss"], rel=1e-5)
 
 
 @pytest.mark.slow
@@ -224,17 +224,17 @@ def test_a_killed_process_costs_nothing_but_time(checkout: Path, config_file: Pa
     killed.send_at_step(15, signal.SIGKILL, process=2)
     status, _, errors = killed.finish()
     assert status == EXIT_LOST_PROCESS, errors
-    assert len(re.findall(r"error: process 2 \(pid \d+ on \S+\) ended without a word", errors)) == 3, errors
+    assert len(re.findall(r"error: process 2 \(pid \d+ on \S+\) ended unexpectedly", errors)) == 3, errors
     assert re.search(r"error: process 2 of 4 \(pid \d+\) was ended by signal 9", errors)
 
     status, output, errors = Group(checkout, 2, config_file, tmp_path / "killed").finish()
     assert status == 0, errors
     assert re.search(r"going on from step (6|12|18)", output)
-    (step, found), (last, expected) = last_state(tmp_path / "killed"), last_state(tmp_path / "whole")
+    (step, params), (last, expected) = last_state(tmp_path / "killed"), last_state(tmp_path / "whole")
     assert step == last == 24
     for layer in expected:
         for name, value in expected[layer].items():
-            assert np.max(np.abs(found[layer][name] - value)) < 1e-5 * np.max(np.abs(value)), (layer, name)
+            assert np.max(np.abs(params[layer][name] - value)) < 1e-5 * np.max(np.abs(value)), (layer, name)
 
 
 def test_a_killed_coordinator_is_named(checkout: Path, config_file: Path, tmp_path: Path) -> None:
@@ -243,13 +243,13 @@ def test_a_killed_coordinator_is_named(checkout: Path, config_file: Path, tmp_pa
     group.send_at_step(2, signal.SIGKILL, process=0)
     status, _, errors = group.finish()
     assert status == EXIT_LOST_PROCESS, errors
-    assert re.search(r"error: process 0 \(pid \d+ on \S+\) ended without a word: it was killed", errors)
+    assert re.search(r"error: process 0 \(pid \d+ on \S+\) ended unexpectedly: it was killed", errors)
     assert "Traceback" not in errors
 
 
 MEMBER = """
 import json, os, signal, sys, threading
-from alexnet_jax.parallel import watch
+from alexnet_jax.cluster import watch
 
 watch.BEAT, watch.SILENCE = 0.1, 1.0
 names = ["process 0", "process 1"]
@@ -274,7 +274,7 @@ def test_a_process_that_falls_silent_is_named() -> None:
         silent.kill()
         silent.communicate()
     assert status == EXIT_LOST_PROCESS
-    assert re.fullmatch(r"error: process 1 was not heard of for 1 s: its machine or the network is down; .*\n", errors)
+    assert re.fullmatch(r"error: process 1 was silent for 1 s: its machine or the network is down; .*\n", errors)
 
 
 # What is refused.
@@ -300,7 +300,7 @@ def test_processes_that_can_not_meet_are_refused(monkeypatch: pytest.MonkeyPatch
         processes._initialize(group)
     monkeypatch.setattr(processes, "devices", lambda: [SimpleNamespace(process_index=index) for index in (0, 0, 1)])
     with pytest.raises(UserError, match=r"the same number of devices, but there are process 0: 2, process 1: 1\."):
-        processes._meet(group)
+        processes._connect(group)
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         offer = {"addresses": ["127.0.0.1"], "port": closed.getsockname()[1], "secret": "x"}
@@ -326,15 +326,16 @@ def test_processes_that_disagree_are_refused(config_file: Path, tmp_path: Path) 
 
 
 def test_a_workdir_that_is_not_shared_is_refused(config_file: Path, tmp_path: Path) -> None:
-    """A folder of the same name on another machine, say."""
+    """For example, a folder of the same name on another machine."""
     group = by_hand(config_file, tmp_path / "w", free_port(), [], [f"--workdir={tmp_path / 'other'}"])
     for status, _, errors in finish(*group):
         assert status == EXIT_USER_ERROR, errors
-        assert re.search(r"of process 1 is not that of process 0, where \d+ on \S+ holds the lock; put it on a", errors)
+        message = r"of process 1 is not the folder of process 0, where \d+ on \S+ holds the lock; choose a folder on a"
+        assert re.search(message, errors)
 
 
-def test_the_mistake_of_one_process_ends_all(config_file: Path, tmp_path: Path) -> None:
-    """The data lies elsewhere on one machine: allowed, unless it is not there."""
+def test_the_error_of_one_process_ends_all(config_file: Path, tmp_path: Path) -> None:
+    """`data.dir` may be another one on each machine, but it must exist."""
     (tmp_path / "file").write_text("")
     flags = [[], [f"--config.data.dir={tmp_path / 'file'}"]]
     (status, _, errors), (status_1, _, errors_1) = finish(*by_hand(config_file, tmp_path / "w", free_port(), *flags))
@@ -346,7 +347,7 @@ def test_the_mistake_of_one_process_ends_all(config_file: Path, tmp_path: Path) 
 
 
 def test_a_mesh_that_leaves_a_process_out_is_refused(config_file: Path, tmp_path: Path) -> None:
-    """As when a run of one device goes on in two processes with the mesh it had."""
+    """As when a run on one device is resumed by two processes with the same mesh."""
     group = by_hand(config_file, tmp_path / "w", free_port(), *[["--config.mesh.data=1"]] * 2)
     for status, _, errors in finish(*group):
         assert status == EXIT_USER_ERROR, errors
@@ -363,13 +364,13 @@ def test_a_wrong_coordinator_is_named_within_the_time_out(config_file: Path, tmp
     assert errors.count("\n") == 1
 
 
-def test_a_process_that_waits_in_vain_says_so(config_file: Path, tmp_path: Path) -> None:
+def test_a_process_that_waits_too_long_says_so(config_file: Path, tmp_path: Path) -> None:
     ((status, _, errors),) = finish(*by_hand(config_file, tmp_path / "w", free_port(), ["--initialization_timeout=3"]))
     assert status == EXIT_USER_ERROR, errors
-    assert re.search(r"process 0 of 2 \(on \S+\) waited for 3 s, but not all processes came; see what", errors)
+    assert re.search(r"process 0 of 2 \(on \S+\) waited for 3 s, but not all processes joined; see their", errors)
 
 
-# Who starts a group.
+# Launchers.
 
 SLURM = {
     "SLURM_JOB_ID": "7",

@@ -1,4 +1,4 @@
-"""What reaches the class scores of an untrained net from real photographs, on the 0-255 scale less the mean image.
+"""The signal that reaches the logits of an untrained net from real photographs (0-255 scale minus the mean image).
 
 The signal of a layer is the standard deviation of its outputs between images: the root mean square over its units.
 """
@@ -17,13 +17,13 @@ PHOTOGRAPHS = SHARED_DATA / "imagenet_originals"
 MEAN_IMAGE = SHARED_DATA / "weights" / "ilsvrc_2012_mean.npy"  # BGR, [3, 256, 256]
 
 pytestmark = pytest.mark.skipif(
-    not (PHOTOGRAPHS.is_dir() and MEAN_IMAGE.is_file()), reason="there are no photographs (ALEXNET_JAX_TEST_DATA)"
+    not (PHOTOGRAPHS.is_dir() and MEAN_IMAGE.is_file()), reason="no photographs were found (ALEXNET_JAX_TEST_DATA)"
 )
 
 
 @pytest.fixture(scope="module")
 def photographs() -> np.ndarray:
-    """[16, 224, 224, 3]: shorter side 256, the center of the center, less the center of the mean image."""
+    """[16, 224, 224, 3]: shorter side 256, central 224 pixels, minus those of the mean image."""
     squares = []
     for path in sorted(PHOTOGRAPHS.glob("*.JPEG"))[:16]:
         image = Image.open(path).convert("RGB")

@@ -119,7 +119,9 @@ def test_folders_with_other_runs_are_refused_before_the_first_run(tmp_path):
     lines = str(caught.value).splitlines()
     assert len(lines) == 2
     for run, line in zip(planned, lines, strict=False):
-        assert line.startswith(f"--workdir={run.folder} holds a run with another config: config.num_epochs=7.0 (there:")
+        assert line.startswith(
+            f"--workdir={run.folder} holds a run with another config: config.num_epochs=7.0 (the run has"
+        )
 
 
 @pytest.mark.parametrize(

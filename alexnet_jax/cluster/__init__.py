@@ -1,1 +1,1 @@
-"""Several processes that train as one: how they start, meet, agree and end together."""
+"""Several processes that train as one: how they start, join, agree and end together."""

@@ -1,8 +1,8 @@
-"""Several processes that train as one: how they come together, agree, and end together.
+"""Several processes that train as one: how they join, agree, and end together.
 
-A group is joined before the first device is touched (`joined`). Inside, only process 0 prints and writes logs, and what
-all must decide alike goes through `gather` and what is built on it. Each of these is called by all processes at the
-same point of the program; a process on its own gets its own answer.
+A process joins its group before it uses a device (`joined`). From then on only process 0 prints and writes logs, and
+decisions that must be the same in all processes go through `gather` and the functions built on it. All processes must
+call these at the same point of the program; a process on its own gets its own value back.
 """
 
 import collections
@@ -29,55 +29,52 @@ from alexnet_jax.cluster.watch import Meeting, Watch, end_process, reach
 from alexnet_jax.errors import EXIT_CRASHED, EXIT_USER_ERROR, DivergedError, PreemptedError, UserError
 from alexnet_jax.parallel.mesh import devices
 
-_JAX_HEARTBEAT = 60  # seconds after which JAX would give a process up, should the watch not work
-_WATCH_FIRST = 10.0  # seconds that an exception waits: if another process died, the watch knows the better sentence
-_PADDING = 1024  # bytes: texts of about the same length are exchanged by the same compiled program
-_ALL = "all"  # the axis of a mesh of all devices in a row
+_JAX_HEARTBEAT = 60  # seconds after which JAX gives up a process, in case the watch does not work
+_WATCH_FIRST = 10.0  # seconds to hold an exception back: if another process died, the watch has the better message
+_PADDING = 1024  # bytes: messages of similar length are exchanged by the same compiled program
+_ALL = "all"  # the only axis of a mesh of all devices
 
 
 @contextlib.contextmanager
 def joined(group: ProcessGroup | None) -> Iterator[list[str]]:
-    """Inside, this process is one of the group that `group` describes; on its own (None) nothing happens.
+    """Make this process a member of the group while inside; a process on its own (None) needs nothing.
 
-    Every device has answered an all-reduce. When one process ends early, by a mistake or by accident, all of them end
-    at once, with a sentence that says which and why.
-
-    Yields:
-      The lines of a table that says who is there; none on its own.
-
-    Raises:
-      PreemptedError, DivergedError: as they come from inside, where all processes raise them.
+    Yields the lines of a table of all processes (none for a process on its own) once every device has answered an
+    all-reduce. If a process ends early, through a mistake or an accident, all processes end at once, with a sentence
+    that says which one and why. Only PreemptedError and DivergedError, which all processes raise, pass through.
     """
     if group is None:
         yield []
         return
     _leave_stdout_to_process_0(group)
-    with _within(group):
+
+    # Join: the group exists, and all members watch each other.
+    with _time_limit(group):
         try:
             _initialize(group)
-            watch, table = _meet(group)
+            watch, table = _connect(group)
         except UserError as error:
             end_process(str(error), error.exit_status)
+
+    # From here on the watch ends all processes together.
     with _ending_together(watch):
-        with _within(group):
+        with _time_limit(group):
             check_all_reduce()
         yield table
 
 
 def gather(value: Any) -> list[Any]:
-    """The JSON values of all processes, in their order."""
-    text = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    """Return the JSON values of all processes, in their order."""
+    text = json.dumps(value).encode()
     if jax.process_count() == 1:
-        return [json.loads(bytes(text))]
-    sizes = multihost_utils.process_allgather(np.int32(text.size))
-    padded = np.zeros(-(-max(sizes) // _PADDING) * _PADDING, np.uint8)
-    padded[: text.size] = text
-    rows = multihost_utils.process_allgather(padded)
-    return [json.loads(bytes(row[:size])) for row, size in zip(rows, sizes, strict=True)]
+        return [json.loads(text)]
+    longest = int(max(multihost_utils.process_allgather(np.int32(len(text)))))
+    padded = text.ljust(-(-longest // _PADDING) * _PADDING)  # with spaces, which JSON ignores
+    return [json.loads(bytes(row)) for row in multihost_utils.process_allgather(np.frombuffer(padded, np.uint8))]
 
 
 def on_process_0(function: Callable[[], Any]) -> Any:
-    """Runs the function on process 0; every process gets its result, a JSON value, or its UserError."""
+    """Run the function on process 0 only; every process gets its result, a JSON value, or its UserError."""
     answer: dict[str, Any] = {}
     if jax.process_index() == 0:
         try:
@@ -90,23 +87,23 @@ def on_process_0(function: Callable[[], Any]) -> Any:
     return answer["result"]
 
 
-def check_agreement(facts: Mapping[str, Any]) -> None:
-    """UserError, in all processes, that names the first of the facts (JSON values) in which two of them differ."""
-    first, *others = gather({"host": socket.gethostname(), "facts": dict(facts)})
+def check_agreement(values: Mapping[str, Any]) -> None:
+    """Raise UserError, in all processes, that names the first of these JSON values in which two processes differ."""
+    first, *others = gather({"host": socket.gethostname(), "values": dict(values)})
     for process, other in enumerate(others, start=1):
-        for name, value in first["facts"].items():
-            theirs = other["facts"].get(name)  # None, where other code has no such field
-            if value != theirs:
+        for name, value in first["values"].items():
+            other_value = other["values"].get(name)  # None if its code is another and has no such field
+            if value != other_value:
                 raise UserError(
                     f"The processes disagree: {name} is {value!r} in process 0 (on {first['host']}) and "
-                    f"{theirs!r} in process {process} (on {other['host']}); start all of them alike."
+                    f"{other_value!r} in process {process} (on {other['host']}); use the same everywhere."
                 )
 
 
 def check_mesh_reaches_all(mesh: Mesh) -> None:
-    """UserError if a process has no device in the mesh: it would have nothing to do."""
-    there = {device.process_index for device in mesh.devices.flat}
-    if idle := sorted(set(range(jax.process_count())) - there):
+    """Raise UserError if a process has no device in the mesh: it would have nothing to do."""
+    busy = {device.process_index for device in mesh.devices.flat}
+    if idle := sorted(set(range(jax.process_count())) - busy):
         raise UserError(
             f"config.mesh.data={mesh.shape['data']} x config.mesh.tower={mesh.shape['tower']} leaves process "
             f"{', '.join(map(str, idle))} of {jax.process_count()} without a device; start fewer processes, or spread "
@@ -115,34 +112,33 @@ def check_mesh_reaches_all(mesh: Mesh) -> None:
 
 
 class LargestOfAll:
-    """The largest number that any process gave, known one call later: so nobody waits for devices that compute."""
+    """The largest number that any process gave, available one call later, so that no process waits for its devices."""
 
     def __init__(self) -> None:
-        """Before the first call: 0."""
-        self._before: jax.Array | None = None
+        self._previous: jax.Array | None = None
         mesh = _all_devices()
         self._sharding = NamedSharding(mesh, P(_ALL))
         self._largest = jax.jit(lambda numbers: numbers.max(), out_shardings=NamedSharding(mesh, P()))
 
     def __call__(self, number: int) -> int:
-        """Gives this process's number (0 or more), and returns the largest of the call before."""
-        here = np.full(jax.local_device_count(), number, np.int32)
-        before = self._before
-        self._before = self._largest(jax.make_array_from_process_local_data(self._sharding, here))
-        return 0 if before is None else int(before)
+        """Give this process's number (0 or more), and return the largest one of the previous call, at first 0."""
+        numbers = np.full(jax.local_device_count(), number, np.int32)
+        previous = self._previous
+        self._previous = self._largest(jax.make_array_from_process_local_data(self._sharding, numbers))
+        return 0 if previous is None else int(previous)
 
 
 def check_all_reduce() -> None:
-    """UserError unless every device of this process gets the right sum of what all devices give."""
+    """Raise UserError unless every device of this process gets the right sum over all devices."""
     mesh = _all_devices()
     numbers = np.arange(1, mesh.size + 1, dtype=np.int32)
-    given = jax.make_array_from_callback(numbers.shape, NamedSharding(mesh, P(_ALL)), numbers.__getitem__)
+    sharded = jax.make_array_from_callback(numbers.shape, NamedSharding(mesh, P(_ALL)), numbers.__getitem__)
     all_reduce = jax.shard_map(lambda number: lax.psum(number, _ALL), mesh=mesh, in_specs=P(_ALL), out_specs=P())
-    for shard in jax.jit(all_reduce)(given).addressable_shards:
+    for shard in jax.jit(all_reduce)(sharded).addressable_shards:
         if (answer := int(shard.data[0])) != numbers.sum():
             raise UserError(
                 f"{shard.device} got {answer} for the sum of 1 to {mesh.size} over all devices, which is "
-                f"{numbers.sum()}; take its machine out of the group and have the connection between devices checked."
+                f"{numbers.sum()}; exclude its machine and have the connection between the devices checked."
             )
 
 
@@ -151,7 +147,7 @@ def _all_devices() -> Mesh:
 
 
 def _leave_stdout_to_process_0(group: ProcessGroup) -> None:
-    """Only what process 0 prints from Python reaches stdout: libraries in C++ have their say on stderr."""
+    """Let only what process 0 prints from Python reach stdout; libraries in C++ print to stderr instead."""
     sys.stdout.flush()
     stdout = os.fdopen(os.dup(1), "w", buffering=1) if group.process_id == 0 else open(os.devnull, "w")  # noqa: SIM115
     os.dup2(2, 1)
@@ -159,8 +155,8 @@ def _leave_stdout_to_process_0(group: ProcessGroup) -> None:
 
 
 @contextlib.contextmanager
-def _within(group: ProcessGroup) -> Iterator[None]:
-    """Ends the process with a sentence if what is inside takes longer than the group has to come together."""
+def _time_limit(group: ProcessGroup) -> Iterator[None]:
+    """End the process with a sentence if the body takes longer than the group's time to join."""
     timer = threading.Timer(group.timeout, lambda: end_process(_too_late(group), EXIT_USER_ERROR))
     timer.daemon = True
     timer.start()
@@ -171,9 +167,9 @@ def _within(group: ProcessGroup) -> Iterator[None]:
 
 
 def _too_late(group: ProcessGroup) -> str:
-    """Why the group did not come together, as far as this process can tell."""
-    of = f" of {group.num_processes}" if group.num_processes else ""
-    waited = f"process {group.process_id}{of} (on {socket.gethostname()}) waited for {group.timeout} s"
+    """Return why the group did not form, as far as this process can tell."""
+    count = f" of {group.num_processes}" if group.num_processes else ""
+    waited = f"process {group.process_id}{count} (on {socket.gethostname()}) waited for {group.timeout} s"
     if group.coordinator_address and group.process_id:
         host, port = group.coordinator_address.rsplit(":", 1)
         try:
@@ -184,13 +180,13 @@ def _too_late(group: ProcessGroup) -> str:
                 f"({error.strerror or error}); check the address, that process 0 runs there, and that the port is open."
             )
     return (
-        f"{waited}, but not all processes came; see what the others say, start all of them with the same "
+        f"{waited}, but not all processes joined; see their output, start all of them with the same "
         "--coordinator_address and --num_processes, or give them more time (--initialization_timeout)."
     )
 
 
 def _initialize(group: ProcessGroup) -> None:
-    """Joins JAX's process group; UserError if the launcher or the address don't lead to one."""
+    """Join JAX's process group; UserError if the launcher or the address doesn't lead to one."""
     jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM away from `StopSignals`
     try:
         jax.distributed.initialize(
@@ -198,28 +194,32 @@ def _initialize(group: ProcessGroup) -> None:
             num_processes=group.num_processes,
             process_id=group.process_id,
             cluster_detection_method="deactivate" if group.launcher == "flags" else None,
-            initialization_timeout=group.timeout + 60,  # `_within` comes first: JAX would end in a stack trace
+            initialization_timeout=group.timeout + 60,  # later than `_time_limit`: JAX would end with a stack trace
             heartbeat_timeout_seconds=_JAX_HEARTBEAT,
         )
     except (RuntimeError, ValueError, OSError) as error:
         raise UserError(
             f"Process {group.process_id}, started by {group.launcher}, can't join the others "
-            f"({str(error).splitlines()[0]}); see docs/cluster.md, or place it with --coordinator_address, "
-            "--num_processes and --process_id."
+            f"({str(error).splitlines()[0]}); see docs/cluster.md, or set --coordinator_address, --num_processes and "
+            "--process_id."
         ) from error
 
 
-def _meet(group: ProcessGroup) -> tuple[Watch, list[str]]:
-    """Connects the processes to watch each other, and says who is there."""
-    shares = collections.Counter(device.process_index for device in devices())
-    if len(set(shares.values())) > 1:
-        counts = ", ".join(f"process {process}: {count}" for process, count in sorted(shares.items()))
-        raise UserError(f"All processes must have the same number of devices, but there are {counts}.")
-    me, meeting = jax.process_index(), Meeting() if jax.process_index() == 0 else None
+def _connect(group: ProcessGroup) -> tuple[Watch, list[str]]:
+    """Connect the processes to watch each other; return the watch and a table of all processes."""
+    counts = collections.Counter(device.process_index for device in devices())
+    if len(set(counts.values())) > 1:
+        listed = ", ".join(f"process {process}: {count}" for process, count in sorted(counts.items()))
+        raise UserError(f"All processes must have the same number of devices, but there are {listed}.")
+    me = jax.process_index()
+    meeting = Meeting() if me == 0 else None
+
+    # Who is here, and where process 0 waits.
     local = [str(device) for device in jax.local_devices()]
     card = {"host": socket.gethostname(), "pid": os.getpid(), "devices": local}
     cards = gather(card | {"offer": meeting.offer if meeting else None})
     names = [f"process {number} (pid {card['pid']} on {card['host']})" for number, card in enumerate(cards)]
+
     members = meeting.members(names) if meeting else [reach(cards[0]["offer"], names, me)]
     table = [f"{len(cards)} processes, started by {group.launcher}:"]
     for number, card in enumerate(cards):
@@ -229,14 +229,14 @@ def _meet(group: ProcessGroup) -> tuple[Watch, list[str]]:
 
 @contextlib.contextmanager
 def _ending_together(watch: Watch) -> Iterator[None]:
-    """Whatever ends this process early ends the group."""
+    """End the whole group if this process ends early, for any reason."""
     try:
         yield
         watch.leave()
-    except (PreemptedError, DivergedError) as error:
+    except (PreemptedError, DivergedError) as error:  # which all processes raise
         watch.leave()
         if jax.process_index() > 0:
-            sys.exit(error.exit_status)  # process 0 says it
+            sys.exit(error.exit_status)  # process 0 prints the message
         raise
     except UserError as error:
         watch.end(str(error), error.exit_status)
@@ -245,4 +245,4 @@ def _ending_together(watch: Watch) -> Iterator[None]:
     except BaseException:
         time.sleep(_WATCH_FIRST)
         traceback.print_exc()
-        watch.end("an error of the program; its traceback stands in the output of that process.", EXIT_CRASHED)
+        watch.end("an error in the program; its traceback is in the output of that process.", EXIT_CRASHED)

@@ -1,8 +1,8 @@
-"""Each process of a group notices when another one ends, and ends too, with a sentence that says which.
+"""How each process of a group notices that another one has ended, and ends too, with a sentence that says which.
 
-JAX itself notices late (100 s), or ends the process from C++ with a stack trace; a collective between GPUs waits for
-ever. So every process keeps a connection to process 0, apart from JAX's: the operating system closes it the moment a
-process ends, however it does, and a machine that is gone or stands still is noticed by its silence.
+JAX itself notices late (100 s), or ends the process from C++ with a stack trace, and a collective between GPUs waits
+forever. So every process keeps a connection of its own to process 0. The operating system closes it as soon as a
+process ends, for any reason; a machine that is gone or frozen is noticed by its silence.
 """
 
 import contextlib
@@ -22,10 +22,11 @@ import psutil
 
 from alexnet_jax.errors import EXIT_LOST_PROCESS, UserError, print_error
 
-BEAT = 5.0  # seconds between signs of life
+BEAT = 5.0  # seconds between heartbeats
 SILENCE = 45.0  # seconds without one, after which a process counts as lost
-_LAST_TO_GO = 1.0  # seconds that process 0 leaves the others to end: JAX takes them down when it goes first
+_LAST_TO_GO = 1.0  # seconds that process 0 gives the others to end: JAX takes them down if it ends first
 _CONNECT = 10.0  # seconds for one attempt to connect
+_IP = (socket.AF_INET, socket.AF_INET6)
 
 
 @dataclasses.dataclass
@@ -36,50 +37,49 @@ class Member:
     connection: socket.socket
     heard: float = dataclasses.field(default_factory=time.monotonic)
     unread: bytes = b""
-    through: bool = False  # it said that it is done: its end is no accident
+    done: bool = False  # it said so: its end is not an accident
 
 
 class Watch:
-    """The connections of one process: those of process 0 lead to all others, those of the others to process 0."""
+    """The connections of one process: from process 0 to all others, or from another process to process 0."""
 
     def __init__(self, name: str, members: Sequence[Member], *, is_process_0: bool):
-        """Starts to watch, in a thread. `name`: this process, as the others will call it."""
+        """Start to watch, in a thread. `name` is this process's name in the messages of the others."""
         self._name = name
         self._is_process_0 = is_process_0
         self._members = members
-        self._ending = threading.Lock()  # whoever takes it ends this process, with the only sentence
+        self._ending = threading.Lock()  # the thread that takes it ends this process, with the only message
         threading.Thread(target=self._run, name="watch", daemon=True).start()
 
     def leave(self) -> None:
-        """Says that this process is done: from now on neither its end nor that of another is an accident."""
+        """Say that this process is done: from now on no process's end is an accident."""
         self._ending.acquire()
-        self._tell({"through": True})
+        self._send({"done": True})
 
     def end(self, sentence: str, status: int) -> NoReturn:
-        """Ends this process with its own mistake, and all others with the same sentence and status."""
-        self._ending.acquire()
+        """End this process with its own error, and all others with the same sentence and status."""
         self._end(sentence, f"{self._name}: {sentence}", status)
 
-    def _end(self, here: str, elsewhere: str, status: int) -> NoReturn:
-        """Ends the process with the sentence `here`, the others with the one `elsewhere`."""
-        self._tell({"sentence": elsewhere, "status": status})
+    def _end(self, own: str, others: str, status: int) -> NoReturn:
+        """End this process with the sentence `own`, and the other processes with the sentence `others`."""
+        self._ending.acquire()
+        self._send({"sentence": others, "status": status})
         if self._is_process_0:
             time.sleep(_LAST_TO_GO)
-        end_process(here, status)
+        end_process(own, status)
 
-    def _lost(self, member: Member, how: str) -> None:
-        self._ending.acquire()
-        sentence = f"{member.name} {how}; run the same command again to go on from the last checkpoint."
+    def _lost(self, member: Member, event: str) -> NoReturn:
+        sentence = f"{member.name} {event}; run the same command again to resume from the last checkpoint."
         self._end(sentence, sentence, EXIT_LOST_PROCESS)
 
-    def _tell(self, message: dict[str, Any]) -> None:
+    def _send(self, message: dict[str, Any]) -> None:
         line = json.dumps(message).encode() + b"\n"
         for member in self._members:
-            with contextlib.suppress(OSError):  # its end is noticed by whoever reads from it
+            with contextlib.suppress(OSError):  # `_read` notices that it has ended
                 member.connection.sendall(line)
 
     def _run(self) -> None:
-        """Reads and gives signs of life until the process ends."""
+        """Read from the others and send heartbeats until the process ends."""
         selector = selectors.DefaultSelector()
         for member in self._members:
             selector.register(member.connection, selectors.EVENT_READ, member)
@@ -91,31 +91,30 @@ class Watch:
             if time.monotonic() < next_beat:
                 continue
             next_beat = time.monotonic() + BEAT
-            self._tell({})
+            self._send({})
             for member in self._members:
-                if not member.through and time.monotonic() - member.heard > SILENCE:
-                    self._lost(member, f"was not heard of for {SILENCE:g} s: its machine or the network is down")
+                if not member.done and time.monotonic() - member.heard > SILENCE:
+                    self._lost(member, f"was silent for {SILENCE:g} s: its machine or the network is down")
 
     def _read(self, member: Member) -> bool:
-        """Does what a member says; False once there is nothing more to come from it."""
+        """Handle a member's messages; return False once its connection is closed."""
         try:
             data = member.connection.recv(1 << 16)
         except OSError:
             data = b""
-        if not data and not member.through:
-            self._lost(member, "ended without a word: it was killed, ran out of memory or crashed")
+        if not data and not member.done:
+            self._lost(member, "ended unexpectedly: it was killed, ran out of memory or crashed")
         member.heard = time.monotonic()
         *lines, member.unread = (member.unread + data).split(b"\n")
         for message in map(json.loads, lines):
-            member.through |= "through" in message
+            member.done |= "done" in message
             if "sentence" in message:
-                self._ending.acquire()
                 self._end(message["sentence"], message["sentence"], message["status"])
         return bool(data)
 
 
 def end_process(sentence: str, status: int) -> NoReturn:
-    """Ends this process from any thread, at once: what waits for other processes would wait for ever."""
+    """End this process at once, from any thread: code that waits for other processes would wait forever."""
     print_error(sentence)
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
@@ -124,29 +123,29 @@ def end_process(sentence: str, status: int) -> NoReturn:
 
 
 class Meeting:
-    """Where process 0 waits for the others; `offer` says how to find it, as JSON."""
+    """The port at which process 0 waits for the others; `offer` (JSON) says how to reach it."""
 
     def __init__(self) -> None:
-        """Opens a port of the system's choice."""
+        """Open a port that the system chooses."""
         if socket.has_dualstack_ipv6():
             self._server = socket.create_server(("", 0), family=socket.AF_INET6, dualstack_ipv6=True)
         else:
             self._server = socket.create_server(("", 0))
         self._secret = secrets.token_hex(16)
-        families = (socket.AF_INET, socket.AF_INET6)
-        found = [a.address for card in psutil.net_if_addrs().values() for a in card if a.family in families]
-        # Loopback last: it is right only for processes on the same machine, where the others are too.
-        addresses = sorted(found, key=lambda address: address.startswith(("127.", "::1", "fe80")))
+        interfaces = psutil.net_if_addrs().values()
+        addresses = [each.address for interface in interfaces for each in interface if each.family in _IP]
+        # Loopback last: it works only for processes on this machine, which the other addresses reach as well.
+        addresses.sort(key=lambda address: address.startswith(("127.", "::1", "fe80")))
         self.offer = {"addresses": addresses, "port": self._server.getsockname()[1], "secret": self._secret}
 
     def members(self, names: Sequence[str]) -> list[Member]:
-        """The others, once all have come; `names` of all processes."""
+        """Wait until all other processes have connected, and return them; `names` are those of all processes."""
         members: dict[int, Member] = {}
         with self._server:
             while len(members) < len(names) - 1:
                 connection, _ = self._server.accept()
                 connection.settimeout(_CONNECT)
-                with contextlib.suppress(OSError, ValueError):  # a stranger, or one that comes again on another way
+                with contextlib.suppress(OSError, ValueError):  # a stranger, or a retry by another address
                     secret, number = connection.recv(256).decode().split()
                     if secrets.compare_digest(secret, self._secret):
                         connection.sendall(b"welcome")
@@ -155,7 +154,7 @@ class Meeting:
 
 
 def reach(offer: dict[str, Any], names: Sequence[str], number: int) -> Member:
-    """Process 0, for process `number`; UserError if it can't be reached."""
+    """Connect process `number` to process 0, and return process 0; UserError if it can't be reached."""
     for address in offer["addresses"]:
         with contextlib.suppress(OSError):
             connection = socket.create_connection((address, offer["port"]), timeout=_CONNECT)

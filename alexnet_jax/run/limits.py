@@ -1,4 +1,4 @@
-"""What the system must grant a process, looked at before it is too late: open files, and memory for batches."""
+"""System limits that are checked before it is too late: open files, and memory for batches."""
 
 import errno
 import resource
@@ -7,45 +7,40 @@ import psutil
 
 from alexnet_jax.errors import UserError
 
-OPEN_FILES = 64  # of a training, beside the files of its data set: 24 are too few (tried, Orbax 0.12.8)
+OPEN_FILES = 64  # needed by a training beside its data set's files: 24 are too few (tried, Orbax 0.12.8)
 
 
 def allow_open_files(num_data_files: int = 0) -> None:
-    """Raises the number of files that this process may open to what the system allows: those of a data set stay open.
-
-    UserError if that does not suffice.
-    """
-    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    """Raise the limit of open files as far as allowed (a data set's all stay open); UserError if that is too low."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = OPEN_FILES + num_data_files
-    wanted = max(now, needed) if most == resource.RLIM_INFINITY else most
-    if wanted < needed:
+    new = max(soft, needed) if hard == resource.RLIM_INFINITY else hard
+    if new < needed:
         files = f", {num_data_files:,} of them for the data set" if num_data_files else ""
         raise UserError(
-            f"This process may open {most:,} files and needs up to {needed:,}{files}; allow more with `ulimit -n "
-            f"{needed}`, or ask whoever set the limit."
+            f"This process may open {hard:,} files and needs up to {needed:,}{files}; allow more with `ulimit -n "
+            f"{needed}`, or ask the administrator who set the limit."
         )
-    if now != resource.RLIM_INFINITY and now < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+    if soft != resource.RLIM_INFINITY and soft < new:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (new, hard))
 
 
 def check_batches_fit(num_images: int, image_size: int, num_batches: int) -> None:
-    """UserError if so many batches of so many uint8 images [S, S, 3] are more than the free memory of this machine.
+    """Raise UserError if that many batches of uint8 images [B, S, S, 3] exceed this machine's free memory.
 
-    Without a sentence from here, the system would end the process without one.
+    Otherwise the system would kill the process without a message.
     """
     needed, free = num_batches * num_images * image_size**2 * 3, psutil.virtual_memory().available
     if needed > free:
         raise UserError(
             f"{num_batches} batches of {num_images:,} images are made ahead, which takes {needed / 2**30:,.1f} GiB of "
-            f"memory, and {free / 2**30:,.1f} GiB are free; make config.batch_size smaller, or "
-            "config.data.read_threads and config.data.prefetch_batches."
+            f"memory, but only {free / 2**30:,.1f} GiB are free; reduce config.batch_size, config.data.read_threads or "
+            "config.data.prefetch_batches."
         )
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether this error says that a device or this machine has no more memory."""
-    if isinstance(error, MemoryError):
-        return True
+    """Return whether the error means that a device or this machine has run out of memory."""
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
-    return "RESOURCE_EXHAUSTED" in str(error) or "Out of memory" in str(error)
+    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error) or "Out of memory" in str(error)

@@ -1,4 +1,4 @@
-"""Being asked to stop in the middle of a training: all processes do so after the same step, and save."""
+"""Stop requests during training: all processes stop after the same step, and save."""
 
 import signal
 
@@ -9,7 +9,7 @@ from alexnet_jax.run.signals import NotedSignals
 
 
 class StopSignals(NotedSignals):
-    """True once SIGTERM or SIGINT has come to any of the processes, as of the last `poll`: the same in all of them."""
+    """True once SIGTERM or SIGINT has reached any of the processes, as of the last `poll`: the same in all of them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -17,7 +17,7 @@ class StopSignals(NotedSignals):
         self._largest = LargestOfAll() if jax.process_count() > 1 else None
 
     def poll(self) -> bool:
-        """Whether to stop now. All processes must ask equally often, between the same steps."""
+        """Return whether to stop now. All processes must call this equally often, between the same steps."""
         self._agreed = self._largest(self.number) if self._largest else self.number
         return bool(self)
 
@@ -26,5 +26,5 @@ class StopSignals(NotedSignals):
 
     @property
     def name(self) -> str:
-        """The name of the signal that came."""
+        """Return the name of the signal, "" before one has arrived."""
         return signal.Signals(self._agreed).name if self else ""

@@ -1,4 +1,4 @@
-"""Being asked to stop: SIGTERM and SIGINT are noted instead of ending the process."""
+"""Requests to stop: SIGTERM and SIGINT are recorded instead of ending the process."""
 
 import signal
 from types import FrameType
@@ -6,17 +6,17 @@ from typing import Self
 
 
 class NotedSignals:
-    """True once SIGTERM or SIGINT has come, while it is entered. A second Ctrl-C (SIGINT) ends the process at once."""
+    """True once SIGTERM or SIGINT has arrived inside the context. A second Ctrl-C (SIGINT) ends the process at once."""
 
     def __init__(self) -> None:
         self.number = 0
 
     def __enter__(self) -> Self:
-        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
+        self._previous = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
         return self
 
     def __exit__(self, *exception: object) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._previous.items():
             signal.signal(number, handler)
 
     def __bool__(self) -> bool:
@@ -24,10 +24,10 @@ class NotedSignals:
 
     @property
     def name(self) -> str:
-        """The name of the signal that came."""
+        """Return the name of the signal, "" before one has arrived."""
         return signal.Signals(self.number).name if self else ""
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.number = number
-        if number == signal.SIGINT:  # schedulers and launchers send SIGTERM more than once
+        if number == signal.SIGINT:  # but schedulers and launchers send SIGTERM more than once
             signal.signal(number, signal.SIG_DFL)

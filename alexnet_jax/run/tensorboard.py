@@ -1,6 +1,7 @@
-"""What writes TensorBoard's files here: tensorboardX, without PyTorch.
+"""tensorboardX, which writes TensorBoard's files, without PyTorch.
 
-It imports PyTorch wherever it is installed, to know its tensors: 1.6 s of every start, and nobody here has any.
+tensorboardX imports PyTorch wherever it is installed, to recognize its tensors. That adds 1.6 s to every start, and
+this program has no such tensors.
 """
 
 import sys
@@ -9,7 +10,7 @@ from typing import Any
 __all__ = ["Event", "EventsWriter", "SessionLog", "Summary", "SummaryWriter"]
 
 _modules: dict[str, Any] = sys.modules
-_hidden = _modules.setdefault("torch", None) is None  # None: to import it fails, as where it is not installed
+_hidden = _modules.setdefault("torch", None) is None  # None makes the import fail, as where PyTorch is not installed
 try:
     from tensorboardX import SummaryWriter
     from tensorboardX.event_file_writer import EventsWriter

@@ -1,4 +1,4 @@
-"""Trainings in processes of their own that are broken on purpose, and what must hold of them whatever happened."""
+"""Trainings in separate processes that are broken on purpose, and what must be true of them whatever happened."""
 
 import dataclasses
 import functools
@@ -18,12 +18,11 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from training_pieces import pieces
 
 from alexnet_jax.checkpoint import Checkpoints
 from alexnet_jax.config import Config, set_field, to_dict
 from alexnet_jax.errors import EXIT_PREEMPTED
-from alexnet_jax.optimizer import create_optimizer
-from alexnet_jax.parallel.mesh import create_mesh
 from alexnet_jax.state import abstract_train_state
 from configs import quickstart
 
@@ -31,31 +30,31 @@ ROOT = Path(__file__).resolve().parents[2]
 STEPS, SAVED_EVERY, EVALUATED = 12, 3, (6, 12)
 TIMED = ("images_per_second", "input_wait_fraction")
 
-# Each kind of layout, and each way to feed it, once.
+# Each kind of layout and each feeding mode, once.
 LAYOUTS: dict[str, dict[str, Any]] = {
     "jpeg, one device": {},
     "raw, 2 x 1": {"data.feed": "raw", "mesh.data": 2},
     "device, 1 x 2": {"data.feed": "device", "mesh.tower": 2},
-    "jpeg, 2 x 2, split velocity": {"mesh.data": 2, "mesh.tower": 2, "mesh.shard_velocity": True},
+    "jpeg, 2 x 2, sharded momentum": {"mesh.data": 2, "mesh.tower": 2, "mesh.shard_momentum": True},
     "raw, hybrid on 2, 2 micro-batches": {
         "data.feed": "raw",
         "model.variant": "one_weird_trick",
         "mesh.data": 2,
-        "mesh.fully_connected": "gathered",
+        "mesh.shard_fully_connected": True,
         "gradient_accumulation": 2,
     },
 }
 
 
 class Ended(NamedTuple):
-    """How a process ended, and what it printed on both streams."""
+    """How a process ended, and what it printed to both streams."""
 
     status: int
     output: str
 
 
 def config_of(layout: str, data_dir: Path) -> Config:
-    """A net as narrow as it goes: 12 steps, saved after every third, evaluated in the middle and at the end."""
+    """The narrowest net: 12 steps, saved after every third, evaluated in the middle and at the end."""
     config = quickstart.get_config()
     config.batch_size, config.num_epochs = 120, 1.0
     config.model.conv_width, config.model.fc_width = 0.0833, 0.0079
@@ -69,7 +68,7 @@ def config_of(layout: str, data_dir: Path) -> Config:
 
 @dataclasses.dataclass
 class Run:
-    """A training in `folder`, in which its config file and its workdir lie."""
+    """A training whose config file and workdir are in `folder`."""
 
     folder: Path
     config: Config
@@ -77,7 +76,7 @@ class Run:
     environment: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Writes the config file."""
+        """Write the config file."""
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "config_of_test.py").write_text(
             "from alexnet_jax import validation\n"
@@ -86,34 +85,34 @@ class Run:
 
     @property
     def workdir(self) -> Path:
-        """Its workdir."""
+        """The workdir."""
         return self.folder / "workdir"
 
     @property
     def command(self) -> list[str]:
-        """What a user types."""
+        """The command that a user types."""
         config = self.folder / "config_of_test.py"
         python = (sys.executable, "-m", "alexnet_jax.main")
         return [*python, f"--config={config}", f"--workdir={self.workdir}", *self.flags]
 
     def start(self, *before: str) -> subprocess.Popen:
-        """Starts it; `before` is what stands before the command, for example one that sets limits."""
+        """Start it; `before` is a prefix of the command, for example one that sets limits."""
         devices = self.config.mesh.data * self.config.mesh.tower
         return start(*before, *self.command, JAX_NUM_CPU_DEVICES=str(devices), **self.environment)
 
     def finish(self, *before: str) -> Ended:
-        """Starts it and waits for its end."""
+        """Start it and wait for its end."""
         return ended(self.start(*before))
 
     def log(self) -> list[dict[str, Any]]:
-        """The whole lines of `metrics.jsonl`, without what depends on the time."""
+        """Return the whole lines of `metrics.jsonl`, without what depends on the time."""
         path = self.workdir / "metrics.jsonl"
         lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
         records = [json.loads(line) for line in lines if line.endswith(b"\n")]
         return [{key: value for key, value in record.items() if key not in TIMED} for record in records]
 
     def logged(self) -> int:
-        """The last training step in the log; all before it are there, each once."""
+        """Return the last training step in the log; check that all before it are there, each once."""
         steps = [record["step"] for record in self.log() if record["split"] == "train"]
         assert steps == list(range(1, len(steps) + 1))
         evaluations = [record["step"] for record in self.log() if record["split"] != "train"]
@@ -121,17 +120,17 @@ class Run:
         return len(steps)
 
     def saved(self) -> int:
-        """The step of the last complete checkpoint: of a folder with a manifest, which is written last."""
-        found = self.workdir.glob("checkpoints/*/manifest.json")
-        return max((int(path.parent.name.removesuffix(".saving")) for path in found), default=0)
+        """Return the step of the last complete checkpoint: a folder with a manifest, which is written last."""
+        manifests = self.workdir.glob("checkpoints/*/manifest.json")
+        return max((int(path.parent.name.removesuffix(".saving")) for path in manifests), default=0)
 
     def unfinished(self) -> set[int]:
-        """The folders of checkpoints that are being written, or that were when the process ended."""
+        """Return the folders of checkpoints that are being written, or were when the process ended."""
         return {inode for path in self.workdir.glob("checkpoints/*.saving*") if (inode := _inode(path))}
 
     def state(self) -> tuple[int, Any]:
-        """Step, and the arrays of the latest checkpoint: parameters and velocity."""
-        abstract = abstract_train_state(self.config, create_optimizer(self.config, STEPS), create_mesh(self.config))
+        """Return the step and the arrays of the latest checkpoint: parameters and optimizer state."""
+        abstract = abstract_train_state(self.config, *pieces(self.config, STEPS))
         with Checkpoints(self.workdir / "checkpoints", keep_last=1, keep_best=0) as checkpoints:
             restored = checkpoints.restore_latest(abstract)
         assert restored is not None
@@ -139,7 +138,7 @@ class Run:
 
 
 def start(*command: object, **environment: str) -> subprocess.Popen:
-    """Starts a process whose standard error joins its standard output."""
+    """Start a process whose standard error goes to its standard output."""
     return subprocess.Popen(
         [str(part) for part in command],
         cwd=ROOT,
@@ -151,35 +150,35 @@ def start(*command: object, **environment: str) -> subprocess.Popen:
 
 
 def ended(process: subprocess.Popen) -> Ended:
-    """Waits for the end of a process."""
+    """Wait for the end of a process."""
     output, _ = process.communicate(timeout=400)
     return Ended(process.returncode, output)
 
 
 def limited(**limits: int) -> list[str]:
-    """A command before the command: with these limits of `resource`, for example RLIMIT_FSIZE, in bytes or files."""
+    """Return a prefix that runs a command with these limits of `resource`: RLIMIT_FSIZE=bytes, RLIMIT_NOFILE=files."""
     settings = "".join(f"resource.setrlimit(resource.{name}, ({value}, {value})); " for name, value in limits.items())
     return [sys.executable, "-c", f"import os, resource, sys; {settings}os.execv(sys.argv[1], sys.argv[1:])"]
 
 
 def assert_finished(run: Run, last: Ended) -> None:
-    """It was done, and said so."""
+    """Check that the run is done, and says so."""
     assert last.status == 0, last.output
     assert "Traceback" not in last.output
     assert f"Done: {STEPS} steps" in last.output
 
 
 def assert_equal(run: Run, whole: Run) -> None:
-    """Parameters and velocity of the end to the bit, and the log line by line, are those of the uninterrupted run."""
-    (step, found), (expected_step, expected) = run.state(), whole.state()
+    """Check that the final state, bit for bit, and the log, line by line, are those of the uninterrupted run."""
+    (step, state), (expected_step, expected) = run.state(), whole.state()
     assert step == expected_step == STEPS
-    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    jax.tree.map(np.testing.assert_array_equal, state, expected)
     assert run.logged() == STEPS
     assert run.log() == whole.log()
 
 
 def assert_refused(end: Ended, sentence: str, status: int = 2) -> None:
-    """One sentence that matches, and nothing else that speaks of an error."""
+    """Check that the process ended with one matching sentence, and no other error."""
     assert end.status == status, end.output
     assert "Traceback" not in end.output
     errors = [line for line in end.output.splitlines() if line.startswith("error: ")]
@@ -188,7 +187,7 @@ def assert_refused(end: Ended, sentence: str, status: int = 2) -> None:
 
 
 class Moment(NamedTuple):
-    """When a process is hit: so many seconds after `reached` was first true."""
+    """When a process gets a signal: `delay` seconds after `reached` is first true."""
 
     name: str
     reached: Callable[[], bool]
@@ -196,34 +195,34 @@ class Moment(NamedTuple):
 
 
 def moments(run: Run, choice: random.Random) -> Iterator[Moment]:
-    """Moments of a training in turn: while it starts, between steps, while it saves, while it evaluates."""
+    """Yield moments of a training in turn: while it starts, between steps, while it saves, while it evaluates."""
     while True:
         yield Moment("start", lambda: True, choice.uniform(0, 6))
         step = choice.randrange(1, STEPS)
-        yield Moment("step", functools.partial(_tells_of, run, run.saved() + step), choice.uniform(0, 0.05))
-        yield Moment("saving", functools.partial(_saves_anew, run, run.unfinished()), choice.uniform(0, 0.1))
+        yield Moment("step", functools.partial(_has_logged, run, run.saved() + step), choice.uniform(0, 0.05))
+        yield Moment("saving", functools.partial(_saves_again, run, run.unfinished()), choice.uniform(0, 0.1))
         step = 6 if run.saved() < 6 else 12
-        yield Moment("evaluation", functools.partial(_tells_of, run, step), choice.uniform(0, 0.2))
+        yield Moment("evaluation", functools.partial(_has_logged, run, step), choice.uniform(0, 0.2))
 
 
-def _tells_of(run: Run, step: int) -> bool:
+def _has_logged(run: Run, step: int) -> bool:
     path = run.workdir / "metrics.jsonl"
     return path.exists() and f'"step": {min(step, STEPS)},' in path.read_text()
 
 
-def _saves_anew(run: Run, before: set[int]) -> bool:
+def _saves_again(run: Run, before: set[int]) -> bool:
     return bool(run.unfinished() - before)
 
 
 def _inode(path: Path) -> int | None:
     try:
         return path.stat().st_ino
-    except FileNotFoundError:  # it was given its name just now
+    except FileNotFoundError:  # it was renamed just now
         return None
 
 
 def hit(process: subprocess.Popen, moment: Moment, number: signal.Signals) -> Ended:
-    """Sends the signal at the moment, if the process lives that long, and waits for its end."""
+    """Send the signal at the moment, if the process lives that long, and wait for its end."""
     while process.poll() is None and not moment.reached():
         time.sleep(0.002)
     deadline = time.monotonic() + moment.delay
@@ -234,18 +233,18 @@ def hit(process: subprocess.Popen, moment: Moment, number: signal.Signals) -> En
 
 
 class Hits(NamedTuple):
-    """What came of hitting a run again and again."""
+    """The result of hitting a run again and again."""
 
     times: int
     steps_lost: int  # at most, each time
 
 
 def hit_again_and_again(run: Run, whole: Run, number: signal.Signals, times: int, choice: random.Random) -> Hits:
-    """Sends the signal so many times, each time starting the same command again; then lets it go to its end.
+    """Send the signal `times` times, start the same command again each time, and finally let the run finish.
 
-    It goes on from the last complete checkpoint each time, its log never has a step twice or lacks one, and its end is
-    that of the uninterrupted run. Where it reaches its end before it was hit often enough, it begins again in a new
-    folder.
+    Check that it resumes from the last complete checkpoint each time, that its log never has a step twice or lacks one,
+    and that its end is that of the uninterrupted run. If it ends before it was hit often enough, it starts again in a
+    new folder.
     """
     done = most_lost = 0
     moment = moments(run, choice)
@@ -254,7 +253,7 @@ def hit_again_and_again(run: Run, whole: Run, number: signal.Signals, times: int
         next_moment = next(moment)
         end = hit(run.start(), next_moment, number)
         assert "Traceback" not in end.output, end.output
-        assert_goes_on_from(saved, end.output)
+        assert_resumes_from(saved, end.output)
         if end.status == 0:
             assert_equal(run, whole)
             shutil.rmtree(run.workdir)
@@ -265,7 +264,7 @@ def hit_again_and_again(run: Run, whole: Run, number: signal.Signals, times: int
             assert lost == 0
         else:
             assert end.status == -number, end.output
-            if number == signal.SIGTERM:  # only before the first step or behind the last is it not taken as a request
+            if number == signal.SIGTERM:  # it is only fatal before the first step or after the last one
                 assert run.logged() in (logged, STEPS)
         # A save is complete before the next one begins, and at the latest the next one is due by now.
         assert 0 <= lost <= 2 * SAVED_EVERY
@@ -276,19 +275,19 @@ def hit_again_and_again(run: Run, whole: Run, number: signal.Signals, times: int
     saved = run.saved()
     end = run.finish()
     assert_finished(run, end)
-    assert_goes_on_from(saved, end.output)
+    assert_resumes_from(saved, end.output)
     assert_equal(run, whole)
     return Hits(done, most_lost)
 
 
-def assert_goes_on_from(step: int, output: str) -> None:
-    """As far as it came to say so."""
+def assert_resumes_from(step: int, output: str) -> None:
+    """Check the step from which the run resumes, if it came far enough to print it."""
     if match := re.search(r"^run: .*, (?:from the start|going on from step (\d+))$", output, re.MULTILINE):
         assert int(match[1] or 0) == step
 
 
 def hooked(code: str) -> dict[str, str]:
-    """An environment in which every Python process runs this code first."""
+    """Return an environment in which every Python process runs this code first."""
     folder = Path(tempfile.mkdtemp(prefix="hook-", dir=os.environ["JAX_COMPILATION_CACHE_DIR"]))
     (folder / "sitecustomize.py").write_text(code)
     return {"PYTHONPATH": str(folder)}

@@ -1,4 +1,4 @@
-"""What all tests of faults share: data, uninterrupted runs, and a way to say what was tried."""
+"""Fixtures of the tests of faults: uninterrupted runs, random choices, and a record of what was tried."""
 
 import random
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from faults.broken_runs import LAYOUTS, Run, assert_finished, config_of
 
 @pytest.fixture(scope="session")
 def whole(digits_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Run]:
-    """The uninterrupted run of a layout, made once."""
+    """The uninterrupted run of a layout, which is run once."""
     runs: dict[str, Run] = {}
 
     def of(layout: str) -> Run:
@@ -29,13 +29,13 @@ def whole(digits_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Callabl
 
 @pytest.fixture
 def choice(request: pytest.FixtureRequest) -> random.Random:
-    """Chance, the same for a test each time; what it decided is printed."""
+    """Random choices, the same for a test each time; they are printed."""
     return random.Random(request.node.name)
 
 
 @pytest.fixture
 def tell(record_property: Callable[[str, object], None]) -> Callable[..., None]:
-    """Writes down what was tried, for the table in docs/reliability.md; a test that fails tells nothing."""
+    """Records what was tried, for the table in docs/reliability.md; a test that fails records nothing."""
 
     def told(fault: str, times: int, end: str, steps_lost: int | None = None) -> None:
         record_property("fault", fault)
@@ -48,7 +48,7 @@ def tell(record_property: Callable[[str, object], None]) -> Callable[..., None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def where(record_testsuite_property: Callable[[str, object], None]) -> None:
-    """Writes down what was tested, and on what."""
+    """Records what was tested, and on what."""
     hardware = records.hardware()
     record_testsuite_property("commit", records.commit())
     versions = {name: version for name, version in records.versions().items() if name != "torch"}

@@ -1,4 +1,4 @@
-"""Files that are cut, changed or gone between two runs: passed over or named, never used."""
+"""Files that are cut, changed or deleted between two runs: skipped or reported, never used."""
 
 import random
 import shutil
@@ -14,7 +14,7 @@ SAME = "as uninterrupted, bit for bit"
 
 
 def cut(path: Path, choice: random.Random) -> None:
-    """Leaves the first part of a file; of an empty one, nothing can be cut, so it grows."""
+    """Leaves the first part of a file; an empty one grows instead."""
     size = path.stat().st_size
     path.write_bytes(path.read_bytes()[: choice.randrange(size)] if size else b"x")
 
@@ -48,14 +48,14 @@ def newest(run: Run) -> Path:
 
 
 def kinds_of_files(checkpoint: Path) -> Iterator[str]:
-    """Patterns of the files of a checkpoint; names of data files are made anew each time."""
+    """Patterns of the files of a checkpoint; the names of data files are different each time."""
     for path in sorted(path for path in checkpoint.rglob("*") if path.is_file()):
         folder = path.parent.relative_to(checkpoint)
         yield str(folder / "*") if path.parent.name == "d" else str(folder / path.name)
 
 
 def test_every_file_of_a_checkpoint(finished: Run, whole: Callable, choice: random.Random, tell) -> None:
-    """One file of the newest checkpoint after the other; the run goes on from the one before and writes it anew."""
+    """Each file of the newest checkpoint in turn; the run resumes from the previous one and writes it again."""
     patterns = list(kinds_of_files(newest(finished)))
     assert len(patterns) >= 8
     for number, pattern in enumerate(patterns):
@@ -80,7 +80,7 @@ def test_half_of_a_checkpoint_is_gone(finished: Run, whole: Callable, tell) -> N
 
 
 def test_all_checkpoints_are_damaged(finished: Run, whole: Callable, choice: random.Random, tell) -> None:
-    """Nothing is removed, nothing begun anew without being asked."""
+    """Nothing is removed, and the run does not start again by itself."""
     copies = finished.folder / "copies"
     shutil.copytree(finished.workdir / "checkpoints", copies)
     for folder in (finished.workdir / "checkpoints").iterdir():
@@ -102,7 +102,7 @@ SENTENCES = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_shard_between_two_runs(damage: Callable, digits_dir: Path, whole: Callable, tmp_path: Path, choice, tell):
-    """The training stops with a sentence that names it, and keeps what it has; with the shard put back it goes on."""
+    """The training stops with a sentence that names it, and keeps its state; it resumes once the shard is back."""
     shutil.copytree(digits_dir, tmp_path / "data")
     run = Run(tmp_path, config_of("jpeg, one device", tmp_path / "data"))
     shutil.copytree(whole("jpeg, one device").workdir, run.workdir)
@@ -110,7 +110,7 @@ def test_a_shard_between_two_runs(damage: Callable, digits_dir: Path, whole: Cal
     (shard,) = (tmp_path / "data").rglob("*train.array_record*")
     records = shard.read_bytes()
     damage(shard, choice)
-    if damage is flip:  # in a part that the next steps are sure to read: in all of it
+    if damage is flip:  # everywhere, so that the next steps are sure to read it
         data = bytearray(records)
         for start in range(1000, len(data) - 1000, 997):
             data[start] ^= 1

@@ -1,4 +1,4 @@
-"""A disk that is full, or slow: one sentence, nothing lost, and the same command goes on."""
+"""A disk that is full, or slow: one sentence, nothing lost, and the same command resumes."""
 
 import os
 import random
@@ -24,9 +24,7 @@ from faults.broken_runs import (
 
 pytestmark = pytest.mark.faults
 
-FULL = (
-    r"can't be written.*\((File too large|No space left on device)\)|Cannot write to .*(File too large|No space left)"
-)
+FULL = r"can't be written.*\((File too large|No space left on device)\)"
 SLOW = """
 import builtins, functools, os, time
 
@@ -77,7 +75,7 @@ def test_a_quota_in_the_middle_of_a_run(whole: Callable, tmp_path: Path, tell) -
 
 
 def small_disks() -> list[str]:
-    """A command that runs a script in a place where it may mount, if this machine lets anybody."""
+    """A command that runs a script where it may mount; [] if this machine allows that to no user."""
     for command in (["unshare", "-m"], ["unshare", "-rm"]):
         if shutil.which("unshare") and subprocess.run(
             [*command, "mount", "-t", "tmpfs", "tmpfs", "/mnt"], capture_output=True, check=False
@@ -87,7 +85,7 @@ def small_disks() -> list[str]:
 
 
 MOUNTING = small_disks()
-# The mount is this script's alone and ends with it, however that ends.
+# Only this script sees the mount, which ends with the script, however that ends.
 FULL_THEN_MORE_ROOM = """
 disk=$1 size=$2; shift 2
 mount -t tmpfs -o size=$size tmpfs "$disk"
@@ -99,10 +97,10 @@ cp -r "$disk"/workdir "$disk".copy
 """
 
 
-@pytest.mark.skipif(not MOUNTING, reason="nobody may mount here; the quota is tried")
+@pytest.mark.skipif(not MOUNTING, reason="mounting is not allowed here; the quota is tested instead")
 @pytest.mark.parametrize("size", [8, 300])
 def test_a_full_disk(size: int, whole: Callable, tmp_path: Path, tell) -> None:
-    """A file system of so many KiB, which is then made larger."""
+    """A file system of `size` KiB, which is then made larger."""
     expected = whole("jpeg, one device")
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -120,7 +118,7 @@ def test_a_full_disk(size: int, whole: Callable, tmp_path: Path, tell) -> None:
 
 
 def test_a_slow_disk(whole: Callable, choice: random.Random, tmp_path: Path, tell) -> None:
-    """Every renaming, syncing and opening to write takes 0.15 s longer; killed again and again besides."""
+    """Every rename, sync and opening to write takes 0.15 s longer; killed again and again as well."""
     expected = whole("jpeg, one device")
     run = Run(tmp_path, expected.config, environment=hooked(SLOW))
     hits = hit_again_and_again(run, expected, signal.SIGKILL, 4, choice)
@@ -128,7 +126,7 @@ def test_a_slow_disk(whole: Callable, choice: random.Random, tmp_path: Path, tel
 
 
 def test_a_workdir_that_can_only_be_read(whole: Callable, tmp_path: Path, tell) -> None:
-    """Root may write everywhere, so a file stands where the folder should be."""
+    """Root may write everywhere, so a file takes the place of the folder."""
     expected = whole("jpeg, one device")
     run = Run(tmp_path, expected.config)
     run.workdir.write_text("")

@@ -23,7 +23,7 @@ time.time_ns = lambda: int(time.time() * 1e9)
 
 
 def test_too_few_open_files(whole: Callable, tmp_path: Path, tell) -> None:
-    """Refused before anything begins; with as few as are asked for it goes to its end."""
+    """Refused before anything starts; with exactly as many as required, the run finishes."""
     expected = whole("jpeg, one device")
     run = Run(tmp_path, expected.config)
     limits = (20, 64)
@@ -45,7 +45,7 @@ def test_too_few_open_files(whole: Callable, tmp_path: Path, tell) -> None:
     ],
 )
 def test_a_batch_that_the_memory_does_not_hold(flags: tuple, sentence: str, whole: Callable, tmp_path: Path, tell):
-    """On the host, and on the device. With 12 GB for the process, lest it should take them from others."""
+    """On the host, and on the device. The process may use 12 GB, so that it does not take more from others."""
     run = Run(tmp_path, whole("jpeg, one device").config, flags)
     assert_refused(run.finish(*limited(RLIMIT_AS=12 << 30)), sentence)
     assert run.saved() == run.logged() == 0
@@ -53,7 +53,7 @@ def test_a_batch_that_the_memory_does_not_hold(flags: tuple, sentence: str, whol
 
 
 def test_the_clock_is_set_back(whole: Callable, choice: random.Random, tmp_path: Path, tell) -> None:
-    """Killed after some steps; the next process believes to run a year earlier, in a time that runs backwards."""
+    """Killed after some steps; for the next process it is a year earlier, and time runs backwards."""
     expected = whole("jpeg, one device")
     run = Run(tmp_path, expected.config)
     step = choice.randrange(4, 11)

@@ -1,4 +1,4 @@
-"""Runs beside each other: in one workdir only one lives; of a group that loses a member, nothing is lost."""
+"""Runs at the same time in one workdir: only one of them trains."""
 
 import signal
 import time
@@ -11,8 +11,8 @@ import pytest
 from faults.broken_runs import Run, assert_equal, assert_finished, assert_refused, ended, hooked
 
 pytestmark = pytest.mark.faults
-# A process that stops once its first checkpoint has got its name, and stands until it is told to go on.
-STANDS_STILL = """
+# A process that is suspended when its first checkpoint gets its name, until it is continued.
+SUSPENDED = """
 import os, signal
 
 rename = os.rename
@@ -30,10 +30,10 @@ IN_USE = r"--workdir=.* is in use by process (\d+ on \S+|unknown); wait for it, 
 
 @pytest.mark.quick
 def test_a_second_run_in_the_same_workdir(whole: Callable, tmp_path: Path, tell) -> None:
-    """The first one stands still in the middle as long as others try."""
+    """The first one is suspended while others try."""
     expected = whole("jpeg, one device")
     run = Run(tmp_path, expected.config)
-    first = Run(tmp_path, expected.config, environment=hooked(STANDS_STILL)).start()
+    first = Run(tmp_path, expected.config, environment=hooked(SUSPENDED)).start()
     while psutil.Process(first.pid).status() != psutil.STATUS_STOPPED:
         assert first.poll() is None
         time.sleep(0.05)
@@ -51,7 +51,7 @@ def test_a_second_run_in_the_same_workdir(whole: Callable, tmp_path: Path, tell)
 
 
 def test_several_runs_begin_at_once(whole: Callable, tmp_path: Path, tell) -> None:
-    """Three of them, one after the other refused; whoever is in has the folder for itself."""
+    """Three of them: one has the folder to itself, the others are refused."""
     expected = whole("jpeg, one device")
     run = Run(tmp_path, expected.config)
     ends = [ended(process) for process in [run.start() for _ in range(3)]]

@@ -1,4 +1,4 @@
-"""A process that is killed, or asked to stop, at any moment ends as if nothing had been."""
+"""A process that is killed, or asked to stop, at any moment ends with the results of an uninterrupted one."""
 
 import json
 import random
@@ -31,7 +31,7 @@ SAME = "as uninterrupted, bit for bit"
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_kill_9_at_random_moments(layout: str, whole: Callable, choice: random.Random, tmp_path: Path, tell) -> None:
-    """While it starts, between steps, while a checkpoint is written, in the evaluation."""
+    """While it starts, between steps, while a checkpoint is written, during the evaluation."""
     expected = whole(layout)
     hits = hit_again_and_again(Run(tmp_path, expected.config), expected, signal.SIGKILL, 8, choice)
     tell("`kill -9`: start, steps, checkpoint, evaluation", hits.times, SAME, hits.steps_lost)
@@ -102,7 +102,7 @@ def _contents(folder: Path) -> dict[str, object]:
 
 
 def test_kill_9_in_evaluate(whole: Callable, choice: random.Random, tmp_path: Path, tell) -> None:
-    """The run is left as it was; the same command then says what it would have said."""
+    """The workdir stays as it was; the same command then prints the same result."""
     run = Run(tmp_path, whole("jpeg, one device").config)
     shutil.copytree(whole("jpeg, one device").workdir, run.workdir)
     before, times = run.log(), 2

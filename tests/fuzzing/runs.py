@@ -19,8 +19,9 @@ from alexnet_jax.config import Config, to_dict
 from alexnet_jax.data.dataset_info import DatasetInfo, load_dataset_info, save_dataset_info
 from alexnet_jax.data.statistics import Statistics
 from alexnet_jax.errors import EXIT_USER_ERROR, UserError
-from alexnet_jax.metrics import FILE_NAME, MetricWriter, append_record, read_records
+from alexnet_jax.metrics import FILE_NAME, append_record, read_records
 from alexnet_jax.report.curves import curves_section
+from alexnet_jax.run.metric_writer import MetricWriter
 from alexnet_jax.run.workdir import read_config
 from alexnet_jax.sweep import results
 from alexnet_jax.sweep.runs import OUTCOME, Run
