@@ -16,8 +16,8 @@ from PIL import Image
 from scipy.io import savemat
 
 from alexnet_jax.prepare.archives import open_source
-from alexnet_jax.prepare.preparation import prepare
 from alexnet_jax.prepare.units import Recipe
+from alexnet_jax.prepare.workflow import prepare_dataset
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -190,7 +190,7 @@ def prepare_here(dataset: str, root: Path, keep_originals: bool = False, **setti
     raw = open_source(dataset, root / "source", None, 0.1)
     quality = None if raw.size else 95
     recipe = Recipe(raw.size or 32, quality, seed=0, keep_originals=keep_originals, name_feature=raw.name_feature)
-    return prepare(raw, recipe, root / "data", **{"max_broken": 10, "num_workers": 2, **settings})
+    return prepare_dataset(raw, recipe, root / "data", **{"max_broken": 10, "num_threads": 2, **settings})
 
 
 def command(dataset: str, root: Path, *flags: str, **options) -> subprocess.CompletedProcess:

@@ -21,8 +21,8 @@ from alexnet_jax.data.sources import decode_image
 from alexnet_jax.data.statistics import compute_statistics
 from alexnet_jax.prepare import devkit
 from alexnet_jax.prepare.archives import open_source
-from alexnet_jax.prepare.preparation import prepare
 from alexnet_jax.prepare.units import Recipe
+from alexnet_jax.prepare.workflow import prepare_dataset
 from alexnet_jax.train import train_and_evaluate
 from configs import paper
 
@@ -62,7 +62,7 @@ def prepared(tmp_path_factory):
     root = tmp_path_factory.mktemp("imagenet")
     train, validation = write_2012(root / "source")
     raw = open_source("imagenet2012", root / "source", None, 0.1)
-    return prepare(raw, RECIPE, root / "data", max_broken=10, num_workers=2), train, validation
+    return prepare_dataset(raw, RECIPE, root / "data", max_broken=10, num_threads=2), train, validation
 
 
 def test_counts_labels_and_pixels_are_exact(prepared):
@@ -166,8 +166,10 @@ def test_order_depends_on_the_seed_and_not_on_the_workers(prepared, tmp_path):
         raw_bytes = tfds.decode.DeserializeMethod.RAW_BYTES
         return list(builder.as_data_source("train", deserialize_method=raw_bytes))
 
-    one = records(prepare(raw, RECIPE, tmp_path / "one", max_broken=10, num_workers=1))
-    other = records(prepare(raw, dataclasses.replace(RECIPE, seed=1), tmp_path / "other", max_broken=10, num_workers=3))
+    one = records(prepare_dataset(raw, RECIPE, tmp_path / "one", max_broken=10, num_threads=1))
+    other = records(
+        prepare_dataset(raw, dataclasses.replace(RECIPE, seed=1), tmp_path / "other", max_broken=10, num_threads=3)
+    )
     assert one == records(folder)
     assert one != other
     assert collections.Counter(one) == collections.Counter(other)

@@ -17,9 +17,9 @@ from alexnet_jax.config import DataConfig
 from alexnet_jax.data.datasets import open_dataset
 from alexnet_jax.errors import UserError
 from alexnet_jax.prepare.archives import open_source
-from alexnet_jax.prepare.preparation import prepare
 from alexnet_jax.prepare.source import SourceImage
 from alexnet_jax.prepare.units import TASK, Recipe, process
+from alexnet_jax.prepare.workflow import prepare_dataset
 from alexnet_jax.progress import Progress
 
 FULL = Path("/dev/full")  # Linux: whatever is written to it meets a full disk
@@ -30,7 +30,7 @@ PROGRAM = """
 import os, signal, sys
 from pathlib import Path
 import prepare_sources as sources
-from alexnet_jax.prepare import preparation, shards, units
+from alexnet_jax.prepare import shards, units, workflow
 
 units.UNIT, units.TASK, shards.SHARD_BYTES, calls = 16, 4, 20_000, {"decode": 0}
 
@@ -46,7 +46,7 @@ def counted(module, name, kill_at):
 
 counted(units, "decode", 0)
 if len(sys.argv) > 2:
-    counted({"preparation": preparation, "shards": shards, "units": units}[sys.argv[2]], sys.argv[3], int(sys.argv[4]))
+    counted({"workflow": workflow, "shards": shards, "units": units}[sys.argv[2]], sys.argv[3], int(sys.argv[4]))
 sources.prepare_here("folder", Path(sys.argv[1]))
 print(calls["decode"])
 """
@@ -81,7 +81,7 @@ def test_killed_at_any_time_it_goes_on_to_the_same_records(tmp_path):
         ("units", "serialize", 37),
         ("units", "_save", 1),
         ("shards", "write_records", 2),
-        ("preparation", "write_info", 1),
+        ("workflow", "write_info", 1),
     ]
     for kill in kills:
         killed = run_program(tmp_path / "interrupted", *kill)
@@ -167,7 +167,7 @@ def test_full_disk_is_said_and_the_same_command_goes_on(tmp_path, file):
     path.parent.mkdir(parents=True)
     path.symlink_to(FULL)
     with pytest.raises(
-        UserError, match=r"\.preparing-1\.0\.0 can't be written to \(.*No space left on device.*goes on"
+        UserError, match=r"\.preparing-1\.0\.0 can't be written \(.*No space left on device.*resumes"
     ):
         sources.prepare_here("folder", tmp_path)
     assert not sources.looks_whole(tmp_path)
@@ -179,14 +179,14 @@ def test_full_disk_is_said_and_the_same_command_goes_on(tmp_path, file):
 def test_disk_that_is_too_small_is_refused_at_once(tmp_path, monkeypatch):
     sources.folder(tmp_path / "source")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1000, 999, 1))
-    with pytest.raises(UserError, match=r"has 0\.0 GB free, and about 0\.0 GB are needed"):
+    with pytest.raises(UserError, match=r"has 0\.0 GB free, but about 0\.0 GB are needed"):
         sources.prepare_here("folder", tmp_path)
 
 
 def test_folder_that_cannot_be_written_to(tmp_path):
     sources.folder(tmp_path / "source")
     (tmp_path / "data").write_text("a file")
-    with pytest.raises(UserError, match=r"can't be written to \(Not a directory\)"):
+    with pytest.raises(UserError, match=r"can't be written \(Not a directory\)"):
         sources.prepare_here("folder", tmp_path)
 
 
@@ -202,13 +202,13 @@ def test_finished_set_is_left_alone_and_other_settings_are_refused(tmp_path):
     raw = open_source("folder", tmp_path / "source", None, 0.1)
     other = Recipe(40, 95, seed=0, keep_originals=False, name_feature="file_name")
     with pytest.raises(UserError, match=r"was prepared differently \(size was 32 and is now 40\); delete it"):
-        prepare(raw, other, tmp_path / "data", max_broken=0, num_workers=1)
+        prepare_dataset(raw, other, tmp_path / "data", max_broken=0, num_threads=1)
 
 
 def test_folder_of_another_maker_is_left_alone(tmp_path):
     sources.folder(tmp_path / "source")
     (tmp_path / "data" / "source" / "1.0.0").mkdir(parents=True)
-    with pytest.raises(UserError, match="is there, but not made by this command"):
+    with pytest.raises(UserError, match="exists, but was not made by this command"):
         sources.prepare_here("folder", tmp_path)
 
 
@@ -250,7 +250,8 @@ def test_only_a_bounded_number_of_images_is_loaded_ahead(tmp_path):
 def test_progress_says_how_far_it_is_and_how_long_it_will_take(monkeypatch):
     """A quarter of the bytes were done before a kill, another quarter took a minute: two are left."""
     now = 1000.0
-    monkeypatch.setattr("time.monotonic", lambda: now)
+    monkeypatch.setattr("time.time", lambda: now)
+    monkeypatch.setattr("tqdm.std.time", lambda: now)
     stream = io.StringIO()
     progress = Progress(4_000_000, stream)
     progress.images(100, 1_000_000, skipped=True)
@@ -258,7 +259,7 @@ def test_progress_says_how_far_it_is_and_how_long_it_will_take(monkeypatch):
     progress.images(120, 2_000_000, skipped=False)
     now += 1
     progress.images(1, 2_000_001, skipped=False)  # too soon for another line in a log
-    assert stream.getvalue() == "220 images, 50.0% of 4.0 MB, 2 images/s, 2 min 0 s left\n"
+    assert stream.getvalue() == "220 images, 50.0% of 4.00MB, 2 images/s, 2 min 0 s left\n"
     progress.shards("train", 1, 1)
     progress.close()
-    assert stream.getvalue().endswith("left\nshuffling train: 1 of 1 files\n")
+    assert stream.getvalue().endswith("left\nshuffling train: 1 of 1 shards\n")

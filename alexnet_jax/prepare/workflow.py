@@ -1,16 +1,15 @@
-"""A preparation from beginning to end: checks, both passes, statistics, description, and one renaming at last.
+"""A whole preparation: checks, both passes, statistics, description, and a final rename.
 
-Everything is made in a hidden folder beside the target. What has the target's name is whole.
+Everything is made in a hidden folder beside the target. A folder with the target's name is complete.
 """
 
-import collections
 import contextlib
-import fcntl
 import functools
 import itertools
 import json
 import shutil
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,191 +20,192 @@ from alexnet_jax.data.builder import features_dict, write_info
 from alexnet_jax.data.image_codec import SUBSAMPLING
 from alexnet_jax.data.statistics import Sums, save_statistics
 from alexnet_jax.errors import UserError
+from alexnet_jax.files import try_lock, write_atomically
 from alexnet_jax.prepare.shards import write_split
 from alexnet_jax.prepare.source import SourceData, check_no_class_is_empty
 from alexnet_jax.prepare.units import TRAIN, Recipe, Unit, forget, process
 from alexnet_jax.progress import Progress
 
 REPORT = "prepare_report.json"
-_BYTES_PER_PIXEL = 0.45  # of JPEGs of photographs at quality 95, measured; of PNGs: 3
-_LEAST_FILE = 2048  # bytes of an image file: a guard against overestimating parts of a published set
-_NUM_SHOWN = 5
+_JPEG_BYTES_PER_PIXEL = 0.45  # of photographs at quality 95, measured
+_PNG_BYTES_PER_PIXEL = 3.0
+_MIN_FILE_BYTES = 2048  # of an image, so that part of a published data set isn't taken for all of it
+_MAX_SHOWN = 5  # broken images in the error message
 
 
-def prepare(raw: SourceData, recipe: Recipe, data_dir: Path, *, max_broken: int, num_workers: int) -> Path:
-    """Prepares a data set and returns its folder; goes on where a killed preparation of the same stopped.
+def prepare_dataset(source: SourceData, recipe: Recipe, data_dir: Path, *, max_broken: int, num_threads: int) -> Path:
+    """Prepare a data set and return its folder; resumes an interrupted preparation with the same arguments.
 
-    UserError if the source turns out to be damaged, if more than `max_broken` images can't be decoded, if the disk is
-    full, or if `data_dir` holds another preparation.
+    UserError if the source is damaged, more than `max_broken` images can't be decoded, the disk is full, or `data_dir`
+    contains a different preparation.
     """
-    target = data_dir / raw.name / raw.version
-    plan = _plan(raw, recipe)
+    target = data_dir / source.name / source.version
+    plan = _plan(source, recipe)
     if target.exists():
         _check_same(plan, target / "metadata.json", target)
         return target
-    scratch = target.parent / f".preparing-{raw.version}"
+    scratch = target.parent / f".preparing-{source.version}"
     try:
         scratch.mkdir(parents=True, exist_ok=True)
         with _locked(scratch):
-            _resume_or_begin(plan, scratch)
-            _check_disk(raw, recipe, scratch)
-            with contextlib.closing(Progress(raw.num_bytes)) as progress:
-                finished = _prepare(raw, recipe, plan, scratch, max_broken, num_workers, progress)
+            if (scratch / "plan.json").exists():
+                _check_same(plan, scratch / "plan.json", scratch)
+            else:
+                write_atomically(scratch / "plan.json", json.dumps({"preparation": plan}))
+            _check_disk(source, recipe, scratch)
+            with Progress(source.num_bytes) as progress:
+                units = _make_units(source, recipe, scratch, max_broken, num_threads, progress)
+                finished = _write_dataset(source, recipe, plan, units, scratch, num_threads, progress)
             finished.rename(target)
             shutil.rmtree(scratch)
     except OSError as error:
         raise UserError(
-            f"{scratch} can't be written to ({error.strerror or error}); make room or choose another --data_dir. The "
-            "same command goes on where it stopped."
+            f"{scratch} can't be written ({error.strerror or error}); free some space or choose another data_dir. "
+            "The same command resumes where it stopped."
         ) from error
     return target
 
 
-def _plan(raw: SourceData, recipe: Recipe) -> dict[str, Any]:
-    """What the result depends on, as JSON: the settings, and the identity of the source."""
-    encoding = "PNG" if recipe.quality is None else f"JPEG, quality {recipe.quality}, {SUBSAMPLING}"
+def _plan(source: SourceData, recipe: Recipe) -> dict[str, Any]:
+    """Return what the result depends on, as JSON: the settings and the identity of the source."""
     return {
         "size": recipe.size,
-        "encoding": encoding,
+        "encoding": "PNG" if recipe.quality is None else f"JPEG, quality {recipe.quality}, {SUBSAMPLING}",
         "seed": recipe.seed,
         "keep_originals": recipe.keep_originals,
-        "source": dict(raw.identity),
+        "source": dict(source.identity),
     }
 
 
-def _resume_or_begin(plan: Mapping[str, Any], scratch: Path) -> None:
-    path = scratch / "plan.json"
-    if path.exists():
-        _check_same(plan, path, scratch)
-    else:
-        path.with_suffix(".unfinished").write_text(json.dumps({"preparation": plan}))
-        path.with_suffix(".unfinished").replace(path)
-    (scratch / "units").mkdir(exist_ok=True)
-
-
 def _check_same(plan: Mapping[str, Any], path: Path, folder: Path) -> None:
-    """UserError if what lies in the folder was prepared, or begun, differently."""
+    """Raise UserError if the folder's plan, in the JSON file `path`, is a different one."""
     try:
-        found = dict(json.loads(path.read_text())["preparation"])
+        earlier = dict(json.loads(path.read_text())["preparation"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise UserError(
-            f"{folder} is there, but not made by this command; delete it or choose another --data_dir."
+            f"{folder} exists, but was not made by this command; delete it or choose another data_dir."
         ) from None
-    differing = [name for name, value in plan.items() if found.get(name) != value]
-    if differing:
-        changes = "; ".join(f"{name} was {found.get(name)} and is now {plan[name]}" for name in differing)
-        raise UserError(f"{folder} was prepared differently ({changes}); delete it or choose another --data_dir.")
+    changes = [f"{key} was {earlier.get(key)} and is now {plan[key]}" for key in plan if earlier.get(key) != plan[key]]
+    if changes:
+        raise UserError(
+            f"{folder} was prepared differently ({'; '.join(changes)}); delete it or choose another data_dir."
+        )
 
 
 @contextlib.contextmanager
 def _locked(scratch: Path) -> Iterator[None]:
-    """Keeps a second preparation out; the lock ends with the process, however that ends."""
-    with (scratch / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another process is preparing {scratch.parent.name} in {scratch}; wait for it.") from None
-        except OSError:
-            pass  # a file system without locks, as some clusters have: then it is the user who takes care
+    """Keep other preparations out; the lock ends with the process."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # some clusters' file systems have no locks: then users must take care
+            if (lock := try_lock(scratch / "lock")) is None:
+                raise UserError(f"another process is preparing {scratch.parent.name} in {scratch}; wait for it.")
+            stack.enter_context(lock)
         yield
 
 
-def _check_disk(raw: SourceData, recipe: Recipe, scratch: Path) -> None:
-    """UserError if the result, which for a while is there twice, won't fit."""
-    per_pixel = _BYTES_PER_PIXEL if recipe.quality is not None else 3.0
-    num_images = min(sum(raw.num_images.values()), raw.num_bytes // _LEAST_FILE)
-    needed = num_images * recipe.size**2 * per_pixel + raw.num_bytes * recipe.keep_originals
-    there = sum(path.stat().st_size for path in scratch.rglob("*") if path.is_file())
+def _check_disk(source: SourceData, recipe: Recipe, scratch: Path) -> None:
+    """Raise UserError if the result, which temporarily exists twice, won't fit."""
+    per_pixel = _PNG_BYTES_PER_PIXEL if recipe.quality is None else _JPEG_BYTES_PER_PIXEL
+    num_images = min(sum(source.num_images.values()), source.num_bytes // _MIN_FILE_BYTES)
+    result = num_images * recipe.size**2 * per_pixel + source.num_bytes * recipe.keep_originals
+    needed = 2 * result - sum(path.stat().st_size for path in scratch.rglob("*") if path.is_file())
     free = shutil.disk_usage(scratch).free
-    if 2 * needed - there > free:
+    if needed > free:
         raise UserError(
-            f"{scratch.parent} has {free / 1e9:.1f} GB free, and about {(2 * needed - there) / 1e9:.1f} GB are needed "
-            f"(half of them only during the preparation); make room or choose another --data_dir."
+            f"{scratch.parent} has {free / 1e9:.1f} GB free, but about {needed / 1e9:.1f} GB are needed (half of them "
+            "only during the preparation); free some space or choose another data_dir."
         )
 
 
-def _prepare(
-    raw: SourceData,
+def _make_units(
+    source: SourceData, recipe: Recipe, scratch: Path, max_broken: int, num_threads: int, progress: Progress
+) -> dict[str, list[Unit]]:
+    """Carry out the first pass; return the units of each split."""
+    (scratch / "units").mkdir(exist_ok=True)
+    units: dict[str, list[Unit]] = {split: [] for split in source.splits}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # image_codec.py has its own limit
+        for split, unit in process(source.images(), recipe, scratch / "units", num_threads, progress.images):
+            units[split].append(unit)
+            _check_broken(source, units, max_broken, scratch)
+    _check_classes(source, units)
+    return units
+
+
+def _write_dataset(
+    source: SourceData,
     recipe: Recipe,
     plan: Mapping[str, Any],
+    units: Mapping[str, list[Unit]],
     scratch: Path,
-    max_broken: int,
-    num_workers: int,
+    num_threads: int,
     progress: Progress,
 ) -> Path:
-    """Makes everything in the hidden folder; returns the finished part of it."""
-    units: dict[str, list[Unit]] = {split: [] for split in raw.splits}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # images.py has a limit of its own
-        for split, unit in process(raw.images(), recipe, scratch / "units", num_workers, progress.images):
-            units[split].append(unit)
-            _check_broken(raw, units, max_broken, scratch)
-    _check_classes(raw, units)
-
-    finished = scratch / raw.name / raw.version  # TFDS takes name and version from here, until it is renamed
+    """Carry out the second pass, and write statistics, report and description; return the finished folder."""
+    finished = scratch / source.name / source.version  # TFDS takes name and version from this path, until the rename
     finished.mkdir(parents=True, exist_ok=True)
     written = {
-        split: write_split(of_split, finished, raw.name, split, num_workers, functools.partial(progress.shards, split))
-        for split, of_split in units.items()
+        split: write_split(
+            split_units, finished, source.name, split, num_threads, functools.partial(progress.shards, split)
+        )
+        for split, split_units in units.items()
     }
-    save_statistics(
-        functools.reduce(Sums.__add__, [unit.sums for unit in units[TRAIN] if unit.sums]).statistics(), finished
-    )
-    (finished / REPORT).write_text(json.dumps(report(raw, units), indent=2))
+    sums = functools.reduce(Sums.__add__, [unit.sums for unit in units[TRAIN] if unit.sums])
+    save_statistics(sums.statistics(), finished)
+    write_atomically(finished / REPORT, json.dumps(_report(source, units), indent=2))
+    text_features = [recipe.name_feature, *(["original"] if recipe.keep_originals else [])]
     write_info(
         finished,
-        name=raw.name,
-        version=raw.version,
-        description=raw.description,
-        homepage=raw.homepage,
+        name=source.name,
+        version=source.version,
+        description=source.description,
+        homepage=source.homepage,
         features=features_dict(
-            raw.label_names,
-            recipe.size,
-            "png" if recipe.quality is None else "jpeg",
-            text_features=[recipe.name_feature, *(["original"] if recipe.keep_originals else [])],
+            source.label_names, recipe.size, "png" if recipe.quality is None else "jpeg", text_features
         ),
         splits=written,
-        metadata={**raw.metadata, "preparation": plan},
+        metadata={**source.metadata, "preparation": plan},
     )
     return finished
 
 
-def report(raw: SourceData, units: Mapping[str, list[Unit]]) -> dict[str, Any]:
-    """What was found: images per split and how many the publisher counts, what is odd, every broken image."""
-    everything = [unit for of_split in units.values() for unit in of_split]
-    counts = {
+def _report(source: SourceData, units: Mapping[str, list[Unit]]) -> dict[str, Any]:
+    """Return the numbers of images per split, found and published, the counts of oddities, and all broken images."""
+    splits = {
         split: {
-            "images": sum(len(unit.keys) for unit in of_split),
-            "broken": sum(len(unit.broken) for unit in of_split),
-            "published": raw.num_images[split],
+            "images": sum(len(unit.keys) for unit in split_units),
+            "broken": sum(len(unit.broken) for unit in split_units),
+            "published": source.num_images[split],
         }
-        for split, of_split in units.items()
+        for split, split_units in units.items()
     }
-    odd = sum((collections.Counter(unit.oddities) for unit in everything), collections.Counter[str]())
-    return {"splits": counts, "odd": dict(odd), "broken": [entry for unit in everything for entry in unit.broken]}
+    all_units = list(itertools.chain.from_iterable(units.values()))
+    odd = sum((Counter(unit.oddities) for unit in all_units), Counter[str]())
+    return {"splits": splits, "odd": dict(odd), "broken": [image for unit in all_units for image in unit.broken]}
 
 
-def _check_broken(raw: SourceData, units: Mapping[str, list[Unit]], max_broken: int, scratch: Path) -> None:
-    found = report(raw, units)
-    if len(broken := found["broken"]) <= max_broken:
+def _check_broken(source: SourceData, units: Mapping[str, list[Unit]], max_broken: int, scratch: Path) -> None:
+    """Raise UserError if too many images are broken, and forget their units so that a repaired source is read again."""
+    report = _report(source, units)
+    if len(broken := report["broken"]) <= max_broken:
         return
-    (scratch / REPORT).write_text(json.dumps(found, indent=2))
+    write_atomically(scratch / REPORT, json.dumps(report, indent=2))
     for unit in itertools.chain.from_iterable(units.values()):
         if unit.broken:
-            forget(unit)  # so that a repaired source is read again
-    shown = "; ".join(f"{entry['file']}: {entry['reason']}" for entry in broken[:_NUM_SHOWN])
-    more = "; ..." if len(broken) > _NUM_SHOWN else ""
+            forget(unit)
+    shown = "; ".join(f"{image['file']}: {image['reason']}" for image in broken[:_MAX_SHOWN])
+    more = "; ..." if len(broken) > _MAX_SHOWN else ""
     raise UserError(
-        f"{len(broken)} images can't be decoded, and --max_broken allows {max_broken} ({shown}{more}); "
-        f"{scratch / REPORT} lists them. Repair the source, or go on with --max_broken={len(broken)} or more."
+        f"{len(broken)} images can't be decoded, but max_broken={max_broken} ({shown}{more}); {scratch / REPORT} lists "
+        f"them. Repair the source, or continue with max_broken={len(broken)} or more."
     )
 
 
-def _check_classes(raw: SourceData, units: Mapping[str, list[Unit]]) -> None:
-    """UserError if a split is empty, or a class has no training image that could be decoded."""
-    for split, of_split in units.items():
-        if not any(len(unit.keys) for unit in of_split):
-            raise UserError(f"the source of {raw.name} holds no image for the split {split!r}; add some, or remove it.")
-    labels = sum((collections.Counter(unit.labels) for unit in units[TRAIN]), collections.Counter[str]())
-    found = {name: labels[str(label)] for label, name in enumerate(raw.label_names)}
-    check_no_class_is_empty(raw.label_names, found, f"the training split of {raw.name}")
+def _check_classes(source: SourceData, units: Mapping[str, list[Unit]]) -> None:
+    """Raise UserError if a split is empty, or a class has no training image that could be decoded."""
+    for split, split_units in units.items():
+        if not any(len(unit.keys) for unit in split_units):
+            raise UserError(f"the source of {source.name} has no images for split {split!r}; add some, or remove it.")
+    labels = sum((Counter(unit.labels) for unit in units[TRAIN]), Counter[str]())
+    counts = {name: labels[str(label)] for label, name in enumerate(source.label_names)}
+    check_no_class_is_empty(source.label_names, counts, f"the training split of {source.name}")
