@@ -193,7 +193,9 @@ OTHERS = {
         lambda s: (sources.folder(s) / "train" / "cat" / "0.jpg").rename(s / "train" / "cat" / "caf\udce9.jpg"),
         r"contains 'cat/caf\\udce9.jpg', a file name that is not UTF-8; rename it",
     ),
-    "imagenette archive missing": ("imagenette", lambda s: None, "source does not exist; download imagenette2.tgz from"),
+    "imagenette archive missing": (
+        "imagenette", lambda s: None, "source does not exist; download imagenette2.tgz from"
+    ),
     "no imagenette": ("imagenette", lambda s: s.mkdir(), "contains none of imagenette2.tgz, .* https://github.com/fastai"),
     "other archive as imagenette": (
         "imagenette",

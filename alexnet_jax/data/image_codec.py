@@ -144,7 +144,7 @@ def orientation_of(image: Image.Image) -> int:
 def orientation_in(data: bytes) -> int:
     """Return the EXIF orientation of an image file; 1 if Pillow can't open it, for example because it is gzipped."""
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             return orientation_of(image)
     except Exception:  # as above
         return 1

@@ -29,13 +29,7 @@ _QUALITY = flags.DEFINE_integer("quality", 95, "quality of the stored JPEGs", lo
 _SEED = flags.DEFINE_integer("seed", 0, "seed of the order of the records", lower_bound=0, upper_bound=2**32 - 1)
 _KEEP_ORIGINALS = flags.DEFINE_bool("keep_originals", False, "also store each original file in its record")
 _MAX_BROKEN = flags.DEFINE_integer("max_broken", 10, "how many images may be impossible to decode", lower_bound=0)
-_VALIDATION = flags.DEFINE_float(
-    "validation_fraction",
-    0.1,
-    "the fraction of each class to hold out if a folder has only train/",
-    lower_bound=0.0,
-    upper_bound=0.9,
-)
+_VALIDATION = flags.DEFINE_float("validation_fraction", 0.1, "held out of each class if there is only train/", 0.0, 0.9)
 _THREADS = flags.DEFINE_integer("workers", None, "number of threads; by default one per core", lower_bound=1)
 _INSPECT = flags.DEFINE_bool("inspect", False, "draw a contact sheet of the prepared images, stored and augmented")
 flags.adopt_module_key_flags(cli)

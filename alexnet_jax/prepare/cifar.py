@@ -100,24 +100,20 @@ def _read_batch(member: tars.TarFile, archive: Path, num_classes: int) -> tuple[
 class _Pixels:
     """An array of bytes, as described by a pickle. NumPy's own reconstruction crashes on damaged ones (SIGSEGV)."""
 
-    array = np.empty(0, np.uint8)
-
     def __init__(self, *_: Any):
-        """Ignore the arguments; the state has everything."""
+        self.array = np.empty(0, np.uint8)  # the state has everything
 
     def __setstate__(self, state: Any) -> None:
-        """Take version, shape, type, whether in Fortran order, and the bytes."""
-        _, shape, dtype, fortran, data = state
+        _version, shape, dtype, fortran, data = state
         if not isinstance(dtype, _DType) or dtype.name not in ("u1", b"u1") or fortran:
             raise pickle.UnpicklingError("an array is not one of bytes")
         self.array = np.frombuffer(data, np.uint8).reshape(shape)
 
 
 class _DType:
-    """The data type of an array."""
+    """The data type of an array. name: as NumPy writes it."""
 
     def __init__(self, name: Any, *_: Any):
-        """Take the name as NumPy writes it."""
         self.name = name
 
     def __setstate__(self, state: Any) -> None:

@@ -4,7 +4,6 @@ A kit numbers its classes 1 to 1000 in its own order, which is neither that of t
 In this project, as in TFDS, Caffe and PyTorch, label i is the i-th WordNet id in alphabetical order.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +14,6 @@ from alexnet_jax.prepare import tars
 from alexnet_jax.prepare.matlab import Synset, read_synsets
 
 NUM_CLASSES = 1000  # of the challenge; the kit also lists inner nodes of the WordNet tree, with higher numbers
-_TFDS_FOLDER = "datasets/imagenet2012"  # in the TFDS package: the WordNet ids, and those of the validation images
 
 
 class Classes(NamedTuple):
@@ -78,10 +76,8 @@ def parse_ground_truth(text: bytes, labels_by_id: dict[int, int], where: str) ->
 
 def without_kit() -> Classes:
     """Return the classes, without words, and validation labels of ILSVRC-2012 that TFDS includes."""
-    wordnet_ids = tuple(_lines("labels.txt"))
+    folder = tfds.core.tfds_path("datasets/imagenet2012")
+    wordnet_ids = tuple((folder / "labels.txt").read_text().split())
     labels = {wordnet_id: label for label, wordnet_id in enumerate(wordnet_ids)}
-    return Classes(wordnet_ids, (), tuple(labels[line] for line in _lines("validation_labels.txt")), {})
-
-
-def _lines(name: str) -> Sequence[str]:
-    return tfds.core.tfds_path(f"{_TFDS_FOLDER}/{name}").read_text().split()
+    validation = (folder / "validation_labels.txt").read_text().split()
+    return Classes(wordnet_ids, (), tuple(labels[wordnet_id] for wordnet_id in validation), {})

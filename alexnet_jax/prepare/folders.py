@@ -29,17 +29,14 @@ def image_folder(source: Path, *, name: str, validation_fraction: float) -> Sour
     classes, splits = _find_splits(source)
     if list(splits) == ["train"]:
         splits = _hold_out(splits["train"], validation_fraction)
-    sizes = [file.path.stat().st_size for files in splits.values() for file in files]
-    labeled_names = [(split, file.name, file.label) for split, files in splits.items() for file in files]
+    all_files = [(split, *file) for split, files in splits.items() for file in files]
+    sizes = [path.stat().st_size for *_, path in all_files]
+    labeled_names = [file[:3] for file in all_files]
     fingerprint = hashlib.sha256(repr((classes, labeled_names, sizes)).encode()).hexdigest()[:16]
 
     def images() -> Iterator[SourceImage]:
-        position = 0
-        remaining = iter(sizes)
-        for split, files in splits.items():
-            for file in files:
-                position += next(remaining)
-                yield SourceImage(split, file.name, file.label, functools.partial(_load, file.path), position)
+        for (split, file_name, label, path), position in zip(all_files, itertools.accumulate(sizes), strict=True):
+            yield SourceImage(split, file_name, label, functools.partial(_load, path), position)
 
     return SourceData(
         name=name,

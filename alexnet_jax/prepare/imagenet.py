@@ -4,7 +4,6 @@ The training archive is a tar of 1000 tars, one per class, named by WordNet id; 
 images.
 """
 
-import contextlib
 import dataclasses
 import functools
 import re
@@ -126,11 +125,16 @@ def _require(source: Path, names: Sequence[str], title: str) -> None:
 def _check_members(archive: Path, identify: Callable[[tars.TarFile], T]) -> set[T]:
     """Identify all members; UserError if that fails, or if two members are the same. Reads only headers."""
     identities: set[T] = set()
-    with _size_hint(archive):
+    try:
         for member in tars.walk(archive):
             if (identity := identify(member)) in identities:
                 raise UserError(f"{archive} contains {member.path} twice; download it again.")
             identities.add(identity)
+    except UserError as error:
+        size, official_size = _size(archive), _OFFICIAL_BYTES.get(archive.name, 0)
+        if size >= official_size:
+            raise
+        raise UserError(f"{error} It has {size:,} bytes; the official archive has {official_size:,}.") from error
     return identities
 
 
@@ -156,18 +160,6 @@ def _unexpected(member: tars.TarFile, archive: Path, problem: str) -> UserError:
     return UserError(f"{archive} contains {member.path}, {problem}; check that it is the right archive.")
 
 
-@contextlib.contextmanager
-def _size_hint(archive: Path) -> Iterator[None]:
-    """Add the size of the official archive to errors, if this one is smaller."""
-    try:
-        yield
-    except UserError as error:
-        size, official_size = _size(archive), _OFFICIAL_BYTES.get(archive.name, 0)
-        if size >= official_size:
-            raise
-        raise UserError(f"{error} It has {size:,} bytes; the official archive has {official_size:,}.") from error
-
-
 # The images
 
 
@@ -176,7 +168,7 @@ def _training_images(archive: Path, wordnet_ids: Sequence[str]) -> Iterator[Sour
         label = wordnet_ids.index(_class_of(class_tar, archive, wordnet_ids))
         where = f"{archive}, {class_tar.path}"
         is_empty = True
-        for member in tars.walk_inner(class_tar.open(), where):
+        for member in tars.walk_inner(class_tar, where):
             if member.path.suffix.lower() in tars.JPEG_SUFFIXES:
                 is_empty = False
                 load = functools.partial(tars.read, member, where)

@@ -7,6 +7,7 @@ next member, which may be an earlier one. This module limits headers, and member
 """
 
 import contextlib
+import functools
 import gzip
 import math
 import tarfile
@@ -46,20 +47,19 @@ def walk(path: Path) -> Iterator[TarFile]:
     with _naming(path), path.open("rb") as file:
         zipped = file.read(2) == _GZIP_MAGIC
         file.seek(0)
-        if zipped:
-            with gzip.open(file) as unzipped:
-                yield from _walk(cast(IO[bytes], unzipped), path, file.tell)
-                while unzipped.read(1 << 20):  # up to the checksum at the end, which a truncated file doesn't have
-                    pass
-        else:
-            yield from walk_inner(file, path)
+        if not zipped:
+            yield from _walk_to_end(file, path)
+            return
+        with gzip.open(file) as unzipped:
+            yield from _walk(cast(IO[bytes], unzipped), file.tell)
+            while unzipped.read(1 << 20):  # up to the checksum at the end, which a truncated file doesn't have
+                pass
 
 
-def walk_inner(file: IO[bytes], where: object) -> Iterator[TarFile]:
+def walk_inner(outer: TarFile, where: str) -> Iterator[TarFile]:
     """Yield the regular files of a tar inside another one; `where` names it in errors, which are those of `walk`."""
-    with _naming(where):
-        end = yield from _walk(file, where, file.tell)
-        _check_end(file, end, where)
+    with _naming(where), outer.open() as file:
+        yield from _walk_to_end(file, where)
 
 
 def read(member: TarFile, where: object) -> bytes:
@@ -86,7 +86,7 @@ class _MeteredFile:
         return self._file.read(size)
 
 
-def _walk(file: IO[bytes], where: object, position: Callable[[], int]) -> Generator[TarFile, None, int]:
+def _walk(file: IO[bytes], position: Callable[[], int]) -> Generator[TarFile, None, int]:
     """Yield the regular files; return the offset at which there are no more."""
     metered = _MeteredFile(file)
     with tarfile.open(fileobj=cast(IO[bytes], metered), mode="r:") as tar:
@@ -98,24 +98,19 @@ def _walk(file: IO[bytes], where: object, position: Callable[[], int]) -> Genera
             previous, metered.allowed = tar.offset, math.inf
             path = PurePosixPath(member.name)
             if member.isreg() and not path.name.startswith("._"):  # "._name": what macOS adds to archives
-
-                def open_member(member: tarfile.TarInfo = member) -> IO[bytes]:
-                    with _naming(where):
-                        opened = tar.extractfile(member)
-                    assert opened is not None
-                    return opened
-
+                open_member = cast(Callable[[], IO[bytes]], functools.partial(tar.extractfile, member))
                 yield TarFile(path, member.size, open_member, position())
             metered.allowed = _MAX_HEADER_BYTES
         return tar.offset
 
 
-def _check_end(file: IO[bytes], offset: int, where: object) -> None:
-    """Raise UserError unless the block at `offset` is the one of zeros that ends every tar."""
-    file.seek(offset)
+def _walk_to_end(file: IO[bytes], where: object) -> Iterator[TarFile]:
+    """Yield the regular files; UserError unless the block of zeros that ends every tar follows."""
+    end = yield from _walk(file, file.tell)
+    file.seek(end)
     if (block := file.read(_BLOCK)) != bytes(_BLOCK):
         problem = "damaged" if len(block) == _BLOCK else "truncated"
-        raise UserError(f"{where} is {problem} at byte {offset:,}: the end of a tar is missing; download it again.")
+        raise UserError(f"{where} is {problem} at byte {end:,}: the end of a tar is missing; download it again.")
 
 
 @contextlib.contextmanager

@@ -43,22 +43,32 @@ class Recipe:
     name_feature: str
 
 
+@dataclasses.dataclass
+class Counts:
+    """How many images there are, which are broken (split, file, reason), and how many have each oddity and label."""
+
+    num_images: int = 0
+    broken: list[dict[str, str]] = dataclasses.field(default_factory=list)
+    oddities: Counter[str] = dataclasses.field(default_factory=Counter)
+    labels: Counter[str] = dataclasses.field(default_factory=Counter)  # labels as text, for JSON
+
+    def __add__(self, other: "Counts") -> "Counts":
+        """Return the counts of all images of both."""
+        return Counts(*(getattr(self, field) + getattr(other, field) for field in vars(self)))
+
+
 class Unit(NamedTuple):
     """A finished unit. Its file contains the records one after the other, in the order of their shuffle keys.
 
     keys: uint64 [n], ascending. ends: int64 [n], where each record ends in the file. sums: None outside the training
-    split. num_images: including the broken ones. broken: split, file and reason of each. oddities, labels: the number
-    of images with each oddity and label.
+    split.
     """
 
     path: Path
     keys: np.ndarray
     ends: np.ndarray
     sums: Sums | None
-    num_images: int
-    broken: list[dict[str, str]]
-    oddities: dict[str, int]
-    labels: dict[str, int]
+    counts: Counts
 
     @property
     def num_bytes(self) -> int:
@@ -77,24 +87,15 @@ class Unit(NamedTuple):
 
 @dataclasses.dataclass
 class _Prepared:
-    """Prepared images, of a task or of a whole unit. records: shuffle key and bytes of each; the rest as in Unit."""
+    """The images of a task or a unit. records: shuffle key and bytes of each."""
 
-    num_images: int = 0
     records: list[tuple[int, bytes]] = dataclasses.field(default_factory=list)
     sums: Sums | None = None
-    broken: list[dict[str, str]] = dataclasses.field(default_factory=list)
-    oddities: Counter[str] = dataclasses.field(default_factory=Counter)
-    labels: Counter[str] = dataclasses.field(default_factory=Counter)
+    counts: Counts = dataclasses.field(default_factory=Counts)
 
-    def add(self, other: "_Prepared") -> None:
-        """Append the images of a task."""
-        self.num_images += other.num_images
-        self.records += other.records
-        if other.sums:
-            self.sums = self.sums + other.sums if self.sums else other.sums
-        self.broken += other.broken
-        self.oddities += other.oddities
-        self.labels += other.labels
+    def __add__(self, other: "_Prepared") -> "_Prepared":
+        sums = self.sums + other.sums if self.sums and other.sums else self.sums or other.sums
+        return _Prepared(self.records + other.records, sums, self.counts + other.counts)
 
 
 class _Task(NamedTuple):
@@ -119,12 +120,12 @@ def process(
     prepare = functools.partial(_prepare, recipe=recipe)
     results = map_ahead(prepare, _tasks(images, directory), num_threads, 2 * num_threads + 2)
     for (split, path), unit_results in itertools.groupby(results, lambda result: (result[0].split, result[0].path)):
-        prepared, unit = _Prepared(), None
-        for task, task_prepared in unit_results:
-            unit = task.finished
-            prepared.add(task_prepared)
-            on_images(unit.num_images if unit else task_prepared.num_images, task.position, unit is not None)
-        yield split, unit or _save(prepared, path)
+        total, unit = _Prepared(), None
+        for task, prepared in unit_results:
+            total, unit = total + prepared, task.finished
+            counts = unit.counts if unit else prepared.counts
+            on_images(counts.num_images, task.position, unit is not None)
+        yield split, unit or _save(total, path)
 
 
 def _tasks(images: Iterator[SourceImage], directory: Path) -> Iterator[_Task]:
@@ -150,27 +151,27 @@ def _chunks(images: Iterator[SourceImage], size: int) -> Iterator[Iterator[Sourc
 
 def _prepare(task: _Task, recipe: Recipe) -> tuple[_Task, _Prepared]:
     """Process the images of a task; runs in a thread. OpenCV and libjpeg-turbo release the interpreter lock."""
-    prepared = _Prepared(len(task.images))
-    training_pixels = []
+    counts = Counts(len(task.images))
+    records, training_pixels = [], []
     buffer = np.empty(_BUFFER, np.uint8)
     for image, data in task.images:
         try:
             decoded = Decoded(data, ()) if isinstance(data, np.ndarray) else decode(data, buffer)
         except BrokenImageError as error:
-            prepared.broken.append({"split": image.split, "file": image.name, "reason": str(error)})
+            counts.broken.append({"split": image.split, "file": image.name, "reason": str(error)})
             continue
         pixels = resize_and_crop(decoded.pixels, recipe.size)
         encoded = encode_png(pixels) if recipe.quality is None else encode_jpeg(pixels, recipe.quality)
         features = {"image": encoded, "label": image.label, recipe.name_feature: image.name}
         if recipe.keep_originals:
             features["original"] = data
-        prepared.records.append((shuffle_key(recipe.seed, image.split, image.name), serialize(features)))
-        prepared.oddities.update(decoded.oddities)
-        prepared.labels[str(image.label)] += 1
+        records.append((shuffle_key(recipe.seed, image.split, image.name), serialize(features)))
+        counts.oddities.update(decoded.oddities)
+        counts.labels[str(image.label)] += 1
         if image.split == TRAIN:
             training_pixels.append(pixels)
-    prepared.sums = Sums.of(training_pixels) if training_pixels else None
-    return task._replace(images=()), prepared
+    sums = Sums.of(training_pixels) if training_pixels else None
+    return task._replace(images=()), _Prepared(records, sums, counts)
 
 
 # A unit on disk
@@ -184,15 +185,11 @@ def _save(prepared: _Prepared, path: Path) -> Unit:
         keys=np.array([key for key, _ in records], np.uint64),
         ends=np.cumsum([len(record) for _, record in records], dtype=np.int64),
         sums=prepared.sums,
-        num_images=prepared.num_images,
-        broken=prepared.broken,
-        oddities=prepared.oddities,
-        labels=prepared.labels,
+        counts=prepared.counts,
     )
-    counts = {"num_images": unit.num_images, "broken": unit.broken, "oddities": unit.oddities, "labels": unit.labels}
-    arrays = {"keys": unit.keys, "ends": unit.ends, "counts": np.array(json.dumps(counts))}
     with unit.path.open("wb") as file:
         file.writelines(record for _, record in records)
+    arrays = {"keys": unit.keys, "ends": unit.ends, "counts": np.array(json.dumps(vars(unit.counts)))}
     with atomic(path.with_suffix(".npz")) as unfinished:
         np.savez(unfinished, allow_pickle=False, **arrays, **(unit.sums._asdict() if unit.sums else {}))
     return unit
@@ -203,12 +200,13 @@ def load(path: Path) -> Unit | None:
     try:
         with np.load(path.with_suffix(".npz"), allow_pickle=False) as file:
             arrays = dict(file)
-        counts = json.loads(str(arrays["counts"]))
+        num_images, broken, oddities, labels = json.loads(str(arrays["counts"])).values()
     except (FileNotFoundError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
         return None
     is_training = "products" in arrays
     sums = Sums(int(arrays["num_images"]), arrays["pixels"], arrays["products"]) if is_training else None
-    unit = Unit(path.with_suffix(".records"), arrays["keys"], arrays["ends"], sums, **counts)
+    counts = Counts(num_images, broken, Counter(oddities), Counter(labels))
+    unit = Unit(path.with_suffix(".records"), arrays["keys"], arrays["ends"], sums, counts)
     return unit if unit.path.exists() and unit.path.stat().st_size == unit.num_bytes else None
 
 

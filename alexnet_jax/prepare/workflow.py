@@ -5,14 +5,12 @@ Everything is made in a hidden folder beside the target. A folder with the targe
 
 import contextlib
 import functools
-import itertools
 import json
 import shutil
 import warnings
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from PIL import Image
 
@@ -23,7 +21,7 @@ from alexnet_jax.errors import UserError
 from alexnet_jax.files import try_lock, write_atomically
 from alexnet_jax.prepare.shards import write_split
 from alexnet_jax.prepare.source import SourceData, check_no_class_is_empty
-from alexnet_jax.prepare.units import TRAIN, Recipe, Unit, forget, process
+from alexnet_jax.prepare.units import TRAIN, Counts, Recipe, Unit, forget, process
 from alexnet_jax.progress import Progress
 
 REPORT = "prepare_report.json"
@@ -31,6 +29,8 @@ _JPEG_BYTES_PER_PIXEL = 0.45  # of photographs at quality 95, measured
 _PNG_BYTES_PER_PIXEL = 3.0
 _MIN_FILE_BYTES = 2048  # of an image, so that part of a published data set isn't taken for all of it
 _MAX_SHOWN = 5  # broken images in the error message
+
+_Units = Mapping[str, list[Unit]]  # by split
 
 
 def prepare_dataset(source: SourceData, recipe: Recipe, data_dir: Path, *, max_broken: int, num_threads: int) -> Path:
@@ -55,7 +55,7 @@ def prepare_dataset(source: SourceData, recipe: Recipe, data_dir: Path, *, max_b
             _check_disk(source, recipe, scratch)
             with Progress(source.num_bytes) as progress:
                 units = _make_units(source, recipe, scratch, max_broken, num_threads, progress)
-                finished = _write_dataset(source, recipe, plan, units, scratch, num_threads, progress)
+                finished = _write_dataset(source, recipe, units, scratch, num_threads, progress)
             finished.rename(target)
             shutil.rmtree(scratch)
     except OSError as error:
@@ -119,10 +119,10 @@ def _check_disk(source: SourceData, recipe: Recipe, scratch: Path) -> None:
 
 def _make_units(
     source: SourceData, recipe: Recipe, scratch: Path, max_broken: int, num_threads: int, progress: Progress
-) -> dict[str, list[Unit]]:
+) -> _Units:
     """Carry out the first pass; return the units of each split."""
     (scratch / "units").mkdir(exist_ok=True)
-    units: dict[str, list[Unit]] = {split: [] for split in source.splits}
+    units: _Units = {split: [] for split in source.splits}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # image_codec.py has its own limit
         for split, unit in process(source.images(), recipe, scratch / "units", num_threads, progress.images):
@@ -133,26 +133,19 @@ def _make_units(
 
 
 def _write_dataset(
-    source: SourceData,
-    recipe: Recipe,
-    plan: Mapping[str, Any],
-    units: Mapping[str, list[Unit]],
-    scratch: Path,
-    num_threads: int,
-    progress: Progress,
+    source: SourceData, recipe: Recipe, units: _Units, scratch: Path, num_threads: int, progress: Progress
 ) -> Path:
     """Carry out the second pass, and write statistics, report and description; return the finished folder."""
     finished = scratch / source.name / source.version  # TFDS takes name and version from this path, until the rename
     finished.mkdir(parents=True, exist_ok=True)
-    written = {
-        split: write_split(
-            split_units, finished, source.name, split, num_threads, functools.partial(progress.shards, split)
-        )
-        for split, split_units in units.items()
-    }
+    written = {}
+    for split, split_units in units.items():
+        done = functools.partial(progress.shards, split)
+        written[split] = write_split(split_units, finished, source.name, split, num_threads, done)
     sums = functools.reduce(Sums.__add__, [unit.sums for unit in units[TRAIN] if unit.sums])
     save_statistics(sums.statistics(), finished)
     write_atomically(finished / REPORT, json.dumps(_report(source, units), indent=2))
+    encoding: Literal["jpeg", "png"] = "png" if recipe.quality is None else "jpeg"
     text_features = [recipe.name_feature, *(["original"] if recipe.keep_originals else [])]
     write_info(
         finished,
@@ -160,39 +153,37 @@ def _write_dataset(
         version=source.version,
         description=source.description,
         homepage=source.homepage,
-        features=features_dict(
-            source.label_names, recipe.size, "png" if recipe.quality is None else "jpeg", text_features
-        ),
+        features=features_dict(source.label_names, recipe.size, encoding, text_features),
         splits=written,
-        metadata={**source.metadata, "preparation": plan},
+        metadata={**source.metadata, "preparation": _plan(source, recipe)},
     )
     return finished
 
 
-def _report(source: SourceData, units: Mapping[str, list[Unit]]) -> dict[str, Any]:
+def _counts(units: _Units) -> dict[str, Counts]:
+    """Return the counts of each split."""
+    return {split: sum((unit.counts for unit in split_units), Counts()) for split, split_units in units.items()}
+
+
+def _report(source: SourceData, units: _Units) -> dict[str, Any]:
     """Return the numbers of images per split, found and published, the counts of oddities, and all broken images."""
-    splits = {
-        split: {
-            "images": sum(len(unit.keys) for unit in split_units),
-            "broken": sum(len(unit.broken) for unit in split_units),
-            "published": source.num_images[split],
-        }
-        for split, split_units in units.items()
-    }
-    all_units = list(itertools.chain.from_iterable(units.values()))
-    odd = sum((Counter(unit.oddities) for unit in all_units), Counter[str]())
-    return {"splits": splits, "odd": dict(odd), "broken": [image for unit in all_units for image in unit.broken]}
+    splits = {}
+    for split, counts in _counts(units).items():
+        num_broken, published = len(counts.broken), source.num_images[split]
+        splits[split] = {"images": counts.num_images - num_broken, "broken": num_broken, "published": published}
+    total = sum(_counts(units).values(), Counts())
+    return {"splits": splits, "odd": dict(total.oddities), "broken": total.broken}
 
 
-def _check_broken(source: SourceData, units: Mapping[str, list[Unit]], max_broken: int, scratch: Path) -> None:
+def _check_broken(source: SourceData, units: _Units, max_broken: int, scratch: Path) -> None:
     """Raise UserError if too many images are broken, and forget their units so that a repaired source is read again."""
-    report = _report(source, units)
-    if len(broken := report["broken"]) <= max_broken:
+    units_with_broken = [unit for split_units in units.values() for unit in split_units if unit.counts.broken]
+    broken = [image for unit in units_with_broken for image in unit.counts.broken]
+    if len(broken) <= max_broken:
         return
-    write_atomically(scratch / REPORT, json.dumps(report, indent=2))
-    for unit in itertools.chain.from_iterable(units.values()):
-        if unit.broken:
-            forget(unit)
+    write_atomically(scratch / REPORT, json.dumps(_report(source, units), indent=2))
+    for unit in units_with_broken:
+        forget(unit)
     shown = "; ".join(f"{image['file']}: {image['reason']}" for image in broken[:_MAX_SHOWN])
     more = "; ..." if len(broken) > _MAX_SHOWN else ""
     raise UserError(
@@ -201,11 +192,11 @@ def _check_broken(source: SourceData, units: Mapping[str, list[Unit]], max_broke
     )
 
 
-def _check_classes(source: SourceData, units: Mapping[str, list[Unit]]) -> None:
+def _check_classes(source: SourceData, units: _Units) -> None:
     """Raise UserError if a split is empty, or a class has no training image that could be decoded."""
-    for split, split_units in units.items():
-        if not any(len(unit.keys) for unit in split_units):
+    counts = _counts(units)
+    for split in counts:
+        if not counts[split].labels:
             raise UserError(f"the source of {source.name} has no images for split {split!r}; add some, or remove it.")
-    labels = sum((Counter(unit.labels) for unit in units[TRAIN]), Counter[str]())
-    counts = {name: labels[str(label)] for label, name in enumerate(source.label_names)}
-    check_no_class_is_empty(source.label_names, counts, f"the training split of {source.name}")
+    by_name = {name: counts[TRAIN].labels[str(label)] for label, name in enumerate(source.label_names)}
+    check_no_class_is_empty(source.label_names, by_name, f"the training split of {source.name}")

@@ -66,9 +66,8 @@ def archives_in_archives(folder: Path) -> Subject:
 
     def read() -> None:
         for member in tars.walk(path):
-            with member.open() as file:
-                for image in tars.walk_inner(file, f"{path}, {member.path}"):
-                    tars.read(image, path)
+            for image in tars.walk_inner(member, f"{path}, {member.path}"):
+                tars.read(image, path)
 
     return Subject([Sample(path, sources.tar([("n01440764.tar", inner), ("n01443537.tar", inner)]))], read, path.name)
 
