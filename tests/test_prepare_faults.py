@@ -1,4 +1,4 @@
-"""What can be wrong with a source: one sentence with the file's name, exit status 2, nothing that passes as whole."""
+"""Errors in a source: one sentence with the file's name, exit status 2, no folder that looks complete."""
 
 import io
 import os
@@ -19,7 +19,7 @@ from alexnet_jax.prepare.archives import open_source
 IDS = list(devkit.without_kit().wordnet_ids)
 
 
-# Sources with one thing wrong each; a function writes the source, and the error must match.
+# Sources with one fault each: a function that writes the source, and the error that must match.
 
 
 def imagenet(root: Path, **parts) -> Path:
@@ -144,7 +144,7 @@ def bad_kit(truth: Callable[[bytes], bytes]) -> bytes:
 
 
 class Hostile:
-    """Opened in the usual way, its pickle writes a file."""
+    """Loaded in the usual way, its pickle makes a folder."""
 
     def __reduce__(self):
         return os.mkdir, ("hostile",)

@@ -4,9 +4,11 @@ Source: paper section 2; the details are from the author's make-data/pyext/src/p
 averaging for shrinking, cubic interpolation for enlarging, sizes rounded, the crop rounded to the top left.
 """
 
+import contextlib
 import io
 import re
 import zlib
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import cv2
@@ -62,45 +64,49 @@ def decode(data: bytes, buffer: np.ndarray | None = None) -> Decoded:
 
 
 def _decode_with_pillow(data: bytes) -> Decoded:
-    try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            _check_size(*image.size)
-            oddities = []
-            if image.format in ("JPEG", "MPO"):
-                _check_scans(data)
-            else:
-                oddities.append(image.format or "")
-                # With the tag, Pillow would turn a TIFF while decoding it.
-                if image.getexif().pop(ExifTags.Base.Orientation, 1) != 1:
-                    oddities.append("EXIF orientation ignored")
-            if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
-                oddities.append("animated")
-            if image.mode == "CMYK":
-                oddities.append("CMYK")
-            elif image.mode in ("L", "LA", "1") or image.mode.startswith("I;16"):
-                oddities.append("gray")
-            if image.mode.startswith("I;16"):
-                oddities.append("16 bits")
-            return Decoded(to_rgb(image), tuple(oddities) or ("JPEG with errors",))
-    except BrokenImageError:
-        raise
-    # On untrusted bytes Pillow's decoders raise errors of any type, such as IndexError. None may end a preparation of
-    # hours; the report lists them all.
-    except Exception as error:
-        raise BrokenImageError(f"{type(error).__name__}: {error}".split(" <_io")[0]) from error
+    with _pillow_errors(), Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        _check_size(*image.size)
+        oddities = []
+        if image.format in ("JPEG", "MPO"):
+            _check_scans(data)
+        else:
+            oddities.append(image.format or "")
+            if image.getexif().pop(ExifTags.Base.Orientation, 1) != 1:  # with the tag, Pillow would turn a TIFF
+                oddities.append("EXIF orientation ignored")
+        if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
+            oddities.append("animated")
+        if image.mode == "CMYK":
+            oddities.append("CMYK")
+        elif image.mode in ("L", "LA", "1") or image.mode.startswith("I;16"):
+            oddities.append("gray")
+        if image.mode.startswith("I;16"):
+            oddities.append("16 bits")
+        return Decoded(to_rgb(image), tuple(oddities) or ("JPEG with errors",))
 
 
 def to_rgb(image: Image.Image) -> np.ndarray:
-    """Return the pixels of an image of any mode, uint8 [H, W, 3]; BrokenImageError if they have no fixed range.
-
-    Errors that Pillow raises while decoding pass through.
-    """
+    """Return the pixels of an image of any mode, uint8 [H, W, 3]; BrokenImageError if they can't be decoded."""
     if image.mode in ("I", "F"):
         raise BrokenImageError(f"pixels of mode {image.mode} have no fixed range")
-    if image.mode.startswith("I;16"):
+    with _pillow_errors():
+        if not image.mode.startswith("I;16"):
+            return np.asarray(image.convert("RGB"))
         gray = (np.asarray(image) >> 8).astype(np.uint8)
-        return np.repeat(gray[..., None], 3, axis=-1)
-    return np.asarray(image.convert("RGB"))
+    return np.repeat(gray[..., None], 3, axis=-1)
+
+
+@contextlib.contextmanager
+def _pillow_errors() -> Iterator[None]:
+    """Turn all errors into BrokenImageError: on untrusted bytes, Pillow's decoders raise any type, such as IndexError.
+
+    None may end a preparation of hours; its report lists them all.
+    """
+    try:
+        yield
+    except BrokenImageError:
+        raise
+    except Exception as error:
+        raise BrokenImageError(f"{type(error).__name__}: {error}".split(" <_io")[0]) from error
 
 
 def _check_size(width: int, height: int) -> None:
@@ -137,16 +143,16 @@ def orientation_of(image: Image.Image) -> int:
     """Return the EXIF orientation of an image, 1 to 8; 1, upright, if there is none or the EXIF data are damaged."""
     try:
         return image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # as above; damaged EXIF data do no harm to the pixels
+    except Exception:  # of any type; damaged EXIF data do no harm to the pixels
         return 1
 
 
 def orientation_in(data: bytes) -> int:
     """Return the EXIF orientation of an image file; 1 if Pillow can't open it, for example because it is gzipped."""
     try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        with _pillow_errors(), Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             return orientation_of(image)
-    except Exception:  # as above
+    except BrokenImageError:
         return 1
 
 

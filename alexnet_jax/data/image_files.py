@@ -66,12 +66,7 @@ def load_image(path: Path, size: int) -> np.ndarray:
 
 def cut_picture(image: Image.Image, size: int) -> np.ndarray:
     """Return uint8 [size, size, 3] RGB of an image that Pillow has opened or made; BrokenImageError as above."""
-    try:
-        pixels = image_codec.to_rgb(image)
-    except BrokenImageError:
-        raise
-    except Exception as error:  # most formats are decoded only now, and Pillow's decoders raise errors of any type
-        raise BrokenImageError(f"{type(error).__name__}: {error}") from error
+    pixels = image_codec.to_rgb(image)
     return _finish(pixels, image_codec.orientation_of(image), size)  # after decoding: that turns a TIFF, drops its tag
 
 

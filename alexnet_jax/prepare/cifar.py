@@ -100,8 +100,10 @@ def _read_batch(member: tars.TarFile, archive: Path, num_classes: int) -> tuple[
 class _Pixels:
     """An array of bytes, as described by a pickle. NumPy's own reconstruction crashes on damaged ones (SIGSEGV)."""
 
+    array = np.empty(0, np.uint8)  # where a damaged pickle sets no state
+
     def __init__(self, *_: Any):
-        self.array = np.empty(0, np.uint8)  # the state has everything
+        """Ignore the arguments; the state has everything."""
 
     def __setstate__(self, state: Any) -> None:
         _version, shape, dtype, fortran, data = state

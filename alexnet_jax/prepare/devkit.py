@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 
 from alexnet_jax.errors import UserError
 from alexnet_jax.prepare import tars
-from alexnet_jax.prepare.matlab import Synset, read_synsets
+from alexnet_jax.prepare.matlab import read_synsets
 
 NUM_CLASSES = 1000  # of the challenge; the kit also lists inner nodes of the WordNet tree, with higher numbers
 
@@ -36,26 +36,26 @@ def read_kit(path: Path, year: int) -> Classes:
         if name not in files:
             raise UserError(f"{path} does not contain {name}; it must be the development kit of ILSVRC-{year}.")
     classes = _read_classes(files[meta], path, year)
-    ordered = sorted(classes, key=lambda number: classes[number].wordnet_id)
+    ordered = sorted(classes, key=lambda number: classes[number])  # by WordNet id
     labels_by_id = {number: label for label, number in enumerate(ordered)}
     return Classes(
-        wordnet_ids=tuple(classes[number].wordnet_id for number in ordered),
-        words=tuple(classes[number].words for number in ordered),
+        wordnet_ids=tuple(classes[number][0] for number in ordered),
+        words=tuple(classes[number][1] for number in ordered),
         validation=parse_ground_truth(files[truth], labels_by_id, f"{path}, {truth}"),
         labels_by_id=labels_by_id,
     )
 
 
-def _read_classes(meta: bytes, path: Path, year: int) -> dict[int, Synset]:
-    """Return the classes by their numbers, from the kit's table of synsets in MATLAB format."""
+def _read_classes(meta: bytes, path: Path, year: int) -> dict[int, tuple[str, str]]:
+    """Return WordNet id and English names of the classes, by the kit's numbers."""
     try:
         synsets = read_synsets(meta, year)
     except ValueError as error:
         raise UserError(
             f"{path}: meta.mat has no table of synsets as in ILSVRC-{year} ({error}); download it again."
         ) from error
-    classes = {synset.number: synset for synset in synsets if synset.number <= NUM_CLASSES}
-    num_different = len({synset.wordnet_id for synset in classes.values()})
+    classes = {number: synset for number, synset in synsets.items() if number <= NUM_CLASSES}
+    num_different = len({wordnet_id for wordnet_id, _ in classes.values()})
     if sorted(classes) != list(range(1, NUM_CLASSES + 1)) or num_different != NUM_CLASSES:
         raise UserError(
             f"{path}: meta.mat must number {NUM_CLASSES} different classes, but has {num_different}; download it again."

@@ -11,28 +11,19 @@ import os
 import resource
 import subprocess
 import sys
-from typing import NamedTuple
 
 _LIMITS = ((resource.RLIMIT_AS, 2 << 30), (resource.RLIMIT_CPU, 20))  # bytes, seconds; a real table needs 1 % of that
 
 
-class Synset(NamedTuple):
-    """A row of the table: the kit's number of a class, its WordNet id, and its English names."""
-
-    number: int
-    wordnet_id: str
-    words: str
-
-
-def read_synsets(meta: bytes, year: int) -> list[Synset]:
-    """Read the table; ValueError with the reason if there is none."""
+def read_synsets(meta: bytes, year: int) -> dict[int, tuple[str, str]]:
+    """Return WordNet id and English names by the kit's numbers; ValueError with the reason if there is no table."""
     one_thread = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}  # on large machines, memory for its threads would count
     command = [sys.executable, __file__, str(year)]
     reader = subprocess.run(command, input=meta, env=one_thread, capture_output=True, check=False)
     if reader.returncode != 0:
         last_line = reader.stderr.decode(errors="replace").strip().split("\n")[-1]
         raise ValueError(last_line if reader.returncode > 0 else f"its reader ended with signal {-reader.returncode}")
-    return [Synset(*row) for row in json.loads(reader.stdout)]
+    return {number: (wordnet_id, words) for number, wordnet_id, words in json.loads(reader.stdout)}
 
 
 def _main(year: str) -> None:
