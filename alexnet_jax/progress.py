@@ -18,7 +18,7 @@ class Progress(tqdm):
     monitor_interval = 0  # no thread of tqdm's to redraw the line
 
     def __init__(self, total: int, stream: TextIO | None = None, of: str | None = None):
-        """Show nothing until images are counted. `of` is the total as text; by default, as bytes."""
+        """Show nothing until images are counted. `of` is the total as text; by default, in bytes."""
         stream = stream or sys.stderr
         interval = 0.5 if stream.isatty() else 30.0
         options = {"bar_format": "{desc}", "miniters": 0, "position": 0, "dynamic_ncols": True}

@@ -41,11 +41,8 @@ def find_images(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
 
 def images_below(folder: Path) -> list[Path]:
     """Return the image files in a folder and its subfolders, sorted; "._name" is what macOS adds to archives."""
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in EXTENSIONS and not path.name.startswith("._") and path.is_file()
-    )
+    files = (path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
+    return sorted(file for file in files if not file.name.startswith("._"))
 
 
 def load_image(path: Path, size: int) -> np.ndarray:

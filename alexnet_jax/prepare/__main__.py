@@ -62,13 +62,8 @@ def _prepare(dataset: str, path: Path, data_dir: Path) -> str:
         raise UserError(f"--keep_originals: the images of {source.name} are not files; leave the flag out.")
     if source.size and _SIZE.value not in (None, source.size):  # enlarged; a different data set than the exact one
         source = dataclasses.replace(source, name=f"{source.name}_{_SIZE.value}", size=None)
-    recipe = Recipe(
-        size=source.size or _SIZE.value or 256,
-        quality=None if source.size else _QUALITY.value,
-        seed=_SEED.value,
-        keep_originals=_KEEP_ORIGINALS.value,
-        name_feature=source.name_feature,
-    )
+    size, quality = (source.size, None) if source.size else (_SIZE.value or 256, _QUALITY.value)
+    recipe = Recipe(size, quality, _SEED.value, _KEEP_ORIGINALS.value, source.name_feature)
     num_threads = _THREADS.value or len(runtime.cores())
     target = prepare_dataset(source, recipe, data_dir, max_broken=_MAX_BROKEN.value, num_threads=num_threads)
     for split, counts in json.loads((target / REPORT).read_text())["splits"].items():

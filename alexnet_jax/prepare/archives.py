@@ -1,7 +1,6 @@
 """Find the reader of a data set by its name."""
 
 import re
-from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from alexnet_jax.data import digits
@@ -12,12 +11,7 @@ from alexnet_jax.prepare.imagenet import imagenet2010, imagenet2012
 from alexnet_jax.prepare.imagenette import imagenette
 from alexnet_jax.prepare.source import SourceData
 
-_PUBLISHED: Mapping[str, Callable[[Path], SourceData]] = {
-    "imagenet2012": imagenet2012,
-    "imagenet2010": imagenet2010,
-    "cifar10": cifar10,
-    "imagenette": imagenette,
-}
+_PUBLISHED = {"imagenet2012": imagenet2012, "imagenet2010": imagenet2010, "cifar10": cifar10, "imagenette": imagenette}
 
 
 def open_source(dataset: str, source: Path, name: str | None, validation_fraction: float) -> SourceData:

@@ -87,9 +87,7 @@ def _read_batch(member: tars.TarFile, archive: Path, num_classes: int) -> tuple[
     batch = load_pickle(tars.read(member, archive), where)
     data, labels = (batch.get(b"data"), batch.get(b"labels")) if isinstance(batch, dict) else (None, None)
     if not isinstance(labels, list) or not isinstance(data, np.ndarray) or data.shape != (len(labels), 3 * SIZE**2):
-        raise UserError(
-            f"{where} is not a batch of CIFAR-10, bytes of shape [n, 3072] with n labels; download it again."
-        )
+        raise UserError(f"{where} is not a batch of CIFAR-10 (bytes [n, 3072] and n labels); download it again.")
     if wrong := [label for label in labels if not isinstance(label, int) or not 0 <= label < num_classes]:
         # Other objects are not printed: a list of ten times a list of ten times a list ... would take forever.
         shown = wrong[0] if isinstance(wrong[0], int) and abs(wrong[0]) < 2**63 else f"<{type(wrong[0]).__name__}>"
@@ -144,9 +142,8 @@ def load_pickle(data: bytes, where: str) -> Any:
         pickles.check(io.BytesIO(data))
         content = _ArraysOnly(io.BytesIO(data), encoding="bytes").load()
     except Exception as error:  # damaged and hostile pickles raise errors of any type
-        raise UserError(
-            f"{where} can't be read as a batch of CIFAR-10 ({printable(str(error))}); download it again."
-        ) from error
+        reason = printable(str(error))
+        raise UserError(f"{where} can't be read as a batch of CIFAR-10 ({reason}); download it again.") from error
     if not isinstance(content, dict):
         return content
     return {name: value.array if isinstance(value, _Pixels) else value for name, value in content.items()}

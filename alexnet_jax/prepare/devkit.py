@@ -55,11 +55,9 @@ def _read_classes(meta: bytes, path: Path, year: int) -> dict[int, tuple[str, st
             f"{path}: meta.mat has no table of synsets as in ILSVRC-{year} ({error}); download it again."
         ) from error
     classes = {number: synset for number, synset in synsets.items() if number <= NUM_CLASSES}
-    num_different = len({wordnet_id for wordnet_id, _ in classes.values()})
-    if sorted(classes) != list(range(1, NUM_CLASSES + 1)) or num_different != NUM_CLASSES:
-        raise UserError(
-            f"{path}: meta.mat must number {NUM_CLASSES} different classes, but has {num_different}; download it again."
-        )
+    count = len({wordnet_id for wordnet_id, _ in classes.values()})
+    if sorted(classes) != list(range(1, NUM_CLASSES + 1)) or count != NUM_CLASSES:
+        raise UserError(f"{path}: meta.mat has {count} different classes, not {NUM_CLASSES}; download it again.")
     return classes
 
 

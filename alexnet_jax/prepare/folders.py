@@ -89,9 +89,7 @@ def _files(path: Path, classes: list[str]) -> list[_File]:
     names = [child.name for child in _subfolders(path)]
     labels = {name: label for label, name in enumerate(classes)}
     if unknown := [name for name in names if name not in labels]:
-        raise UserError(
-            f"{path / unknown[0]} is a class that train/ doesn't have; its classes are {', '.join(classes[:20])}."
-        )
+        raise UserError(f"{path / unknown[0]} is not a class of train/ ({', '.join(classes[:20])}); remove it.")
     by_class = {name: images_below(path / name) for name in names}
     check_no_class_is_empty(names, {name: len(images) for name, images in by_class.items()}, path)
     return [
@@ -122,10 +120,7 @@ def _hold_out(files: list[_File], fraction: float) -> dict[str, list[_File]]:
     for _, class_files in itertools.groupby(files, key=lambda file: file.label):
         ranked = sorted(class_files, key=lambda file: hashlib.sha256(file.name.encode()).digest())
         if len(ranked) < 2:
-            raise UserError(
-                f"{ranked[0].path.parent} contains one image; a class needs at least 2, one for training and one for "
-                "validation."
-            )
+            raise UserError(f"{ranked[0].path.parent} contains one image; a class needs at least 2 to hold one out.")
         count = min(max(1, round(fraction * len(ranked))), len(ranked) - 1)
         held_out.update(file.name for file in ranked[:count])
     return {

@@ -9,14 +9,12 @@ import functools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 from alexnet_jax.errors import UserError
 from alexnet_jax.prepare import devkit, tars
 from alexnet_jax.prepare.devkit import Classes
 from alexnet_jax.prepare.source import SourceData, SourceImage, check_no_class_is_empty
-
-T = TypeVar("T")
 
 HOMEPAGE = "https://image-net.org/"
 _KIT_2012 = "ILSVRC2012_devkit_t12.tar.gz"
@@ -28,7 +26,6 @@ _PATCHES_2010 = "patch_images.tar"  # replaces images that say "not available", 
 _CLASS_TAR = re.compile(r"(n\d{8})\.tar")
 _NUMBERED = re.compile(r"ILSVRC20\d\d_(?:val|test)_(\d{8})\.JPEG", re.IGNORECASE)
 _OFFICIAL_BYTES = {_TRAIN_2012: 147_897_477_120, _VALIDATION_2012: 6_744_924_160}
-
 _NUM_IMAGES = {  # as published
     2012: {"train": 1_281_167, "validation": 50_000},
     2010: {"train": 1_261_406, "validation": 50_000, "test": 150_000},
@@ -113,18 +110,16 @@ def _size(path: Path) -> int:
 def _require(source: Path, names: Sequence[str], title: str) -> None:
     """Raise UserError if a file is missing; `title` is how the website lists the files."""
     if missing := [name for name in names if not (source / name).is_file()]:
-        raise UserError(
-            f"{source} does not contain {' or '.join(missing)}; register at {HOMEPAGE} and download "
-            f"{'it' if len(missing) == 1 else 'them'} ({title})."
-        )
+        names = " or ".join(missing)
+        raise UserError(f"{source} does not contain {names}; register at {HOMEPAGE} and download {title}.")
 
 
 # Checks of the archives' contents, before hours of work
 
 
-def _check_members(archive: Path, identify: Callable[[tars.TarFile], T]) -> set[T]:
+def _check_members(archive: Path, identify: Callable[[tars.TarFile], Any]) -> set[Any]:
     """Identify all members; UserError if that fails, or if two members are the same. Reads only headers."""
-    identities: set[T] = set()
+    identities: set[Any] = set()
     try:
         for member in tars.walk(archive):
             if (identity := identify(member)) in identities:

@@ -13,11 +13,9 @@ from alexnet_jax.errors import UserError
 class SourceImage(NamedTuple):
     """An image as its publisher provides it.
 
-    name: unique within its split; becomes the record's file name.
-    label: index into the label names.
-    load: returns the bytes of the file, or pixels (uint8 [H, W, 3] RGB) where pixels are published. Call it before
-        asking for the next image: a compressed archive can't be rewound.
-    position: the number of bytes of the source up to the end of this image, for the progress.
+    name: unique within its split; becomes the record's file name. label: index into the label names. position: bytes
+    of the source up to this image, for the progress. load: returns the bytes of the file, or pixels (uint8 [H, W, 3]
+    RGB) where pixels are published; call it before requesting the next image: a compressed archive can't be rewound.
     """
 
     split: str
@@ -31,11 +29,9 @@ class SourceImage(NamedTuple):
 class SourceData:
     """A data set to prepare, after a check that all its files exist.
 
-    num_images: per split; exact for folders, the publisher's numbers for archives.
-    num_bytes: the size of everything that will be read.
-    identity: distinguishes this source from others: file names, sizes, classes.
-    size: the side of the prepared images in pixels where the data set fixes it (CIFAR-10; stored losslessly); None
-        where the user chooses.
+    num_images: per split; exact for folders, the publisher's numbers for archives. num_bytes: of all that will be read.
+    identity: distinguishes this source from others: file names, sizes, classes. size: side of the prepared images in
+    pixels where the data set fixes it (CIFAR-10, stored losslessly); None where the user chooses.
     """
 
     name: str
@@ -50,11 +46,6 @@ class SourceData:
     metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     size: int | None = None
     name_feature: str = "file_name"
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """Return the names of the splits in the order in which `images` yields them, one split after the other."""
-        return tuple(self.num_images)
 
 
 def check_class_names(names: Sequence[str], where: object) -> None:

@@ -1,9 +1,9 @@
 """Read tar archives from the first byte to the last, and notice what is missing.
 
-Nothing is ever written to disk, so a member of an archive can't reach any file. Python's `tarfile` accepts an archive
-that is truncated between two members; this module requires the block of zeros that ends every tar. `tarfile` also
-trusts the size of headers, which in a gzipped archive may be everything that it unpacks to, and the position of the
-next member, which may be an earlier one. This module limits headers, and members that are read in one piece.
+Nothing is written to disk, so a member can't overwrite any file. Python's `tarfile` accepts archives truncated between
+two members; this module requires the block of zeros that ends every tar. `tarfile` also trusts the sizes of headers,
+which in a gzipped archive may be endless, and the position of the next member, which may be an earlier one; this module
+limits headers, and members that are read in one piece.
 """
 
 import contextlib
@@ -119,7 +119,4 @@ def _naming(where: object) -> Iterator[None]:
     try:
         yield
     except _FAULTS as error:
-        raise UserError(
-            f"{where} can't be read as a tar archive ({error}): it is truncated, damaged or another kind of file; "
-            "download it again."
-        ) from error
+        raise UserError(f"{where} can't be read as a tar archive ({error}); download it again.") from error

@@ -180,18 +180,15 @@ def _prepare(task: _Task, recipe: Recipe) -> tuple[_Task, _Prepared]:
 def _save(prepared: _Prepared, path: Path) -> Unit:
     """Sort and write the records of a unit, then the index under the name that marks the unit as finished."""
     records = sorted(prepared.records)
-    unit = Unit(
-        path.with_suffix(".records"),
-        keys=np.array([key for key, _ in records], np.uint64),
-        ends=np.cumsum([len(record) for _, record in records], dtype=np.int64),
-        sums=prepared.sums,
-        counts=prepared.counts,
-    )
+    keys = np.array([key for key, _ in records], np.uint64)
+    ends = np.cumsum([len(record) for _, record in records], dtype=np.int64)
+    unit = Unit(path.with_suffix(".records"), keys, ends, prepared.sums, prepared.counts)
     with unit.path.open("wb") as file:
         file.writelines(record for _, record in records)
-    arrays = {"keys": unit.keys, "ends": unit.ends, "counts": np.array(json.dumps(vars(unit.counts)))}
+    counts = np.array(json.dumps(vars(unit.counts)))
+    sums = unit.sums._asdict() if unit.sums else {}
     with atomic(path.with_suffix(".npz")) as unfinished:
-        np.savez(unfinished, allow_pickle=False, **arrays, **(unit.sums._asdict() if unit.sums else {}))
+        np.savez(unfinished, allow_pickle=False, keys=keys, ends=ends, counts=counts, **sums)
     return unit
 
 

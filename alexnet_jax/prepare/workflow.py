@@ -8,7 +8,7 @@ import functools
 import json
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -47,7 +47,7 @@ def prepare_dataset(source: SourceData, recipe: Recipe, data_dir: Path, *, max_b
     scratch = target.parent / f".preparing-{source.version}"
     try:
         scratch.mkdir(parents=True, exist_ok=True)
-        with _locked(scratch):
+        with _lock(scratch):
             if (scratch / "plan.json").exists():
                 _check_same(plan, scratch / "plan.json", scratch)
             else:
@@ -92,15 +92,15 @@ def _check_same(plan: Mapping[str, Any], path: Path, folder: Path) -> None:
         )
 
 
-@contextlib.contextmanager
-def _locked(scratch: Path) -> Iterator[None]:
-    """Keep other preparations out; the lock ends with the process."""
-    with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError):  # some clusters' file systems have no locks: then users must take care
-            if (lock := try_lock(scratch / "lock")) is None:
-                raise UserError(f"another process is preparing {scratch.parent.name} in {scratch}; wait for it.")
-            stack.enter_context(lock)
-        yield
+def _lock(scratch: Path) -> contextlib.AbstractContextManager:
+    """Keep other preparations out until the context or the process ends."""
+    try:
+        lock = try_lock(scratch / "lock")
+    except OSError:  # some clusters' file systems have no locks: then users must take care
+        return contextlib.nullcontext()
+    if lock is None:
+        raise UserError(f"another process is preparing {scratch.parent.name} in {scratch}; wait for it.")
+    return lock
 
 
 def _check_disk(source: SourceData, recipe: Recipe, scratch: Path) -> None:
@@ -122,7 +122,7 @@ def _make_units(
 ) -> _Units:
     """Carry out the first pass; return the units of each split."""
     (scratch / "units").mkdir(exist_ok=True)
-    units: _Units = {split: [] for split in source.splits}
+    units: _Units = {split: [] for split in source.num_images}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # image_codec.py has its own limit
         for split, unit in process(source.images(), recipe, scratch / "units", num_threads, progress.images):
