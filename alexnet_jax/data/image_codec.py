@@ -115,10 +115,7 @@ def _check_size(width: int, height: int) -> None:
 
 
 def _check_scans(data: bytes) -> None:
-    """Raise BrokenImageError if a JPEG has more than MAX_SCANS.
-
-    Bytes before the first scan (a thumbnail) and after the end (a video) may look like scans.
-    """
+    """Raise BrokenImageError if a JPEG has more than MAX_SCANS, except in segments (a thumbnail) or after its end."""
     if data.count(b"\xff" + _START_OF_SCAN) <= MAX_SCANS:
         return
     scans = position = 0

@@ -51,9 +51,8 @@ def _read_classes(meta: bytes, path: Path, year: int) -> dict[int, tuple[str, st
     try:
         synsets = read_synsets(meta, year)
     except ValueError as error:
-        raise UserError(
-            f"{path}: meta.mat has no table of synsets as in ILSVRC-{year} ({error}); download it again."
-        ) from error
+        problem = f"meta.mat has no table of synsets as in ILSVRC-{year} ({error})"
+        raise UserError(f"{path}: {problem}; download it again.") from error
     classes = {number: synset for number, synset in synsets.items() if number <= NUM_CLASSES}
     count = len({wordnet_id for wordnet_id, _ in classes.values()})
     if sorted(classes) != list(range(1, NUM_CLASSES + 1)) or count != NUM_CLASSES:

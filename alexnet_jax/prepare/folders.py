@@ -31,8 +31,7 @@ def image_folder(source: Path, *, name: str, validation_fraction: float) -> Sour
         splits = _hold_out(splits["train"], validation_fraction)
     all_files = [(split, *file) for split, files in splits.items() for file in files]
     sizes = [path.stat().st_size for *_, path in all_files]
-    labeled_names = [file[:3] for file in all_files]
-    fingerprint = hashlib.sha256(repr((classes, labeled_names, sizes)).encode()).hexdigest()[:16]
+    fingerprint = hashlib.sha256(repr((classes, [file[:3] for file in all_files], sizes)).encode()).hexdigest()[:16]
 
     def images() -> Iterator[SourceImage]:
         for (split, file_name, label, path), position in zip(all_files, itertools.accumulate(sizes), strict=True):

@@ -200,8 +200,7 @@ def load(path: Path) -> Unit | None:
         num_images, broken, oddities, labels = json.loads(str(arrays["counts"])).values()
     except (FileNotFoundError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
         return None
-    is_training = "products" in arrays
-    sums = Sums(int(arrays["num_images"]), arrays["pixels"], arrays["products"]) if is_training else None
+    sums = Sums(int(arrays["num_images"]), arrays["pixels"], arrays["products"]) if "products" in arrays else None
     counts = Counts(num_images, broken, Counter(oddities), Counter(labels))
     unit = Unit(path.with_suffix(".records"), arrays["keys"], arrays["ends"], sums, counts)
     return unit if unit.path.exists() and unit.path.stat().st_size == unit.num_bytes else None

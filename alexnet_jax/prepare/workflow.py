@@ -82,14 +82,11 @@ def _check_same(plan: Mapping[str, Any], path: Path, folder: Path) -> None:
     try:
         earlier = dict(json.loads(path.read_text())["preparation"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        raise UserError(
-            f"{folder} exists, but was not made by this command; delete it or choose another data_dir."
-        ) from None
+        raise UserError(f"{folder} was not made by this command; delete it or choose another data_dir.") from None
     changes = [f"{key} was {earlier.get(key)} and is now {plan[key]}" for key in plan if earlier.get(key) != plan[key]]
     if changes:
-        raise UserError(
-            f"{folder} was prepared differently ({'; '.join(changes)}); delete it or choose another data_dir."
-        )
+        differences = "; ".join(changes)
+        raise UserError(f"{folder} was prepared differently ({differences}); delete it or choose another data_dir.")
 
 
 def _lock(scratch: Path) -> contextlib.AbstractContextManager:
@@ -167,11 +164,11 @@ def _counts(units: _Units) -> dict[str, Counts]:
 
 def _report(source: SourceData, units: _Units) -> dict[str, Any]:
     """Return the numbers of images per split, found and published, the counts of oddities, and all broken images."""
-    splits = {}
-    for split, counts in _counts(units).items():
+    splits, counts_by_split = {}, _counts(units)
+    for split, counts in counts_by_split.items():
         num_broken, published = len(counts.broken), source.num_images[split]
         splits[split] = {"images": counts.num_images - num_broken, "broken": num_broken, "published": published}
-    total = sum(_counts(units).values(), Counts())
+    total = sum(counts_by_split.values(), Counts())
     return {"splits": splits, "odd": dict(total.oddities), "broken": total.broken}
 
 
