@@ -100,7 +100,7 @@ IMAGENET = {
         lambda s: imagenet(s, validation=[("ILSVRC2012_val_00000004.JPEG", b"x")], devkit=KIT_OF_THREE),
         "contains ILSVRC2012_val_00000004.JPEG, but only images 1 to 3 have labels",
     ),
-    "label that is no class": (
+    "label that is not a class": (
         lambda s: imagenet(s, devkit=bad_kit(lambda text: b"1001\n")),
         rf"{KIT}, ILSVRC2012_validation_ground_truth.txt, line 1: '1001' is not a class; they are numbered 1 to 1000",
     ),
@@ -228,7 +228,7 @@ OTHERS = {
         lambda s: cifar10(s, test_batch=batch([1], 3000)),
         "test_batch is not a batch of CIFAR-10",
     ),
-    "cifar batch that is no pickle": (
+    "cifar batch that is not a pickle": (
         "cifar10", lambda s: cifar10(s, test_batch=b"garbage"), "test_batch can't be read as a batch of CIFAR-10"
     ),
     "hostile pickle": (
@@ -264,10 +264,10 @@ def test_names_that_no_data_set_can_have(tmp_path, name):
 
 
 def test_an_image_that_is_gone_is_named(tmp_path):
-    raw = open_source("folder", sources.folder(tmp_path), "pets", 0.1)
+    data = open_source("folder", sources.folder(tmp_path), "pets", 0.1)
     (tmp_path / "train" / "cat" / "0.jpg").unlink()
     with pytest.raises(UserError, match=r"cat/0\.jpg can't be read \(No such file"):
-        next(raw.images()).load()
+        next(data.images()).load()
 
 
 FLAGS = {
@@ -276,7 +276,7 @@ FLAGS = {
     "no source": (["--source="], "--source is missing"),
     "no data_dir": (["--data_dir="], "--data_dir is missing"),
     "name of a published set": (["--dataset=cifar10", "--name=x"], "--name=x is only for --dataset=folder"),
-    "originals that are no files": (
+    "originals that are not files": (
         ["--dataset=cifar10", "--keep_originals"],
         "--keep_originals: the images of cifar10",
     ),

@@ -61,8 +61,8 @@ def prepared(tmp_path_factory):
     """Return the folder of the data set, and the contents of its archives."""
     root = tmp_path_factory.mktemp("imagenet")
     train, validation = write_2012(root / "source")
-    raw = open_source("imagenet2012", root / "source", None, 0.1)
-    return prepare_dataset(raw, RECIPE, root / "data", max_broken=10, num_threads=2), train, validation
+    data = open_source("imagenet2012", root / "source", None, 0.1)
+    return prepare_dataset(data, RECIPE, root / "data", max_broken=10, num_threads=2), train, validation
 
 
 def test_counts_labels_and_pixels_are_exact(prepared):
@@ -159,16 +159,16 @@ def test_validation_labels_agree_with_those_that_others_publish():
 
 def test_order_depends_on_the_seed_and_not_on_the_threads(prepared, tmp_path):
     folder, _, _ = prepared
-    raw = open_source("imagenet2012", folder.parents[2] / "source", None, 0.1)
+    data = open_source("imagenet2012", folder.parents[2] / "source", None, 0.1)
 
     def records(directory):
         builder = tfds.builder_from_directory(directory)
         raw_bytes = tfds.decode.DeserializeMethod.RAW_BYTES
         return list(builder.as_data_source("train", deserialize_method=raw_bytes))
 
-    one = records(prepare_dataset(raw, RECIPE, tmp_path / "one", max_broken=10, num_threads=1))
+    one = records(prepare_dataset(data, RECIPE, tmp_path / "one", max_broken=10, num_threads=1))
     other = records(
-        prepare_dataset(raw, dataclasses.replace(RECIPE, seed=1), tmp_path / "other", max_broken=10, num_threads=3)
+        prepare_dataset(data, dataclasses.replace(RECIPE, seed=1), tmp_path / "other", max_broken=10, num_threads=3)
     )
     assert one == records(folder)
     assert one != other

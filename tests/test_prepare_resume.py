@@ -197,10 +197,10 @@ def test_finished_set_is_left_alone_and_other_settings_are_refused(tmp_path):
     before = {path: path.stat().st_mtime_ns for path in target.rglob("*")}
     assert sources.prepare_here("folder", tmp_path) == target
     assert {path: path.stat().st_mtime_ns for path in target.rglob("*")} == before
-    raw = open_source("folder", tmp_path / "source", None, 0.1)
+    data = open_source("folder", tmp_path / "source", None, 0.1)
     other = Recipe(40, 95, seed=0, keep_originals=False, name_feature="file_name")
     with pytest.raises(UserError, match=r"was prepared differently \(size was 32 and is now 40\); delete it"):
-        prepare_dataset(raw, other, tmp_path / "data", max_broken=0, num_threads=1)
+        prepare_dataset(data, other, tmp_path / "data", max_broken=0, num_threads=1)
 
 
 def test_folder_of_another_maker_is_left_alone(tmp_path):
