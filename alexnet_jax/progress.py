@@ -1,69 +1,62 @@
-"""What long work on images says of itself: how far it is, how fast, how long it will take."""
+"""Progress of long work on images: how much is done, how fast it is, and how long it will take."""
 
 import sys
 import time
 from typing import TextIO
 
+from tqdm import tqdm
 
-class Progress:
-    """One line, rewritten in place on a terminal; in a log, a new line every half minute."""
+from alexnet_jax.metrics import duration
 
-    def __init__(self, num_bytes: int, stream: TextIO | None = None, of: str | None = None):
-        """`num_bytes`: of the source, which the time left is estimated by. `of`: what else that number counts."""
-        self._num_bytes = num_bytes
-        self._of = of or _in_bytes(num_bytes)
-        self._stream = stream or sys.stderr
-        self._interval = 0.5 if self._stream.isatty() else 30.0
+
+class Progress(tqdm):
+    """One line, rewritten in place on a terminal; in a log, a new line at most every 30 s.
+
+    Counts images, and estimates the time left by the position in some `total`, such as the bytes of the source.
+    """
+
+    monitor_interval = 0  # no thread of tqdm's to redraw the line
+
+    def __init__(self, total: int, stream: TextIO | None = None, of: str | None = None):
+        """Show nothing until images are counted. `of` is the total as text; by default, in bytes."""
+        stream = stream or sys.stderr
+        interval = 0.5 if stream.isatty() else 30.0
+        options = {"bar_format": "{desc}", "miniters": 0, "position": 0, "dynamic_ncols": True}
+        super().__init__(total=total, file=stream, mininterval=interval, **options)
+        self.last_print_t = 0.0  # the first line is due at once
+        self._of = of or self.format_sizeof(total, "B")
         self._num_images = 0
-        self._start: tuple[float, int, int] | None = None  # time, images and bytes where the work (re)started
-        self._next = 0.0
-        self._open = False  # whether the cursor stands at the end of a line
+        self._first_image: int | None = None  # speed and time left are measured from here
 
     def images(self, num_images: int, position: int, skipped: bool) -> None:
-        """`num_images` more are done, the source is read up to `position`; `skipped`: they were done before a kill."""
-        now = time.monotonic()
+        """Count images, up to a position in the total; `skipped` ones don't count towards the speed."""
         self._num_images += num_images
-        if skipped or self._start is None:
-            self._start = (now, self._num_images, position)
+        if skipped or self._first_image is None:
+            self.start_t, self.initial, self.n, self._first_image = time.time(), position, position, self._num_images
             return
-        started, first_image, first_byte = self._start
-        seconds = max(now - started, 1e-6)
-        speed = (self._num_images - first_image) / seconds
-        left = seconds * (self._num_bytes - position) / max(position - first_byte, 1)
-        share = min(position / max(self._num_bytes, 1), 1.0)
-        self._say(
-            f"{self._num_images:,} images, {share:.1%} of {self._of}, {speed:,.0f} images/s, {in_time(left)} left"
-        )
+        seconds = max(time.time() - self.start_t, 1e-6)
+        share = min(position / max(self.total, 1), 1.0)
+        speed = (self._num_images - self._first_image) / seconds
+        left = duration(seconds * (self.total - position) / max(position - self.initial, 1))
+        text = f"{self._num_images:,} images, {share:.1%} of {self._of}, {speed:,.0f} images/s, {left} left"
+        self.set_description_str(text, refresh=False)
+        self.update(position - self.n)
 
     def shards(self, split: str, number: int, num_shards: int) -> None:
-        """File `number` of a split is written."""
-        self._say(f"shuffling {split}: {number:,} of {num_shards:,} files", last=number == num_shards)
+        """Show that shard `number` of a split, counted from 1, has been written."""
+        is_last = number == num_shards
+        self.set_description_str(f"shuffling {split}: {number:,} of {num_shards:,} shards", refresh=is_last)
+        if not is_last:
+            self.update(0)
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> None:
+        """Rewrite the line on a terminal; add a line to a log."""
+        if self.desc and self.fp.isatty():
+            super().display(msg, pos)
+        elif self.desc:
+            print(self, file=self.fp, flush=True)
 
     def close(self) -> None:
-        """Ends the line."""
-        if self._open:
-            self._stream.write("\n")
-
-    def _say(self, text: str, last: bool = False) -> None:
-        now = time.monotonic()
-        if now < self._next and not last:
-            return
-        self._next = now + self._interval
-        self._open = self._stream.isatty() and not last
-        self._stream.write((f"\r\x1b[K{text}" if self._stream.isatty() else text) + ("" if self._open else "\n"))
-        self._stream.flush()
-
-
-def in_time(seconds: float) -> str:
-    """For example "2 h 5 min" or "12 s"."""
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes >= 60:
-        return f"{minutes // 60} h {minutes % 60} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-
-def _in_bytes(count: int) -> str:
-    for unit, size in (("GB", 1e9), ("MB", 1e6)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count / 1e3:.1f} kB"
+        """End the line."""
+        if self.fp.isatty():
+            super().close()

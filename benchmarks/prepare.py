@@ -23,9 +23,9 @@ import simplejpeg
 
 from alexnet_jax.data.image_codec import SUBSAMPLING
 from alexnet_jax.prepare import tars
-from alexnet_jax.prepare.preparation import prepare
 from alexnet_jax.prepare.source import SourceData, SourceImage
 from alexnet_jax.prepare.units import TASK, Recipe
+from alexnet_jax.prepare.workflow import prepare_dataset
 from benchmarks import records
 from benchmarks.harness import Contender, race
 from benchmarks.work import Work
@@ -110,7 +110,7 @@ def whole(photos: str, images: int, workers: int) -> Work:
             raw = SourceData("x", "1.0.0", "", "", tuple("abcdefghij"), {"train": images}, 1, {}, read)
             with tempfile.TemporaryDirectory(dir=directory.name) as data_dir:
                 recipe = Recipe(SIZE, QUALITY, seed=0, keep_originals=False, name_feature="file_name")
-                prepare(raw, recipe, Path(data_dir), max_broken=0, num_workers=workers)
+                prepare_dataset(raw, recipe, Path(data_dir), max_broken=0, num_threads=workers)
         facts["peak MiB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
     return Work({"images": run}, facts)

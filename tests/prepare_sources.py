@@ -1,4 +1,4 @@
-"""Small data sets in the layouts of the official archives, and their preparation, for its tests."""
+"""Small data sets in the layouts of the official archives, and functions that prepare them."""
 
 import gzip
 import io
@@ -16,8 +16,8 @@ from PIL import Image
 from scipy.io import savemat
 
 from alexnet_jax.prepare.archives import open_source
-from alexnet_jax.prepare.preparation import prepare
 from alexnet_jax.prepare.units import Recipe
+from alexnet_jax.prepare.workflow import prepare_dataset
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -25,7 +25,7 @@ Files = Iterable[tuple[str, bytes]]
 
 
 def pixels(seed: int, height: int = 40, width: int = 48) -> np.ndarray:
-    """A smooth picture, uint8 [H, W, 3]; a JPEG of it is close to it."""
+    """Make a smooth image, uint8 [H, W, 3], that JPEG hardly changes."""
     rng = np.random.default_rng(seed)
     small = Image.fromarray(rng.integers(0, 256, (4, 5, 3), dtype=np.uint8))
     return np.asarray(small.resize((width, height), Image.Resampling.BICUBIC))
@@ -48,7 +48,7 @@ def decoded(data: bytes) -> np.ndarray:
 
 
 def tar(files: Files, mode: str = "w") -> bytes:
-    """A tar of these files."""
+    """Make a tar of these files."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode=mode) as archive:
         for name, data in files:
@@ -59,7 +59,7 @@ def tar(files: Files, mode: str = "w") -> bytes:
 
 
 def turned(data: bytes, orientation: int = 6) -> bytes:
-    """The JPEG with an EXIF orientation."""
+    """Add an EXIF orientation to a JPEG."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     payload = b"Exif\0\0" + exif.tobytes()[6:] if exif.tobytes().startswith(b"Exif") else b"Exif\0\0" + exif.tobytes()
@@ -67,7 +67,7 @@ def turned(data: bytes, orientation: int = 6) -> bytes:
 
 
 def odd_files() -> dict[str, bytes]:
-    """What ImageNet really contains, and more, by the word that the report has for it. All can be decoded."""
+    """Return decodable files such as ImageNet contains, and more, by their name in the report."""
     gray = Image.fromarray(pixels(1)).convert("L")
     animation = [Image.fromarray(pixels(seed)) for seed in (4, 5)]
     return {
@@ -83,7 +83,7 @@ def odd_files() -> dict[str, bytes]:
 
 
 def broken_files() -> dict[str, bytes]:
-    """What can't be decoded, by what it is."""
+    """Return files that can't be decoded, by description."""
     png_bomb = bytearray(encode(pixels(1), "PNG"))
     png_bomb[16:24] = struct.pack(">II", 60_000, 60_000)
     png_bomb[29:33] = struct.pack(">I", zlib.crc32(png_bomb[12:29]))
@@ -105,7 +105,7 @@ def broken_files() -> dict[str, bytes]:
 
 
 def kit(year: int, wordnet_ids: list[str], truth: list[int], order: np.ndarray | None = None) -> bytes:
-    """A development kit whose class number i + 1 is wordnet_ids[order[i]], as MATLAB would save it."""
+    """Make a development kit whose class number i + 1 is wordnet_ids[order[i]], as MATLAB would save it."""
     order = np.random.default_rng(year).permutation(1000) if order is None else order
     names = [wordnet_ids[index] for index in order] + ["n00001740"]  # and an inner node of the WordNet tree
     kinds = [(f"ILSVRC{year}_ID", float), ("WNID", object), ("words", object), ("num_children", float)]
@@ -124,7 +124,7 @@ def kit(year: int, wordnet_ids: list[str], truth: list[int], order: np.ndarray |
 
 
 def imagenet2012(folder: Path, train: Mapping[str, Files], validation: Files, devkit: bytes | None) -> Path:
-    """Writes the official archives: `train` holds the files of each WordNet id."""
+    """Write the official archives; `train` has the files of each WordNet id."""
     folder.mkdir(parents=True, exist_ok=True)
     classes = [(f"{wordnet_id}.tar", tar(files)) for wordnet_id, files in train.items()]
     (folder / "ILSVRC2012_img_train.tar").write_bytes(tar(classes))
@@ -138,7 +138,7 @@ def imagenet2012(folder: Path, train: Mapping[str, Files], validation: Files, de
 
 
 class _Python2Pickler(pickle._Pickler):  # type: ignore[name-defined]
-    """Writes bytes as Python 2 wrote its strings: the real batches are such pickles."""
+    """Writes bytes as Python 2 wrote its strings, as in the real batches."""
 
     dispatch = dict(pickle._Pickler.dispatch)  # type: ignore[attr-defined]  # noqa: RUF012
 
@@ -155,7 +155,7 @@ def python2_pickle(content: object) -> bytes:
 
 
 def cifar10(folder: Path, images: np.ndarray, labels: list[int], **replaced: bytes) -> Path:
-    """Six batches of these images, uint8 [n, 32, 32, 3]; `replaced` gives other contents for some members."""
+    """Write six batches of these images, uint8 [n, 32, 32, 3]; `replaced` has other contents for some members."""
     folder.mkdir(parents=True, exist_ok=True)
     names = [b"airplane", b"automobile", b"bird", b"cat", b"deer", b"dog", b"frog", b"horse", b"ship", b"truck"]
     files = {"batches.meta": python2_pickle({b"label_names": names, b"num_vis": 3072})}
@@ -186,11 +186,11 @@ def folder(
 
 
 def prepare_here(dataset: str, root: Path, keep_originals: bool = False, **settings) -> Path:
-    """What the command does, in this process."""
-    raw = open_source(dataset, root / "source", None, 0.1)
-    quality = None if raw.size else 95
-    recipe = Recipe(raw.size or 32, quality, seed=0, keep_originals=keep_originals, name_feature=raw.name_feature)
-    return prepare(raw, recipe, root / "data", **{"max_broken": 10, "num_workers": 2, **settings})
+    """Prepare a data set like the command, in this process."""
+    source = open_source(dataset, root / "source", None, 0.1)
+    quality = None if source.size else 95
+    recipe = Recipe(source.size or 32, quality, 0, keep_originals, source.name_feature)
+    return prepare_dataset(source, recipe, root / "data", **{"max_broken": 10, "num_threads": 2, **settings})
 
 
 def command(dataset: str, root: Path, *flags: str, **options) -> subprocess.CompletedProcess:

@@ -17,9 +17,9 @@ from alexnet_jax.config import Config
 from alexnet_jax.data.dataset_info import load_dataset_info
 from alexnet_jax.data.datasets import open_dataset
 from alexnet_jax.errors import PreemptedError, UserError
-from alexnet_jax.prepare.folders import folder as image_folder
-from alexnet_jax.prepare.preparation import prepare
+from alexnet_jax.prepare.folders import image_folder
 from alexnet_jax.prepare.units import Recipe
+from alexnet_jax.prepare.workflow import prepare_dataset
 from alexnet_jax.restore import restore
 from alexnet_jax.run import startup
 from alexnet_jax.run.fine_tuning import create_initial_state, with_statistics
@@ -43,12 +43,12 @@ def odd_and_even(digits_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> 
             file.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(image).save(file)
     raw = image_folder(root / "images", name="parity", validation_fraction=0.1)
-    prepare(
+    prepare_dataset(
         raw,
         Recipe(size=72, quality=95, seed=0, keep_originals=False, name_feature="file_name"),
         root / "data",
         max_broken=0,
-        num_workers=1,
+        num_threads=1,
     )
     return root / "data"
 

@@ -106,7 +106,7 @@ FOUND = {
         images_and_archives.cifar_batches,
         "cifar-10-python.tar.gz",
         sources.tar([("batches.meta", sources.python2_pickle({b"label_names": [b"\xb7"]}))]),
-        "holds no data_batch_1",
+        "does not contain data_batch_1",
     ),
     "a name on two lines in a pickle of CIFAR-10": (
         images_and_archives.cifar_batches,

@@ -254,7 +254,7 @@ def test_the_command_needs_images(net, tmp_path: Path) -> None:
     assert result.returncode == EXIT_USER_ERROR
     assert result.stderr.startswith("error: no image was given")
     faults = {
-        tmp_path: "holds no image",
+        tmp_path: "contains no images",
         tmp_path / "x.jpg": "no such file",
         tmp_path / f"{300 * 'x'}.jpg": r"can't be read \(File name too long\)",
         "~who/x.jpg": "~who/x.jpg: the home folder",

@@ -1,4 +1,4 @@
-"""What can be wrong with a source: one sentence with the file's name, exit status 2, nothing that passes as whole."""
+"""Errors in a source: one sentence with the file's name, exit status 2, no folder that looks complete."""
 
 import io
 import os
@@ -19,7 +19,7 @@ from alexnet_jax.prepare.archives import open_source
 IDS = list(devkit.without_kit().wordnet_ids)
 
 
-# Sources with one thing wrong each; a function writes the source, and the error must match.
+# Sources with one fault each: a function that writes the source, and the error that must match.
 
 
 def imagenet(root: Path, **parts) -> Path:
@@ -51,31 +51,31 @@ KIT_OF_THREE = sources.kit(2012, IDS, [1] * 3)
 TRAIN, VAL, KIT = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz"
 TRUTH = "ILSVRC2012_validation_ground_truth.txt"
 IMAGENET = {
-    "no train tar": (lambda s: (imagenet(s) / TRAIN).unlink(), f"holds no {TRAIN}; register at https://image-net.org/"),
-    "no tar at all": (lambda s: s.mkdir(), f"holds no {TRAIN} and no {VAL}; register"),
+    "no train tar": (lambda s: (imagenet(s) / TRAIN).unlink(), f"source does not contain {TRAIN}; register at https://image-net.org/"),
+    "no tar at all": (lambda s: s.mkdir(), f"source does not contain {TRAIN} or {VAL}; register"),
     "train tar cut within a class": (
         lambda s: edited(imagenet(s) / TRAIN, lambda d: d[: len(d) // 2]),
-        rf"{TRAIN} can't be read as a tar archive.*official one 147,897,477,120",
+        rf"{TRAIN} can't be read as a tar archive.*the official archive has 147,897,477,120",
     ),
     "train tar cut between classes": (
         lambda s: edited(imagenet(s) / TRAIN, lambda d: d[: d.index(b"n02085620.tar")]),
-        rf"{TRAIN}: it is cut at byte [\d,]+: no end of a tar archive there.*official one",
+        rf"{TRAIN} is truncated at byte [\d,]+: the end of a tar is missing.*official archive",
     ),
     "train tar damaged": (
         lambda s: edited(imagenet(s) / TRAIN, lambda d: d.replace(b"n02085620.tar", b"n02085621.tar")),
-        rf"{TRAIN}: it is damaged at byte",
+        rf"{TRAIN} is damaged at byte",
     ),
     "class tar cut": (
         lambda s: imagenet(s, train={IDS[7]: []}) and write_cut_class(s),
-        rf"{TRAIN}, {IDS[7]}.tar: it is cut at byte",
+        rf"{TRAIN}, {IDS[7]}.tar is truncated at byte",
     ),
     "val tar in place of the train tar": (
         lambda s: edited(imagenet(s) / TRAIN, lambda d: (s / VAL).read_bytes()),
-        rf"{TRAIN} holds ILSVRC2012_val_00000001.JPEG where tars of classes should be",
+        rf"{TRAIN} contains ILSVRC2012_val_00000001.JPEG, but should contain tars of classes",
     ),
     "train tar in place of the val tar": (
         lambda s: edited(imagenet(s) / VAL, lambda d: (s / TRAIN).read_bytes()),
-        rf"{VAL} holds n01440764.tar where numbered images should be",
+        rf"{VAL} contains n01440764.tar, but should contain numbered images",
     ),
     "a web page in place of the val tar": (
         lambda s: edited(imagenet(s) / VAL, lambda d: b"<html>" * 1000),
@@ -84,48 +84,48 @@ IMAGENET = {
     "empty val tar": (lambda s: edited(imagenet(s) / VAL, lambda d: b""), rf"{VAL} can't be read as a tar archive"),
     "class missing": (
         lambda s: (imagenet(s) / TRAIN).write_bytes(sources.tar([("n01440764.tar", sources.tar([]))])),
-        rf"{TRAIN} holds no image of 999 of its 1000 classes \(n01443537",
+        rf"{TRAIN} has no images of 999 of its 1000 classes \(n01443537",
     ),
-    "class twice": (twice, rf"{TRAIN} holds two classes with one name: {IDS[5]}.tar lies in it twice"),
+    "class twice": (twice, rf"{TRAIN} contains {IDS[5]}.tar twice"),
     "unknown class": (
         lambda s: imagenet(s, train={"n99999999": [("n99999999_1.JPEG", sources.jpeg(1))]}),
-        rf"{TRAIN} holds n99999999.tar, which is none of the 1000 classes",
+        rf"{TRAIN} contains n99999999.tar, which is not one of the 1000 classes",
     ),
-    "empty class": (lambda s: imagenet(s, train={IDS[3]: []}), rf"{TRAIN}, {IDS[3]}.tar holds no image"),
+    "empty class": (lambda s: imagenet(s, train={IDS[3]: []}), rf"{TRAIN}, {IDS[3]}.tar contains no images"),
     "class of broken images": (
         lambda s: imagenet(s, train={IDS[3]: [("x.JPEG", b"no image")]}),
-        rf"the training split of imagenet2012 holds no image of 1 of its 1000 classes \({IDS[3]}\)",
+        rf"the training split of imagenet2012 has no images of 1 of its 1000 classes \({IDS[3]}\)",
     ),
     "validation image without a label": (
         lambda s: imagenet(s, validation=[("ILSVRC2012_val_00000004.JPEG", b"x")], devkit=KIT_OF_THREE),
-        "holds ILSVRC2012_val_00000004.JPEG, but there are labels for images 1 to 3 only",
+        "contains ILSVRC2012_val_00000004.JPEG, but only images 1 to 3 have labels",
     ),
-    "label that is no class": (
+    "label that is not a class": (
         lambda s: imagenet(s, devkit=bad_kit(lambda text: b"1001\n")),
-        rf"{KIT}, ILSVRC2012_validation_ground_truth.txt, line 1: '1001' is no class; they are numbered 1 to 1000",
+        rf"{KIT}, ILSVRC2012_validation_ground_truth.txt, line 1: '1001' is not a class; they are numbered 1 to 1000",
     ),
     "validation image twice": (
         lambda s: imagenet(s, validation=[("ILSVRC2012_val_00000001.JPEG", sources.jpeg(1))] * 2),
-        rf"{VAL} holds image 1 twice, the second time as ILSVRC2012_val_00000001.JPEG",
+        rf"{VAL} contains ILSVRC2012_val_00000001.JPEG twice",
     ),
     "kit with another table": (
         lambda s: imagenet(s, devkit=sources.tar([("meta.mat", b"MATLAB"), (TRUTH, b"1")], "w:gz")),
-        rf"{KIT}: its meta.mat has no table of synsets as in ILSVRC-2012 \(",
+        rf"{KIT}: meta.mat has no table of synsets as in ILSVRC-2012 \(",
     ),
     "kit with a class twice": (
         lambda s: imagenet(s, devkit=sources.kit(2012, [*IDS[:999], IDS[0]], [1])),
-        rf"{KIT}: its meta.mat must number 1000 different classes; it has 999",
+        rf"{KIT}: meta.mat has 999 different classes, not 1000",
     ),
     "kit cut": (
         lambda s: imagenet(s, devkit=KIT_OF_THREE[:-500]), rf"{KIT} can't be read as a tar archive"
     ),
     "kit without its table": (
         lambda s: imagenet(s, devkit=sources.tar([("readme", b"")], "w:gz")),
-        rf"{KIT} holds no meta.mat; it must be the development kit of ILSVRC-2012",
+        rf"{KIT} does not contain meta.mat; it must be the development kit of ILSVRC-2012",
     ),
     "too many broken": (
         lambda s: imagenet(s, train={IDS[3]: [(f"{i}.JPEG", b"x" if i else sources.jpeg(1)) for i in range(12)]}),
-        r"11 images can't be decoded, and --max_broken allows 10 \(1.JPEG: .*prepare_report.json lists them",
+        r"11 images can't be decoded, but max_broken=10 \(1.JPEG: .*prepare_report.json lists them",
     ),
 }  # fmt: skip
 
@@ -144,19 +144,19 @@ def bad_kit(truth: Callable[[bytes], bytes]) -> bytes:
 
 
 class Hostile:
-    """Opened in the usual way, its pickle writes a file."""
+    """Loaded in the usual way, its pickle makes a folder."""
 
     def __reduce__(self):
         return os.mkdir, ("hostile",)
 
 
 OTHERS = {
-    "folder missing": ("folder", lambda s: None, "--source=.*source is no folder"),
-    "folder of one class": ("folder", lambda s: sources.folder(s, ("cat",)), "train holds 1 folders; .* at least 2"),
+    "folder missing": ("folder", lambda s: None, "source is not a folder"),
+    "folder of one class": ("folder", lambda s: sources.folder(s, ("cat",)), "train contains 1 folders; .* at least 2"),
     "empty class folder": (
         "folder",
         lambda s: (sources.folder(s) / "train" / "empty").mkdir(),
-        r"train holds no image of 1 of its 3 classes \(empty\)",
+        r"train has no images of 1 of its 3 classes \(empty\)",
     ),
     "two classes with one name": (
         "folder",
@@ -166,50 +166,52 @@ OTHERS = {
     "class that training doesn't have": (
         "folder",
         lambda s: sources.folder(sources.folder(s), ("bird",), ("val",)),
-        "val/bird is a class that train/ doesn't have",
+        r"val/bird is not a class of train/ \(cat, dog\)",
     ),
     "class beside train": (
         "folder",
         lambda s: sources.folder(s, splits=("train", "other")),
-        "holds train/ and also other/",
+        "contains train/ and other/",
     ),
     "val beside validation": (
         "folder",
         lambda s: sources.folder(s, splits=("train", "val", "validation")),
-        "holds both val/ and validation/; keep one of them",
+        "contains both val/ and validation/; keep one of them",
     ),
     "class of one image": (
         "folder",
         lambda s: sources.folder(s, splits=(".",), images=1),
-        "cat holds one image; a class needs at least 2",
+        "cat contains one image; a class needs at least 2",
     ),
     "split of broken images": (
         "folder",
         lambda s: [path.write_bytes(b"x") for path in (sources.folder(s) / "val").rglob("*.jpg")],
-        "the source of source holds no image for the split 'validation'",
+        "the source of source has no images for split 'validation'",
     ),
     "file name that is not UTF-8": (
         "folder",
         lambda s: (sources.folder(s) / "train" / "cat" / "0.jpg").rename(s / "train" / "cat" / "caf\udce9.jpg"),
-        r"holds 'cat/caf\\udce9.jpg', a file name that is not UTF-8; rename it",
+        r"contains 'cat/caf\\udce9.jpg', a file name that is not UTF-8; rename it",
     ),
-    "imagenette archive missing": ("imagenette", lambda s: None, "source is missing; download imagenette2.tgz from"),
-    "no imagenette": ("imagenette", lambda s: s.mkdir(), "holds none of imagenette2.tgz, .* https://github.com/fastai"),
+    "imagenette archive missing": (
+        "imagenette", lambda s: None, "source does not exist; download imagenette2.tgz from"
+    ),
+    "no imagenette": ("imagenette", lambda s: s.mkdir(), "contains none of imagenette2.tgz, .* https://github.com/fastai"),
     "other archive as imagenette": (
         "imagenette",
         lambda s: s.write_bytes(sources.tar([("imagewoof2/train/n02086240/a.JPEG", b"x")], "w:gz")),
-        "holds imagewoof2/train/n02086240/a.JPEG; Imagenette has",
+        "contains imagewoof2/train/n02086240/a.JPEG, but Imagenette has",
     ),
     "imagenette cut": (
         "imagenette",
         lambda s: s.write_bytes(sources.tar([("i/train/n01440764/a.JPEG", sources.jpeg(1))], "w:gz")[:-900]),
         "source can't be read as a tar archive",
     ),
-    "no cifar": ("cifar10", lambda s: s.mkdir(), "cifar-10-python.tar.gz is missing; download"),
+    "no cifar": ("cifar10", lambda s: s.mkdir(), "cifar-10-python.tar.gz does not exist; download"),
     "cifar without a batch": (
         "cifar10",
         lambda s: s.write_bytes(sources.tar([("batches.meta", sources.python2_pickle({b"label_names": []}))], "w:gz")),
-        "source holds no data_batch_1",
+        "source does not contain data_batch_1",
     ),
     "cifar without names": (
         "cifar10",
@@ -224,9 +226,9 @@ OTHERS = {
     "cifar batch of another shape": (
         "cifar10",
         lambda s: cifar10(s, test_batch=batch([1], 3000)),
-        "test_batch is no batch of CIFAR-10",
+        "test_batch is not a batch of CIFAR-10",
     ),
-    "cifar batch that is no pickle": (
+    "cifar batch that is not a pickle": (
         "cifar10", lambda s: cifar10(s, test_batch=b"garbage"), "test_batch can't be read as a batch of CIFAR-10"
     ),
     "hostile pickle": (
@@ -257,15 +259,15 @@ def test_wrong_source(tmp_path, monkeypatch, dataset, write, message):
 
 @pytest.mark.parametrize("name", ["..", "a/b", ".hidden", "my set", "digits"])
 def test_names_that_no_data_set_can_have(tmp_path, name):
-    with pytest.raises(UserError, match=f"the data set can't be named '{name}'; give another --name"):
+    with pytest.raises(UserError, match=f"name='{name}' can't be the name of a data set; use letters"):
         open_source("folder", sources.folder(tmp_path), name, 0.1)
 
 
 def test_an_image_that_is_gone_is_named(tmp_path):
-    raw = open_source("folder", sources.folder(tmp_path), "pets", 0.1)
+    data = open_source("folder", sources.folder(tmp_path), "pets", 0.1)
     (tmp_path / "train" / "cat" / "0.jpg").unlink()
     with pytest.raises(UserError, match=r"cat/0\.jpg can't be read \(No such file"):
-        next(raw.images()).load()
+        next(data.images()).load()
 
 
 FLAGS = {
@@ -273,8 +275,8 @@ FLAGS = {
     "unknown dataset": (["--dataset=imagenet"], "imagenet2012"),
     "no source": (["--source="], "--source is missing"),
     "no data_dir": (["--data_dir="], "--data_dir is missing"),
-    "name of a published set": (["--dataset=cifar10", "--name=x"], "--name=x is for --dataset=folder"),
-    "originals that are no files": (
+    "name of a published set": (["--dataset=cifar10", "--name=x"], "--name=x is only for --dataset=folder"),
+    "originals that are not files": (
         ["--dataset=cifar10", "--keep_originals"],
         "--keep_originals: the images of cifar10",
     ),

@@ -1,4 +1,4 @@
-"""ImageNet from its official archives: synthetic ones, a thousand classes and every odd file, exact to the label."""
+"""ImageNet from synthetic archives in the official layout: a thousand classes, every odd file, exact labels."""
 
 import collections
 import contextlib
@@ -21,8 +21,8 @@ from alexnet_jax.data.sources import decode_image
 from alexnet_jax.data.statistics import compute_statistics
 from alexnet_jax.prepare import devkit
 from alexnet_jax.prepare.archives import open_source
-from alexnet_jax.prepare.preparation import prepare
 from alexnet_jax.prepare.units import Recipe
+from alexnet_jax.prepare.workflow import prepare_dataset
 from alexnet_jax.train import train_and_evaluate
 from configs import paper
 
@@ -34,9 +34,9 @@ RECIPE = Recipe(size=SIZE, quality=95, seed=0, keep_originals=False, name_featur
 def write_2012(
     folder: Path, with_kit: bool = True
 ) -> tuple[dict[str, tuple[str, bytes]], dict[str, tuple[int, bytes]]]:
-    """Archives of 1000 classes: generated images, real photographs, odd and broken files.
+    """Write archives of 1000 classes: generated images, real photographs, odd and broken files.
 
-    Returns what lies in them: name -> (WordNet id, bytes) of the training images, name -> (label, bytes) of the others.
+    Returns their contents: name -> (WordNet id, bytes) of training images, name -> (label, bytes) of the others.
     """
     train = {f"{wordnet_id}_{i}.JPEG": (wordnet_id, sources.jpeg(i)) for i, wordnet_id in enumerate(IDS)}
     for number, data in enumerate([*sources.odd_files().values(), *sources.broken_files().values()]):
@@ -58,15 +58,15 @@ def write_2012(
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    """The folder of the data set, and what went into it."""
+    """Return the folder of the data set, and the contents of its archives."""
     root = tmp_path_factory.mktemp("imagenet")
     train, validation = write_2012(root / "source")
-    raw = open_source("imagenet2012", root / "source", None, 0.1)
-    return prepare(raw, RECIPE, root / "data", max_broken=10, num_workers=2), train, validation
+    data = open_source("imagenet2012", root / "source", None, 0.1)
+    return prepare_dataset(data, RECIPE, root / "data", max_broken=10, num_threads=2), train, validation
 
 
 def test_counts_labels_and_pixels_are_exact(prepared):
-    """Every image that can be decoded is there once, under its own label, with the pixels of the recipe."""
+    """Every decodable image is stored once, with its own label and the pixels of the recipe."""
     folder, train, validation = prepared
     broken = {f"{IDS[8 + number]}_9{8 + number}.JPEG" for number in range(len(sources.broken_files()))}
     builder = tfds.builder_from_directory(folder)
@@ -102,7 +102,7 @@ def test_stock_tfds_reads_it_as_its_own_imagenet(prepared):
 
 
 def test_statistics_are_those_of_the_resized_images(prepared):
-    """To the bit those before compression, and within half a gray level those that training reads."""
+    """They equal those before compression, and are within half a gray level of those that training reads."""
     folder, train, _ = prepared
     dataset = open_dataset(DataConfig(name="imagenet2012", dir=str(folder.parents[1])))
     assert dataset.class_names == tuple(f"word of {wordnet_id}" for wordnet_id in IDS)
@@ -125,18 +125,18 @@ def test_metadata_names_the_classes_and_the_recipe(prepared):
     assert metadata["wordnet_ids"] == IDS
     assert metadata["class_names"] == [f"word of {wordnet_id}" for wordnet_id in IDS]
     assert metadata["preparation"]["encoding"] == "JPEG, quality 95, 420"
-    assert not list(folder.parent.glob(".*"))  # nothing of the work is left
+    assert not list(folder.parent.glob(".*"))  # nothing temporary is left
 
 
 def test_records_are_shuffled(prepared):
-    """Neighbors in the file are no neighbors in the archive."""
+    """Neighbors in the file are not neighbors in the archive."""
     folder, _, _ = prepared
     labels = [record["label"] for record in tfds.builder_from_directory(folder).as_data_source("train")]
     assert np.mean(np.abs(np.diff(labels)) < 10) < 0.05
 
 
 def test_validation_labels_without_the_development_kit(tmp_path):
-    """They are those that TFDS carries."""
+    """They are those that TFDS includes."""
     _, validation = write_2012(tmp_path / "source", with_kit=False)
     images = open_source("imagenet2012", tmp_path / "source", None, 0.1).images()
     found = {image.name: image.label for image in images if image.split == "validation"}
@@ -157,24 +157,26 @@ def test_validation_labels_agree_with_those_that_others_publish():
         assert IDS[labels[int(Path(name).stem[-8:]) - 1]] == wordnet_id
 
 
-def test_order_depends_on_the_seed_and_not_on_the_workers(prepared, tmp_path):
+def test_order_depends_on_the_seed_and_not_on_the_threads(prepared, tmp_path):
     folder, _, _ = prepared
-    raw = open_source("imagenet2012", folder.parents[2] / "source", None, 0.1)
+    data = open_source("imagenet2012", folder.parents[2] / "source", None, 0.1)
 
     def records(directory):
         builder = tfds.builder_from_directory(directory)
         raw_bytes = tfds.decode.DeserializeMethod.RAW_BYTES
         return list(builder.as_data_source("train", deserialize_method=raw_bytes))
 
-    one = records(prepare(raw, RECIPE, tmp_path / "one", max_broken=10, num_workers=1))
-    other = records(prepare(raw, dataclasses.replace(RECIPE, seed=1), tmp_path / "other", max_broken=10, num_workers=3))
+    one = records(prepare_dataset(data, RECIPE, tmp_path / "one", max_broken=10, num_threads=1))
+    other = records(
+        prepare_dataset(data, dataclasses.replace(RECIPE, seed=1), tmp_path / "other", max_broken=10, num_threads=3)
+    )
     assert one == records(folder)
     assert one != other
     assert collections.Counter(one) == collections.Counter(other)
 
 
 def test_it_trains_and_is_evaluated(prepared, tmp_path):
-    """From the official layout to a number: a net as narrow as it goes, a thousand classes, eight steps."""
+    """From the official layout to an error rate: the narrowest network, a thousand classes, eight steps."""
     folder, _, validation = prepared
     config = paper.get_config()
     config.data.dir = str(folder.parents[1])
@@ -185,14 +187,14 @@ def test_it_trains_and_is_evaluated(prepared, tmp_path):
     records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert records[-1]["split"] == "validation"
     assert records[-1]["num_examples"] == len(validation)
-    assert abs(records[-1]["loss"] - np.log(1000)) < 0.1  # it knows nothing yet
+    assert abs(records[-1]["loss"] - np.log(1000)) < 0.1  # it has learned nothing yet
 
 
 # ILSVRC-2010
 
 
 def test_imagenet2010(tmp_path):
-    """Its layout: images in folders, a test set with labels of its own, a gzipped image, and replaced images."""
+    """Its layout: images in folders, a test set with its own labels, a gzipped image, and replaced images."""
     ids = [f"n{number:08d}" for number in range(1000)]
     order = np.random.default_rng(5).permutation(1000)
     numbers = {int(label): number for number, label in enumerate(order, 1)}

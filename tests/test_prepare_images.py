@@ -1,4 +1,4 @@
-"""Single images: every odd and broken file, and the resizing against what the author's code did."""
+"""Single images: every odd and broken file, and resizing compared with the author's code."""
 
 import cv2
 import numpy as np
@@ -13,14 +13,14 @@ from PIL import Image
 from alexnet_jax.data.image_codec import BrokenImageError, decode, encode_jpeg, encode_png, resize_and_crop
 from alexnet_jax.data.sources import decode_image
 
-# What is in the odd files of prepare_sources, in their order.
+# The seeds of the odd files of prepare_sources.
 ORIGINALS = {"gray": 1, "CMYK": 2, "PNG": 3, "animated": 4, "EXIF orientation ignored": 6, "gzipped": 7}
 ORIGINALS |= {"JPEG with errors": 8, "16 bits": 1}
 
 
 @pytest.mark.parametrize("kind", sources.odd_files())
 def test_odd_files_are_decoded_and_named(kind):
-    """The pixels are those of the picture, upright as stored, to the error of JPEG (and of a GIF's 256 colors)."""
+    """The pixels are those of the image as stored, up to the error of JPEG (and of a GIF's 256 colors)."""
     decoded = decode(sources.odd_files()[kind])
     assert kind in decoded.oddities
     expected = sources.pixels(ORIGINALS[kind])
@@ -33,7 +33,7 @@ def test_odd_files_are_decoded_and_named(kind):
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
 def test_an_orientation_is_ignored_in_every_format(kind):
-    """Pillow turns TIFFs by itself."""
+    """Pillow would turn TIFFs."""
     exif = Image.Exif()
     exif[0x0112] = 6
     decoded = decode(sources.encode(sources.pixels(1), kind, exif=exif))
@@ -58,7 +58,7 @@ def test_bombs_are_refused_before_they_are_decoded(kind):
 @settings(max_examples=60)
 @given(st.data())
 def test_any_damage_is_either_decoded_or_refused(data):
-    """No bytes end the preparation with anything but a BrokenImageError."""
+    """No bytes cause any error but BrokenImageError."""
     kinds = [*sources.odd_files().values(), sources.jpeg(1)]
     content = bytearray(data.draw(st.sampled_from(kinds)))
     for _ in range(data.draw(st.integers(1, 8))):
@@ -87,7 +87,7 @@ def test_buffer_does_not_change_the_pixels():
     ("height", "width"), [(300, 400), (400, 300), (31, 47), (47, 31), (64, 64), (65, 64), (512, 7)]
 )
 def test_shorter_side_and_central_crop(height, width):
-    """Against the steps of make-data/pyext/src/pyext.cpp, in its words: scale, round, resize, crop."""
+    """Compare with the steps of make-data/pyext/src/pyext.cpp: scale, round, resize, crop."""
     image = sources.pixels(0, height, width)
     scale = 64 / min(height, width)
     new_width, new_height = int(np.floor(scale * width + 0.5)), int(np.floor(scale * height + 0.5))
@@ -100,7 +100,7 @@ def test_shorter_side_and_central_crop(height, width):
     else:  # only the middle of a very long image is resized
         assert np.abs(found.astype(int) - resized[top : top + 64, left : left + 64]).mean() < 2
     assert found.flags.c_contiguous
-    assert not np.shares_memory(found, image)  # which is the next image's soon
+    assert not np.shares_memory(found, image)  # that memory is soon reused for the next image
 
 
 def test_shrinking_by_a_whole_factor_is_the_mean_of_the_pixels():
@@ -127,7 +127,7 @@ def test_png_is_exact_and_jpeg_is_near():
 
 
 def test_real_imagenet_files():
-    """100 of them, some gray, one with an EXIF orientation: all decode to what Pillow sees, none is turned."""
+    """Of 100, some gray, one with an EXIF orientation: all decode as with Pillow, none is turned."""
     files = sorted((SHARED_DATA / "imagenet_originals").glob("*.JPEG"))
     if not files:
         pytest.skip(f"{SHARED_DATA / 'imagenet_originals'} is not there")

@@ -1,4 +1,4 @@
-"""A preparation that is killed, meets a full disk or finds something there: it goes on, or says so, and never lies."""
+"""A preparation that is killed, fills the disk or finds existing files resumes or reports an error."""
 
 import fcntl
 import io
@@ -17,20 +17,20 @@ from alexnet_jax.config import DataConfig
 from alexnet_jax.data.datasets import open_dataset
 from alexnet_jax.errors import UserError
 from alexnet_jax.prepare.archives import open_source
-from alexnet_jax.prepare.preparation import prepare
 from alexnet_jax.prepare.source import SourceImage
 from alexnet_jax.prepare.units import TASK, Recipe, process
+from alexnet_jax.prepare.workflow import prepare_dataset
 from alexnet_jax.progress import Progress
 
-FULL = Path("/dev/full")  # Linux: whatever is written to it meets a full disk
+FULL = Path("/dev/full")  # on Linux, writing to it fails as on a full disk
 
-# Prepares with small units and shards; is killed in the middle of the `count`-th call of a function, with its work
-# done but not its result handed on. Prints how many images it decoded.
+# Prepares with small units and shards; is killed at the end of the n-th call of a function, before its result is used.
+# Prints how many images it decoded.
 PROGRAM = """
 import os, signal, sys
 from pathlib import Path
 import prepare_sources as sources
-from alexnet_jax.prepare import preparation, shards, units
+from alexnet_jax.prepare import shards, units, workflow
 
 units.UNIT, units.TASK, shards.SHARD_BYTES, calls = 16, 4, 20_000, {"decode": 0}
 
@@ -46,7 +46,7 @@ def counted(module, name, kill_at):
 
 counted(units, "decode", 0)
 if len(sys.argv) > 2:
-    counted({"preparation": preparation, "shards": shards, "units": units}[sys.argv[2]], sys.argv[3], int(sys.argv[4]))
+    counted({"workflow": workflow, "shards": shards, "units": units}[sys.argv[2]], sys.argv[3], int(sys.argv[4]))
 sources.prepare_here("folder", Path(sys.argv[1]))
 print(calls["decode"])
 """
@@ -61,7 +61,7 @@ def run_program(root: Path, *kill: object) -> subprocess.CompletedProcess:
 
 
 def contents(root: Path) -> dict[str, bytes]:
-    """Every record of the set in order, and its other files."""
+    """Return every record of the data set in order, and its other files."""
     directory = root / "data" / "source" / "1.0.0"
     raw = tfds.decode.DeserializeMethod.RAW_BYTES
     builder = tfds.builder_from_directory(directory)
@@ -72,8 +72,8 @@ def contents(root: Path) -> dict[str, bytes]:
     return records | others
 
 
-def test_killed_at_any_time_it_goes_on_to_the_same_records(tmp_path):
-    """SIGKILL in a unit, between a unit's two files, in the second pass and before the end; then it is let go on."""
+def test_killed_at_any_time_it_resumes_to_the_same_records(tmp_path):
+    """SIGKILL in a unit, at the end of a unit, in the second pass and before the end; then it may finish."""
     folder = tmp_path / "interrupted" / "source"
     sources.folder(folder, ("ant", "bee", "cat", "dog", "eel"), images=10)
     shutil.copytree(folder, tmp_path / "whole" / "source")
@@ -81,7 +81,7 @@ def test_killed_at_any_time_it_goes_on_to_the_same_records(tmp_path):
         ("units", "serialize", 37),
         ("units", "_save", 1),
         ("shards", "write_records", 2),
-        ("preparation", "write_info", 1),
+        ("workflow", "write_info", 1),
     ]
     for kill in kills:
         killed = run_program(tmp_path / "interrupted", *kill)
@@ -103,7 +103,7 @@ def test_finished_units_are_not_made_again(tmp_path):
     assert resumed.stdout == f"{100 - 3 * 16}\n", resumed.stderr
 
 
-def test_other_settings_or_files_do_not_go_on_with_what_was_begun(tmp_path):
+def test_other_settings_or_files_do_not_resume_a_preparation(tmp_path):
     sources.folder(tmp_path / "source", images=10)
     assert run_program(tmp_path, "units", "_save", 1).returncode == -signal.SIGKILL
     (tmp_path / "source" / "train" / "cat" / "new.jpg").write_bytes(sources.jpeg(1))
@@ -123,7 +123,7 @@ def exchange_two_images(source: Path) -> None:
 
 @pytest.mark.parametrize("change", [rename_a_class, exchange_two_images])
 def test_other_labels_are_another_source(tmp_path, change):
-    """Although there are as many images as before, of as many bytes."""
+    """Even with the same number of images and bytes."""
     for path in sources.folder(tmp_path / "source").rglob("*.jpg"):
         path.write_bytes(path.read_bytes().ljust(4096, b"\0"))
     sources.prepare_here("folder", tmp_path)
@@ -133,7 +133,7 @@ def test_other_labels_are_another_source(tmp_path, change):
 
 
 def test_a_repaired_source_is_read_again(tmp_path):
-    """What holds a broken image is not finished: an image of the same size takes its place, and the rest goes on."""
+    """Units with broken images are not finished: an image of the same size replaces one, and the rest is kept."""
     path = sources.folder(tmp_path / "source") / "train" / "cat" / "0.jpg"
     whole = path.read_bytes()
     path.write_bytes(b"x" * len(whole))
@@ -146,7 +146,7 @@ def test_a_repaired_source_is_read_again(tmp_path):
 
 @pytest.mark.parametrize("file", ["train-00000.npz", "train-00000.records"])
 def test_a_unit_that_is_cut_is_made_again(tmp_path, file):
-    """As a power failure may leave it."""
+    """As after a power failure."""
     sources.folder(tmp_path / "source", ("ant", "bee", "cat", "dog", "eel"), images=10)
     assert run_program(tmp_path, "units", "_save", 3).returncode == -signal.SIGKILL
     with (tmp_path / "data" / "source" / ".preparing-1.0.0" / "units" / file).open("r+b") as unit:
@@ -160,15 +160,13 @@ def test_a_unit_that_is_cut_is_made_again(tmp_path, file):
 
 @pytest.mark.skipif(not FULL.exists(), reason="there is no /dev/full")
 @pytest.mark.parametrize("file", ["units/train-00000.records", "source/1.0.0/.source-train.array_record-*.unfinished"])
-def test_full_disk_is_said_and_the_same_command_goes_on(tmp_path, file):
-    """In the first pass and in the second: the file that is about to be written lies on a device that is full."""
+def test_full_disk_is_reported_and_the_same_command_resumes(tmp_path, file):
+    """In the first pass and in the second: the next file to be written is on a full device."""
     sources.folder(tmp_path / "source")
     path = tmp_path / "data" / "source" / ".preparing-1.0.0" / file.replace("*", "00000-of-00001")
     path.parent.mkdir(parents=True)
     path.symlink_to(FULL)
-    with pytest.raises(
-        UserError, match=r"\.preparing-1\.0\.0 can't be written to \(.*No space left on device.*goes on"
-    ):
+    with pytest.raises(UserError, match=r"\.preparing-1\.0\.0 can't be written \(.*No space left on device.*resumes"):
         sources.prepare_here("folder", tmp_path)
     assert not sources.looks_whole(tmp_path)
     path.unlink(missing_ok=True)
@@ -179,18 +177,18 @@ def test_full_disk_is_said_and_the_same_command_goes_on(tmp_path, file):
 def test_disk_that_is_too_small_is_refused_at_once(tmp_path, monkeypatch):
     sources.folder(tmp_path / "source")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1000, 999, 1))
-    with pytest.raises(UserError, match=r"has 0\.0 GB free, and about 0\.0 GB are needed"):
+    with pytest.raises(UserError, match=r"has 0\.0 GB free, but about 0\.0 GB are needed"):
         sources.prepare_here("folder", tmp_path)
 
 
 def test_folder_that_cannot_be_written_to(tmp_path):
     sources.folder(tmp_path / "source")
     (tmp_path / "data").write_text("a file")
-    with pytest.raises(UserError, match=r"can't be written to \(Not a directory\)"):
+    with pytest.raises(UserError, match=r"can't be written \(Not a directory\)"):
         sources.prepare_here("folder", tmp_path)
 
 
-# What is there already
+# Existing folders
 
 
 def test_finished_set_is_left_alone_and_other_settings_are_refused(tmp_path):
@@ -199,16 +197,16 @@ def test_finished_set_is_left_alone_and_other_settings_are_refused(tmp_path):
     before = {path: path.stat().st_mtime_ns for path in target.rglob("*")}
     assert sources.prepare_here("folder", tmp_path) == target
     assert {path: path.stat().st_mtime_ns for path in target.rglob("*")} == before
-    raw = open_source("folder", tmp_path / "source", None, 0.1)
+    data = open_source("folder", tmp_path / "source", None, 0.1)
     other = Recipe(40, 95, seed=0, keep_originals=False, name_feature="file_name")
     with pytest.raises(UserError, match=r"was prepared differently \(size was 32 and is now 40\); delete it"):
-        prepare(raw, other, tmp_path / "data", max_broken=0, num_workers=1)
+        prepare_dataset(data, other, tmp_path / "data", max_broken=0, num_threads=1)
 
 
 def test_folder_of_another_maker_is_left_alone(tmp_path):
     sources.folder(tmp_path / "source")
     (tmp_path / "data" / "source" / "1.0.0").mkdir(parents=True)
-    with pytest.raises(UserError, match="is there, but not made by this command"):
+    with pytest.raises(UserError, match=r"1\.0\.0 was not made by this command"):
         sources.prepare_here("folder", tmp_path)
 
 
@@ -226,7 +224,7 @@ def test_second_preparation_at_the_same_time_is_refused(tmp_path):
 
 
 def test_only_a_bounded_number_of_images_is_loaded_ahead(tmp_path):
-    """However many images there are: they are loaded as fast as they are worked on, and no faster."""
+    """However many images there are, they are loaded as fast as they are processed, and no faster."""
     loaded, finished, most_ahead = 0, 0, 0
 
     def load() -> bytes:
@@ -248,9 +246,10 @@ def test_only_a_bounded_number_of_images_is_loaded_ahead(tmp_path):
 
 
 def test_progress_says_how_far_it_is_and_how_long_it_will_take(monkeypatch):
-    """A quarter of the bytes were done before a kill, another quarter took a minute: two are left."""
+    """A quarter of the bytes was done before a kill, another took a minute: two minutes are left."""
     now = 1000.0
-    monkeypatch.setattr("time.monotonic", lambda: now)
+    monkeypatch.setattr("time.time", lambda: now)
+    monkeypatch.setattr("tqdm.std.time", lambda: now)
     stream = io.StringIO()
     progress = Progress(4_000_000, stream)
     progress.images(100, 1_000_000, skipped=True)
@@ -258,7 +257,7 @@ def test_progress_says_how_far_it_is_and_how_long_it_will_take(monkeypatch):
     progress.images(120, 2_000_000, skipped=False)
     now += 1
     progress.images(1, 2_000_001, skipped=False)  # too soon for another line in a log
-    assert stream.getvalue() == "220 images, 50.0% of 4.0 MB, 2 images/s, 2 min 0 s left\n"
+    assert stream.getvalue() == "220 images, 50.0% of 4.00MB, 2 images/s, 2 min 0 s left\n"
     progress.shards("train", 1, 1)
     progress.close()
-    assert stream.getvalue().endswith("left\nshuffling train: 1 of 1 files\n")
+    assert stream.getvalue().endswith("left\nshuffling train: 1 of 1 shards\n")

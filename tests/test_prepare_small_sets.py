@@ -1,4 +1,4 @@
-"""CIFAR-10, Imagenette and folders: prepared from their own layouts, read by TFDS, and trained on for real."""
+"""CIFAR-10, Imagenette and folders: prepared from their own layouts, read by TFDS, and used for training."""
 
 import json
 from pathlib import Path
@@ -21,9 +21,9 @@ from configs import imagenette as imagenette_config
 
 
 def train_a_little(config: Config, data_dir: Path, workdir: Path) -> list[dict]:
-    """A few steps of a net as narrow as it goes, and an evaluation; the run's records.
+    """Train the narrowest network for a few steps and evaluate it; return the run's records.
 
-    All sets here have 50 training images of 80 x 80 in ten classes, so that the net is compiled once for all of them.
+    All data sets here have 50 training images of 80 x 80 in ten classes, so that the network is compiled only once.
     """
     config.data.dir = str(data_dir)
     config.batch_size = 8
@@ -38,7 +38,7 @@ def train_a_little(config: Config, data_dir: Path, workdir: Path) -> list[dict]:
 
 
 def check_records(records: list[dict], num_examples: int) -> None:
-    """There were steps, and the evaluation saw every example."""
+    """Check that there were steps and that the evaluation saw every example."""
     assert [record["split"] for record in records][:1] == ["train"]
     assert records[-1]["num_examples"] == num_examples
     assert 0 <= records[-1]["top1_error"] <= 100
@@ -93,7 +93,7 @@ def test_real_cifar10(tmp_path):
     sources.cifar10(tmp_path / "source", images, labels)
     folder = sources.prepare_here("cifar10", tmp_path)
     found = {record["id"]: record for record in tfds.builder_from_directory(folder).as_data_source("train")}
-    assert found[b"train_00000"]["image"][0, 0].tolist() == [59, 62, 63]  # as everyone's first pixel
+    assert found[b"train_00000"]["image"][0, 0].tolist() == [59, 62, 63]  # the known first pixel
     assert found[b"train_00000"]["label"] == 6  # a frog
 
 
@@ -101,7 +101,7 @@ def test_real_cifar10(tmp_path):
 
 
 def write_imagenette(path: Path, per_class: int) -> dict[str, tuple[str, str]]:
-    """The archive with the real names of its folders; file name -> (split, class)."""
+    """Write the archive with the real names of its folders; return file name -> (split, class)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     written, files = {}, [("imagenette2-160/noisy_imagenette.csv", b"path,noisy_labels_0\n")]
     for split in ("val", "train"):  # in the order of the real one
@@ -133,7 +133,7 @@ def test_imagenette(tmp_path):
     check_records(train_a_little(imagenette_config.get_config(), tmp_path / "data", tmp_path / "run"), 50)
 
 
-def test_contact_sheet_of_a_set_that_is_there_already(tmp_path):
+def test_contact_sheet_of_an_existing_data_set(tmp_path):
     sources.folder(tmp_path / "source")
     sources.prepare_here("folder", tmp_path)
     done = sources.command("folder", tmp_path, "--source=", "--inspect", "--name=source")
@@ -180,7 +180,7 @@ def test_folder_without_validation_holds_out_a_part_of_each_class(tmp_path, has_
 
 
 def test_statistics_of_images_that_have_the_size_already(tmp_path):
-    """Nothing is resized then: what is measured is still each image, not the next one in its memory."""
+    """Without resizing, each image is still measured itself, not the next one in the same memory."""
     sources.folder(tmp_path / "source", ("ant", "bee"), ("train", "val"), images=40)
     images = []
     for number, path in enumerate(sorted((tmp_path / "source" / "train").rglob("*.jpg"))):

@@ -1,28 +1,29 @@
-"""One image: decoded whatever it is, shorter side to S, the central S x S, encoded again.
+"""Decode an image of any kind, resize its shorter side to S, crop the central S x S, and encode it again.
 
-Source: paper section 2, and for how it was done the author's make-data/pyext/src/pyext.cpp (cuda-convnet2): OpenCV's
-area averaging when shrinking, cubic interpolation when enlarging, sizes rounded, the crop rounded to the top left.
+Source: paper section 2; the details are from the author's make-data/pyext/src/pyext.cpp (cuda-convnet2): OpenCV's area
+averaging for shrinking, cubic interpolation for enlarging, sizes rounded, the crop rounded to the top left.
 """
 
+import contextlib
 import io
 import re
 import zlib
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 import simplejpeg
-from PIL import Image
+from PIL import ExifTags, Image
 
-SUBSAMPLING = "420"  # of the colors, as in the author's files: what OpenCV wrote
-MAX_PIXELS = 1 << 27  # an image of more is refused: a bomb, or 400 MB for a picture that ends at 256 x 256
-MAX_ASPECT = 32  # of an image longer than that, only the central part is resized: one pixel wide is 8,192 high then
-MAX_SCANS = 100  # of a JPEG: each costs time for all its pixels, whatever its bytes; encoders write about ten
+SUBSAMPLING = "420"  # of the colors, as in the author's files, which OpenCV wrote
+MAX_PIXELS = 1 << 27  # larger images are refused: a bomb, or 400 MB for an image that ends as 256 x 256
+MAX_ASPECT = 32  # only the central part of longer images is resized: an image one pixel wide becomes 8,192 high
+MAX_SCANS = 100  # of a JPEG: each costs time for all pixels, however few its bytes; encoders write about ten
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp")  # of image files in folders
-_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")  # that an image may have, whatever its name says
-_ORIENTATION = 0x0112  # the EXIF tag
-_JPEG_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])")  # those that have a length, and the end
-_IMAGE_ENDS, _SCAN_BEGINS = b"\xd9", b"\xda"
+_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")  # that are decoded, whatever the file's name
+_JPEG_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])")  # those with a length, and the end marker
+_END_OF_IMAGE, _START_OF_SCAN = b"\xd9", b"\xda"
 
 
 class BrokenImageError(Exception):
@@ -30,23 +31,24 @@ class BrokenImageError(Exception):
 
 
 class Decoded(NamedTuple):
-    """pixels: uint8 [H, W, 3] RGB. oddities: what is unusual about the file, in words for the report."""
+    """pixels: uint8 [H, W, 3] RGB. oddities: unusual properties of the file, as named in the report."""
 
     pixels: np.ndarray
     oddities: tuple[str, ...]
 
 
 def decode(data: bytes, buffer: np.ndarray | None = None) -> Decoded:
-    """Decodes a JPEG, PNG, GIF, BMP, TIFF or WebP; BrokenImageError if it is cut, damaged or too large.
+    """Decode a JPEG, PNG, GIF, BMP, TIFF or WebP; BrokenImageError if it is truncated, damaged or too large.
 
-    Gray and CMYK become RGB, 16 bits become 8, transparency is dropped, of an animation the first picture is taken,
-    and an EXIF orientation is ignored: the author's OpenCV knew none. `buffer`, flat bytes, is where the pixels may
-    lie afterwards: fresh memory for each image would cost a third more time.
+    Gray and CMYK become RGB, 16 bits become 8, transparency is dropped, the first frame of an animation is taken, and
+    EXIF orientations are ignored, as by the author's version of OpenCV. The pixels may be stored in `buffer`, flat
+    bytes: allocating new memory for each image takes a third more time.
     """
     if data[:2] == b"\x1f\x8b":  # ILSVRC-2010 has a gzipped JPEG
         decoded = decode(_gunzip(data), buffer)
         return decoded._replace(oddities=("gzipped", *decoded.oddities))
-    oddities = ("EXIF orientation ignored",) if _is_turned(data) else ()
+    is_turned = b"Exif\0\0" in data[:256] and orientation_in(data) != 1  # of a JPEG
+    oddities = ("EXIF orientation ignored",) if is_turned else ()
     try:
         height, width, colors, _ = simplejpeg.decode_jpeg_header(data)
         _check_size(width, height)
@@ -56,51 +58,55 @@ def decode(data: bytes, buffer: np.ndarray | None = None) -> Decoded:
             pixels = simplejpeg.decode_jpeg(data, "RGB", buffer=buffer if fits else None)
             return Decoded(pixels, (*oddities, "gray") if colors == "Gray" else oddities)
     except ValueError:
-        pass  # no JPEG, or not a perfect one: Pillow knows more kinds, and takes what is damaged but complete
+        pass  # not a JPEG, or an imperfect one: Pillow knows more formats, and accepts JPEGs with errors but no gaps
     decoded = _decode_with_pillow(data)
     return decoded._replace(oddities=(*oddities, *decoded.oddities))
 
 
 def _decode_with_pillow(data: bytes) -> Decoded:
-    try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            _check_size(*image.size)
-            oddities = []
-            if image.format in ("JPEG", "MPO"):
-                _check_scans(data)
-            else:
-                oddities.append(image.format or "")
-                # Pillow would turn a TIFF by itself, if it found the tag.
-                if image.getexif().pop(_ORIENTATION, 1) != 1:
-                    oddities.append("EXIF orientation ignored")
-            if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
-                oddities.append("animated")
-            if image.mode == "CMYK":
-                oddities.append("CMYK")
-            elif image.mode in ("L", "LA", "1") or image.mode.startswith("I;16"):
-                oddities.append("gray")
-            if image.mode.startswith("I;16"):
-                oddities.append("16 bits")
-            return Decoded(to_rgb(image), tuple(oddities) or ("JPEG with errors",))
-    except BrokenImageError:
-        raise
-    # On the bytes of strangers Pillow's decoders raise whatever their code runs into, an IndexError for example; none
-    # of it may end a preparation of hours, and all of it is listed.
-    except Exception as error:
-        raise BrokenImageError(f"{type(error).__name__}: {error}".split(" <_io")[0]) from error
+    with _pillow_errors(), Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        _check_size(*image.size)
+        oddities = []
+        if image.format in ("JPEG", "MPO"):
+            _check_scans(data)
+        else:
+            oddities.append(image.format or "")
+            if image.getexif().pop(ExifTags.Base.Orientation, 1) != 1:  # with the tag, Pillow would turn a TIFF
+                oddities.append("EXIF orientation ignored")
+        if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
+            oddities.append("animated")
+        if image.mode == "CMYK":
+            oddities.append("CMYK")
+        elif image.mode in ("L", "LA", "1") or image.mode.startswith("I;16"):
+            oddities.append("gray")
+        if image.mode.startswith("I;16"):
+            oddities.append("16 bits")
+        return Decoded(to_rgb(image), tuple(oddities) or ("JPEG with errors",))
 
 
 def to_rgb(image: Image.Image) -> np.ndarray:
-    """The pixels of a picture of any mode, uint8 [H, W, 3]; BrokenImageError if they have no fixed range.
-
-    Whatever Pillow raises while it decodes them passes through.
-    """
+    """Return the pixels of an image of any mode, uint8 [H, W, 3]; BrokenImageError if they can't be decoded."""
     if image.mode in ("I", "F"):
         raise BrokenImageError(f"pixels of mode {image.mode} have no fixed range")
-    if image.mode.startswith("I;16"):
+    with _pillow_errors():
+        if not image.mode.startswith("I;16"):
+            return np.asarray(image.convert("RGB"))
         gray = (np.asarray(image) >> 8).astype(np.uint8)
-        return np.repeat(gray[..., None], 3, axis=-1)
-    return np.asarray(image.convert("RGB"))
+    return np.repeat(gray[..., None], 3, axis=-1)
+
+
+@contextlib.contextmanager
+def _pillow_errors() -> Iterator[None]:
+    """Turn all errors into BrokenImageError: on untrusted bytes, Pillow's decoders raise any type, such as IndexError.
+
+    None may end a preparation of hours; its report lists them all.
+    """
+    try:
+        yield
+    except BrokenImageError:
+        raise
+    except Exception as error:
+        raise BrokenImageError(f"{type(error).__name__}: {error}".split(" <_io")[0]) from error
 
 
 def _check_size(width: int, height: int) -> None:
@@ -109,16 +115,13 @@ def _check_size(width: int, height: int) -> None:
 
 
 def _check_scans(data: bytes) -> None:
-    """BrokenImageError if a JPEG has more than MAX_SCANS.
-
-    What lies before the first (a thumbnail) and behind the end (a video) may look like some.
-    """
-    if data.count(b"\xff" + _SCAN_BEGINS) <= MAX_SCANS:
+    """Raise BrokenImageError if a JPEG has more than MAX_SCANS, except in segments (a thumbnail) or after its end."""
+    if data.count(b"\xff" + _START_OF_SCAN) <= MAX_SCANS:
         return
     scans = position = 0
-    while (marker := _JPEG_MARKER.search(data, position)) and marker[1] != _IMAGE_ENDS:
+    while (marker := _JPEG_MARKER.search(data, position)) and marker[1] != _END_OF_IMAGE:
         position = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2])
-        scans += marker[1] == _SCAN_BEGINS
+        scans += marker[1] == _START_OF_SCAN
         if scans > MAX_SCANS:
             raise BrokenImageError(f"it has more than {MAX_SCANS} scans")
 
@@ -133,24 +136,25 @@ def _gunzip(data: bytes) -> bytes:
     return unzipped
 
 
-def _is_turned(data: bytes) -> bool:
-    """Whether a JPEG has an EXIF orientation other than upright."""
-    if b"Exif\0\0" not in data[:256]:
-        return False
-    exif = Image.Exif()
-    start = data.index(b"Exif\0\0")
+def orientation_of(image: Image.Image) -> int:
+    """Return the EXIF orientation of an image, 1 to 8; 1, upright, if there is none or the EXIF data are damaged."""
     try:
-        exif.load(data[start : start + 65536])
-        return exif.get(_ORIENTATION, 1) != 1
-    except Exception:  # as above; damaged EXIF does no harm to the image
-        return False
+        return image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # of any type; damaged EXIF data do no harm to the pixels
+        return 1
+
+
+def orientation_in(data: bytes) -> int:
+    """Return the EXIF orientation of an image file; 1 if Pillow can't open it, for example because it is gzipped."""
+    try:
+        with _pillow_errors(), Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            return orientation_of(image)
+    except BrokenImageError:
+        return 1
 
 
 def resize_and_crop(pixels: np.ndarray, size: int) -> np.ndarray:
-    """uint8 [H, W, 3] -> [size, size, 3]: the shorter side becomes `size`, and of the longer one the middle is kept.
-
-    The result lies in memory of its own, whatever size the image had.
-    """
+    """Resize uint8 [H, W, 3] so that the shorter side is `size`, and return a copy of the central [size, size, 3]."""
     pixels = _central(pixels, *(min(side, MAX_ASPECT * min(pixels.shape[:2])) for side in pixels.shape[:2]))
     height, width = pixels.shape[:2]
     scale = size / min(height, width)
@@ -166,10 +170,10 @@ def _central(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def encode_jpeg(pixels: np.ndarray, quality: int) -> bytes:
-    """uint8 [S, S, 3] RGB -> JPEG of quality 1 to 100."""
+    """Encode uint8 [S, S, 3] RGB as a JPEG of quality 1 to 100."""
     return simplejpeg.encode_jpeg(pixels, quality, "RGB", SUBSAMPLING)
 
 
 def encode_png(pixels: np.ndarray) -> bytes:
-    """uint8 [S, S, 3] RGB -> PNG, without loss."""
+    """Encode uint8 [S, S, 3] RGB as a PNG, losslessly."""
     return cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))[1].tobytes()

@@ -1,1 +1,1 @@
-"""`python -m alexnet_jax.prepare`: from a published data set, or folders of images, to a TFDS data set."""
+"""`python -m alexnet_jax.prepare`: turn a published data set, or folders of images, into a TFDS data set."""

@@ -1,39 +1,27 @@
-"""From the name of a data set to its raw data."""
+"""Find the reader of a data set by its name."""
 
 import re
-from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from alexnet_jax.data import digits
 from alexnet_jax.errors import UserError
 from alexnet_jax.prepare.cifar import cifar10
-from alexnet_jax.prepare.folders import folder
+from alexnet_jax.prepare.folders import image_folder
 from alexnet_jax.prepare.imagenet import imagenet2010, imagenet2012
 from alexnet_jax.prepare.imagenette import imagenette
 from alexnet_jax.prepare.source import SourceData
 
-PUBLISHED: Mapping[str, Callable[[Path], SourceData]] = {
-    "imagenet2012": imagenet2012,
-    "imagenet2010": imagenet2010,
-    "cifar10": cifar10,
-    "imagenette": imagenette,
-}
-FOLDER = "folder"
+_PUBLISHED = {"imagenet2012": imagenet2012, "imagenet2010": imagenet2010, "cifar10": cifar10, "imagenette": imagenette}
 
 
 def open_source(dataset: str, source: Path, name: str | None, validation_fraction: float) -> SourceData:
-    """What --dataset and --source name; UserError if something of it is missing."""
-    if dataset == FOLDER:
-        name = name or source.resolve().name
-        _check_name(name)
-        return folder(source, name=name, validation_fraction=validation_fraction)
-    return PUBLISHED[dataset](source)
-
-
-def _check_name(name: str) -> None:
-    """UserError if a data set can't have this name, which is that of its folder too."""
-    if name == digits.NAME or not re.fullmatch(r"\w[\w.+-]*", name):
+    """Open a published data set or, for dataset="folder", a folder of images; UserError if anything is missing."""
+    if dataset in _PUBLISHED:
+        return _PUBLISHED[dataset](source)
+    name = name or source.resolve().name
+    if name == digits.NAME or not re.fullmatch(r"\w[\w.+-]*", name):  # also the name of its folder
         raise UserError(
-            f"the data set can't be named {name!r}; give another --name, of letters, digits and `_.+-`, that begins "
-            f"with a letter or digit and is not {digits.NAME!r}, which is built in."
+            f"name={name!r} can't be the name of a data set; use letters, digits and `_.+-`, begin with a letter or "
+            f"digit, and avoid {digits.NAME!r}, which is built in."
         )
+    return image_folder(source, name=name, validation_fraction=validation_fraction)

@@ -1,54 +1,41 @@
-"""Image folders: a folder for each class; or `train/` and `val/` (or `validation/`, `test/`) with such folders."""
+"""Image folders: one folder per class, or `train/` and `val/` (or `validation/`, `test/`) with such folders."""
 
 import functools
 import hashlib
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
-from alexnet_jax.data.image_codec import EXTENSIONS
+from alexnet_jax.data.image_files import images_below
 from alexnet_jax.errors import UserError
+from alexnet_jax.files import reading
 from alexnet_jax.prepare.source import SourceData, SourceImage, check_class_names, check_no_class_is_empty
 
 SPLIT_FOLDERS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
 
-_Files = list[tuple[str, int, Path]]  # name, label, path
+
+class _File(NamedTuple):
+    name: str  # including the folder of its class
+    label: int
+    path: Path
 
 
-def folder(source: Path, *, name: str, validation_fraction: float) -> SourceData:
-    """The images of a folder; where it has none but to train on, a part of each class is held out for validation.
+def image_folder(source: Path, *, name: str, validation_fraction: float) -> SourceData:
+    """Open a folder of images; without any but training images, part of each class is held out for validation.
 
-    UserError if there is no image, a class is empty, or two classes have one name.
+    UserError if there are no images, a class is empty, or two classes have the same name.
     """
-    if not source.is_dir():
-        raise UserError(f"--source={source} is no folder; give one that holds a folder of images for each class.")
-    split_folders = {path.name: path for path in _subfolders(source) if path.name in SPLIT_FOLDERS}
-    if "train" in split_folders:
-        if others := [path.name for path in _subfolders(source) if path.name not in SPLIT_FOLDERS]:
-            raise UserError(f"{source} holds train/ and also {others[0]}/; beside train/ only val/ and test/ may lie.")
-        classes = _class_names(split_folders["train"])
-        splits: dict[str, _Files] = {}
-        for folder_name, split in SPLIT_FOLDERS.items():
-            if folder_name not in split_folders:
-                continue
-            if split in splits:
-                raise UserError(f"{source} holds both val/ and validation/; keep one of them.")
-            splits[split] = _files(split_folders[folder_name], classes)
-    else:
-        classes = _class_names(source)
-        splits = {"train": _files(source, classes)}
+    classes, splits = _find_splits(source)
     if list(splits) == ["train"]:
         splits = _hold_out(splits["train"], validation_fraction)
-    sizes = [path.stat().st_size for files in splits.values() for _, _, path in files]
-    everything = [(split, *file[:2]) for split, files in splits.items() for file in files]
-    fingerprint = hashlib.sha256(repr((classes, everything, sizes)).encode()).hexdigest()[:16]
+    all_files = [(split, *file) for split, files in splits.items() for file in files]
+    sizes = [path.stat().st_size for *_, path in all_files]
+    fingerprint = hashlib.sha256(repr((classes, [file[:3] for file in all_files], sizes)).encode()).hexdigest()[:16]
 
     def images() -> Iterator[SourceImage]:
-        position = 0
-        remaining = iter(sizes)
-        for split, files in splits.items():
-            for file_name, label, path in files:
-                position += next(remaining)
-                yield SourceImage(split, file_name, label, functools.partial(_load, path), position)
+        for (split, file_name, label, path), position in zip(all_files, itertools.accumulate(sizes), strict=True):
+            yield SourceImage(split, file_name, label, functools.partial(_load, path), position)
 
     return SourceData(
         name=name,
@@ -64,6 +51,23 @@ def folder(source: Path, *, name: str, validation_fraction: float) -> SourceData
     )
 
 
+def _find_splits(source: Path) -> tuple[list[str], dict[str, list[_File]]]:
+    """Return the names of the classes and the files of each split, only "train" for a folder of class folders."""
+    if not source.is_dir():
+        raise UserError(f"{source} is not a folder; give one that contains a folder of images for each class.")
+    folders = {path.name: path for path in _subfolders(source)}
+    if "train" not in folders:
+        classes = _class_names(source)
+        return classes, {"train": _files(source, classes)}
+    if others := sorted(folders.keys() - SPLIT_FOLDERS):
+        raise UserError(f"{source} contains train/ and {others[0]}/; only val/ and test/ may be beside train/.")
+    if {"val", "validation"} <= folders.keys():
+        raise UserError(f"{source} contains both val/ and validation/; keep one of them.")
+    classes = _class_names(folders["train"])
+    present = [name for name in SPLIT_FOLDERS if name in folders]
+    return classes, {SPLIT_FOLDERS[name]: _files(folders[name], classes) for name in present}
+
+
 def _subfolders(path: Path) -> list[Path]:
     return sorted(child for child in path.iterdir() if child.is_dir() and not child.name.startswith("."))
 
@@ -71,64 +75,54 @@ def _subfolders(path: Path) -> list[Path]:
 def _class_names(path: Path) -> list[str]:
     names = [child.name for child in _subfolders(path)]
     if len(names) < 2:
-        raise UserError(f"{path} holds {len(names)} folders; a data set needs at least 2, one for each class.")
+        raise UserError(f"{path} contains {len(names)} folders; a data set needs at least 2, one for each class.")
     check_class_names(names, path)
     return names
 
 
-def _files(path: Path, classes: list[str]) -> _Files:
-    """All images below the class folders, in the order of their names; UserError if a class is unknown or empty."""
-    for child in _subfolders(path):
-        if child.name not in classes:
-            raise UserError(f"{child} is a class that train/ doesn't have; its classes are {', '.join(classes[:20])}.")
-    found: _Files = []
-    counts: dict[str, int] = {}
-    for label, name in enumerate(classes):
-        if not (path / name).is_dir():
-            continue  # a class may be missing from validation, not be empty
-        paths = sorted(file for file in (path / name).rglob("*") if _is_image(file))
-        counts[name] = len(paths)
-        found += [(_in_utf8(file.relative_to(path)), label, file) for file in paths]
-    check_no_class_is_empty(list(counts), counts, path)
-    return found
+def _files(path: Path, classes: list[str]) -> list[_File]:
+    """Return all images in the class folders, sorted; UserError if a class is unknown or empty.
+
+    A class may be missing from validation, but its folder may not be empty.
+    """
+    names = [child.name for child in _subfolders(path)]
+    labels = {name: label for label, name in enumerate(classes)}
+    if unknown := [name for name in names if name not in labels]:
+        raise UserError(f"{path / unknown[0]} is not a class of train/ ({', '.join(classes[:20])}); remove it.")
+    by_class = {name: images_below(path / name) for name in names}
+    check_no_class_is_empty(names, {name: len(images) for name, images in by_class.items()}, path)
+    return [
+        _File(_stored_name(image.relative_to(path)), labels[name], image)
+        for name, images in by_class.items()
+        for image in images
+    ]
 
 
-def _in_utf8(path: Path) -> str:
-    """The path as it is stored with the image; UserError if its bytes are none of UTF-8, as some archives make them."""
+def _stored_name(path: Path) -> str:
+    """Return the path as text; UserError if its bytes are not UTF-8, as after unpacking some archives."""
     name = path.as_posix()
     try:
         name.encode()
     except UnicodeEncodeError:
-        raise UserError(f"--source holds {name!r}, a file name that is not UTF-8; rename it.") from None
+        raise UserError(f"the source contains {name!r}, a file name that is not UTF-8; rename it.") from None
     return name
 
 
 def _load(path: Path) -> bytes:
-    try:
+    with reading(str(path)):
         return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path} can't be read ({error.strerror}); make it readable, or remove it.") from error
 
 
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in EXTENSIONS and not path.name.startswith("._") and path.is_file()
-
-
-def _hold_out(files: _Files, fraction: float) -> dict[str, _Files]:
-    """Divides each class: the files whose names have the smallest hashes are for validation, at least one of them."""
-    by_label: dict[int, _Files] = {}
-    for file in files:
-        by_label.setdefault(file[1], []).append(file)
+def _hold_out(files: list[_File], fraction: float) -> dict[str, list[_File]]:
+    """Split each class: the files whose names have the smallest hashes, at least one, are for validation."""
     held_out: set[str] = set()
-    for of_class in by_label.values():
-        ranked = sorted(of_class, key=lambda file: hashlib.sha256(file[0].encode()).digest())
+    for _, class_files in itertools.groupby(files, key=lambda file: file.label):
+        ranked = sorted(class_files, key=lambda file: hashlib.sha256(file.name.encode()).digest())
         if len(ranked) < 2:
-            raise UserError(
-                f"{ranked[0][2].parent} holds one image; a class needs at least 2, one to train on and one to validate."
-            )
+            raise UserError(f"{ranked[0].path.parent} contains one image; a class needs at least 2 to hold one out.")
         count = min(max(1, round(fraction * len(ranked))), len(ranked) - 1)
-        held_out.update(file[0] for file in ranked[:count])
+        held_out.update(file.name for file in ranked[:count])
     return {
-        "train": [file for file in files if file[0] not in held_out],
-        "validation": [file for file in files if file[0] in held_out],
+        "train": [file for file in files if file.name not in held_out],
+        "validation": [file for file in files if file.name in held_out],
     }

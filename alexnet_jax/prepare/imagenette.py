@@ -1,4 +1,4 @@
-"""Imagenette: ten easily told classes of ImageNet. Source: github.com/fastai/imagenette, version 2."""
+"""Imagenette: ten easily classified classes of ImageNet. Source: github.com/fastai/imagenette, version 2."""
 
 import functools
 from collections.abc import Iterator
@@ -26,26 +26,23 @@ _SPLITS = {"train": "train", "val": "validation"}
 
 
 def imagenette(source: Path) -> SourceData:
-    """The archive, or the best one in a folder; UserError if there is none."""
-    archive = source
-    if source.is_dir():
-        there = [source / name for name in ARCHIVES if (source / name).is_file()]
-        if not there:
-            raise UserError(f"{source} holds none of {', '.join(ARCHIVES)}; download one of them from {HOMEPAGE}.")
-        archive = there[0]
-    elif not source.is_file():
-        raise UserError(f"--source={source} is missing; download {ARCHIVES[0]} from {HOMEPAGE}.")
+    """Open the archive, or the best archive in a folder; UserError if there is none."""
+    candidates = [source / name for name in ARCHIVES] if source.is_dir() else [source]
+    archive = next(filter(Path.is_file, candidates), None)
+    if archive is None:
+        problem = f"contains none of {', '.join(ARCHIVES)}" if source.is_dir() else "does not exist"
+        raise UserError(f"{source} {problem}; download {ARCHIVES[0]} from {HOMEPAGE}.")
     labels = {wordnet_id: label for label, wordnet_id in enumerate(CLASSES)}
 
     def images() -> Iterator[SourceImage]:
         for member in tars.walk(archive):
-            if member.path.suffix.lower() not in (".jpeg", ".jpg"):
+            if member.path.suffix.lower() not in tars.JPEG_SUFFIXES:
                 continue  # a table of noisy labels
             split, wordnet_id = member.path.parts[-3:-1] if len(member.path.parts) >= 3 else ("", "")
             if split not in _SPLITS or wordnet_id not in labels:
                 raise UserError(
-                    f"{archive} holds {member.path}; Imagenette has train/ and val/ with a folder for each of "
-                    f"{', '.join(labels)}. Other sets: unpack them and use --dataset=folder."
+                    f"{archive} contains {member.path}, but Imagenette has train/ and val/ with one folder for each of "
+                    f"{', '.join(labels)}; unpack other data sets and prepare them with dataset=folder."
                 )
             load = functools.partial(tars.read, member, archive)
             yield SourceImage(_SPLITS[split], member.path.name, labels[wordnet_id], load, member.position)
@@ -53,7 +50,7 @@ def imagenette(source: Path) -> SourceData:
     return SourceData(
         name="imagenette",
         version="1.0.0",
-        description="Imagenette version 2: ten easily told classes of ImageNet.",
+        description="Imagenette version 2: ten easily classified classes of ImageNet.",
         homepage=HOMEPAGE,
         label_names=tuple(CLASSES),
         num_images={"train": 9469, "validation": 3925},

@@ -1,4 +1,4 @@
-"""A contact sheet: images as they are stored, and as the net sees them, with their labels. To be looked at."""
+"""A contact sheet to look at: images as stored and as the network sees them, with their labels."""
 
 from pathlib import Path
 
@@ -10,19 +10,18 @@ from alexnet_jax.data.augmentation import augment
 from alexnet_jax.data.datasets import Dataset
 
 FILE_NAME = "contact_sheet.png"
-_ROWS = 8
-_COLUMNS = (("as the code colors them", "original", 3), ("as the paper colors them", "paper", 3))
-_LARGEST = 160  # side of an image on the sheet, in pixels
-_MARGIN, _LINE = 6, 16
+_NUM_IMAGES, _NUM_VIEWS = 8, 3  # views per image and kind of color noise
+_COLOR_NOISE = {"original": "as the code colors them", "paper": "as the paper colors them"}
+_SIDE, _MARGIN, _LINE = 160, 6, 16  # of an image, between images, of text, in pixels
 
 
 def draw_contact_sheet(dataset: Dataset, path: Path, seed: int = 0) -> None:
-    """Draws the first training images and three random views each of both ways to shift colors, as a PNG.
+    """Draw the first training images, each with random views for both kinds of color noise, as a PNG.
 
-    The views are those of training, 7/8 of the image as 224 of 256, with the mean put back so that they can be seen.
-    The last row is the mean image, and the mean image as it is subtracted from a view.
+    The views are those of training, 7/8 of the image as in 224 of 256, with the mean added again to make them visible.
+    The last row shows the mean image, and the part of it that is subtracted from a view.
     """
-    count = min(_ROWS, len(dataset.train))
+    count = min(_NUM_IMAGES, len(dataset.train))
     images = np.empty((count, dataset.image_size, dataset.image_size, 3), np.uint8)
     labels = np.empty(count, np.int32)
     dataset.train.read(range(count), images, labels)
@@ -32,42 +31,36 @@ def draw_contact_sheet(dataset: Dataset, path: Path, seed: int = 0) -> None:
     central_mean = mean[start : start + view_size, start : start + view_size]
 
     rows = [[image] for image in images]
-    for number, (_, kind, num_views) in enumerate(_COLUMNS):
-        for view in range(num_views):
-            keys = jax.random.split(jax.random.key(seed + num_views * number + view), count)
-            views = augment(
-                jax.numpy.asarray(images),
-                keys,
-                dataset.statistics,
-                image_size=view_size,
-                crop="random",
-                flip=True,
-                color_noise=kind,
-                mean="image",
-            )
-            for row, augmented in zip(rows, np.asarray(views), strict=True):
-                row.append((augmented + central_mean).clip(0, 255).astype(np.uint8))
+    for number, color_noise in enumerate(np.repeat(list(_COLOR_NOISE), _NUM_VIEWS)):
+        views = augment(
+            jax.numpy.asarray(images),
+            jax.random.split(jax.random.key(seed + number), count),
+            dataset.statistics,
+            image_size=view_size,
+            crop="random",
+            flip=True,
+            color_noise=color_noise,
+            mean="image",
+        )
+        for row, view in zip(rows, np.asarray(views), strict=True):
+            row.append((view + central_mean).clip(0, 255).astype(np.uint8))
     rows.append([mean.astype(np.uint8), central_mean.astype(np.uint8)])
     captions = [dataset.class_names[label] for label in labels] + ["the mean image; the part of it that is subtracted"]
-    _sheet(rows, captions, dataset.image_size).save(path)
+    _sheet(rows, captions, _SIDE / dataset.image_size).save(path)
 
 
-def _sheet(rows: list[list[np.ndarray]], captions: list[str], image_size: int) -> Image.Image:
-    scale = _LARGEST / image_size
-    cell = _LARGEST + _MARGIN
-    num_columns = max(map(len, rows))
-    sheet = Image.new("RGB", (num_columns * cell + _MARGIN, len(rows) * (cell + _LINE) + 2 * _LINE), "white")
+def _sheet(rows: list[list[np.ndarray]], captions: list[str], scale: float) -> Image.Image:
+    cell = _SIDE + _MARGIN
+    sheet = Image.new("RGB", (len(rows[0]) * cell + _MARGIN, len(rows) * (cell + _LINE) + 2 * _LINE), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default()
-    column = 1
     draw.text((_MARGIN, _MARGIN), "stored", fill="black", font=font)
-    for title, _, num_views in _COLUMNS:
-        draw.text((column * cell + _MARGIN, _MARGIN), title, fill="black", font=font)
-        column += num_views
+    for number, title in enumerate(_COLOR_NOISE.values()):
+        draw.text(((1 + number * _NUM_VIEWS) * cell + _MARGIN, _MARGIN), title, fill="black", font=font)
     for number, (row, caption) in enumerate(zip(rows, captions, strict=True)):
         top = number * (cell + _LINE) + 2 * _LINE
         draw.text((_MARGIN, top - 2), caption, fill="black", font=font)
-        for place, image in enumerate(row):
+        for column, image in enumerate(row):
             side = round(image.shape[0] * scale)
             resized = Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC)
-            sheet.paste(resized, (_MARGIN + place * cell, top + _LINE - 4))
+            sheet.paste(resized, (_MARGIN + column * cell, top + _LINE - 4))
     return sheet

@@ -1,7 +1,7 @@
-"""The table of classes in a development kit's `meta.mat`, read in a process of its own.
+"""Read the table of classes in a development kit's `meta.mat`, in a separate process.
 
-SciPy's reader of MATLAB's format dies of some damaged files (SIGSEGV; SciPy 1.17, found by fuzzing) or asks for all
-memory, and what is a damaged file to the user must not end without a word.
+SciPy's reader of the MATLAB format crashes on some damaged files (SIGSEGV; SciPy 1.17, found by fuzzing) or allocates
+all memory. A user with a damaged file must get an error message all the same.
 """
 
 import contextlib
@@ -12,24 +12,24 @@ import resource
 import subprocess
 import sys
 
-_LIMITS = ((resource.RLIMIT_AS, 2 << 30), (resource.RLIMIT_CPU, 20))  # bytes, seconds; a real table takes a hundredth
+_LIMITS = ((resource.RLIMIT_AS, 2 << 30), (resource.RLIMIT_CPU, 20))  # bytes, seconds; a real table needs 1 % of that
 
 
-def read_synsets(meta: bytes, year: int) -> list[tuple[int, str, str]]:
-    """Number, WordNet id and words of each class; ValueError, which says why, if there is no such table."""
-    one_thread = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}  # its threads' memory would count on large machines
+def read_synsets(meta: bytes, year: int) -> dict[int, tuple[str, str]]:
+    """Return WordNet id and English names by the kit's numbers; ValueError with the reason if there is no table."""
+    one_thread = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}  # on large machines, memory for its threads would count
     command = [sys.executable, __file__, str(year)]
     reader = subprocess.run(command, input=meta, env=one_thread, capture_output=True, check=False)
     if reader.returncode != 0:
-        said = reader.stderr.decode(errors="replace").strip().split("\n")[-1]
-        raise ValueError(said if reader.returncode > 0 else f"its reader ended with signal {-reader.returncode}")
-    return [(number, wordnet_id, words) for number, wordnet_id, words in json.loads(reader.stdout)]
+        last_line = reader.stderr.decode(errors="replace").strip().split("\n")[-1]
+        raise ValueError(last_line if reader.returncode > 0 else f"its reader ended with signal {-reader.returncode}")
+    return {number: (wordnet_id, words) for number, wordnet_id, words in json.loads(reader.stdout)}
 
 
 def _main(year: str) -> None:
-    for limit, most in _LIMITS:
-        with contextlib.suppress(ValueError):  # macOS has none for memory
-            resource.setrlimit(limit, (most, resource.getrlimit(limit)[1]))
+    for limit, maximum in _LIMITS:
+        with contextlib.suppress(ValueError):  # macOS has no limit on memory
+            resource.setrlimit(limit, (maximum, resource.getrlimit(limit)[1]))
     from scipy.io import loadmat
 
     synsets = loadmat(io.BytesIO(sys.stdin.buffer.read()), squeeze_me=True)["synsets"]

@@ -1,7 +1,7 @@
-"""The second pass: the records of all units, shuffled, become the files of a split.
+"""The second pass: shuffle the records of all units into the files of a split.
 
-Every unit is sorted by shuffle key, so a shard is a contiguous part of each of them: all reading is in stretches, and
-memory holds the records of a few shards, whatever the size of the set.
+Every unit is sorted by shuffle key, so a shard is a contiguous range of each unit: reads are sequential, and memory
+holds the records of a few shards, whatever the size of the data set.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,36 +13,35 @@ import numpy as np
 from alexnet_jax.data.builder import WrittenSplit, shard_path, write_records
 from alexnet_jax.prepare.units import Unit
 
-SHARD_BYTES = 64 << 20  # aimed at
+SHARD_BYTES = 64 << 20  # the target size
 MAX_WRITERS = 4  # shards at a time
 
 
 def write_split(
-    units: Sequence[Unit], directory: Path, name: str, split: str, num_workers: int, done: Callable[[int, int], None]
+    units: Sequence[Unit], directory: Path, name: str, split: str, num_threads: int, done: Callable[[int, int], None]
 ) -> WrittenSplit:
-    """Writes the split's files, less those that a killed preparation has finished; OSError if one can't be written.
+    """Write the shards of a split except those that an interrupted preparation finished; OSError if that fails.
 
-    `done(number, of)` is called after each file.
+    `done` is called after each shard with its number, from 1, and the number of shards.
     """
-    num_bytes = sum(int(unit.ends[-1]) for unit in units if len(unit.ends))
+    num_bytes = sum(unit.num_bytes for unit in units)
     keys = np.sort(np.concatenate([unit.keys for unit in units]))
     num_shards = max(1, min(len(keys), round(num_bytes / SHARD_BYTES)))
-    bounds = keys[[len(keys) * number // num_shards for number in range(1, num_shards)]]
-    cuts = [[0, *np.searchsorted(unit.keys, bounds).tolist(), len(unit.keys)] for unit in units]
+    first_keys = keys[[len(keys) * shard // num_shards for shard in range(1, num_shards)]]
+    bounds = [[0, *np.searchsorted(unit.keys, first_keys).tolist(), len(unit.keys)] for unit in units]
 
-    def write(number: int) -> int:
-        path = shard_path(directory, name, split, number, num_shards)
-        ranges = [(unit, cut[number], cut[number + 1]) for unit, cut in zip(units, cuts, strict=True)]
-        length = sum(stop - start for _, start, stop in ranges)
+    def write(shard: int) -> int:
+        path = shard_path(directory, name, split, shard, num_shards)
+        ranges = [(unit, starts[shard], starts[shard + 1]) for unit, starts in zip(units, bounds, strict=True)]
         if not path.exists():
             shard_keys = np.concatenate([unit.keys[start:stop] for unit, start, stop in ranges])
             records = [record for unit, start, stop in ranges for record in unit.read(start, stop)]
             write_records(path, [records[index] for index in np.argsort(shard_keys, kind="stable")])
-        return length
+        return sum(stop - start for _, start, stop in ranges)
 
     lengths = []
-    with ThreadPoolExecutor(min(num_workers, MAX_WRITERS)) as pool:
-        for number, length in enumerate(pool.map(write, range(num_shards)), 1):
+    with ThreadPoolExecutor(min(num_threads, MAX_WRITERS)) as pool:
+        for length in pool.map(write, range(num_shards)):
             lengths.append(length)
-            done(number, num_shards)
+            done(len(lengths), num_shards)
     return WrittenSplit(lengths, num_bytes)

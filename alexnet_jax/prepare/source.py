@@ -1,4 +1,4 @@
-"""What is to be prepared: a stream of labeled image files, and what is known of the whole."""
+"""The input of a preparation: a stream of labeled images, and what is known about the whole data set."""
 
 import dataclasses
 import unicodedata
@@ -11,13 +11,11 @@ from alexnet_jax.errors import UserError
 
 
 class SourceImage(NamedTuple):
-    """An image as its publisher gives it.
+    """An image as its publisher provides it.
 
-    name: unique within its split; becomes the record's file name.
-    label: index into the label names.
-    load: gives the file's bytes, or pixels (uint8 [H, W, 3] RGB) where they are published as such. To be called
-        before the next image is asked for: a compressed archive can't go back.
-    position: how many bytes of the whole source come before the end of this image, for the progress.
+    name: unique within its split; becomes the record's file name. label: index into the label names. position: bytes
+    of the source up to this image, for the progress. load: returns the bytes of the file, or pixels (uint8 [H, W, 3]
+    RGB) where pixels are published; call it before requesting the next image: a compressed archive can't be rewound.
     """
 
     split: str
@@ -29,11 +27,11 @@ class SourceImage(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class SourceData:
-    """A data set before its preparation; everything that is needed is known to be there.
+    """A data set to prepare, after a check that all its files exist.
 
-    num_images: per split; exact for folders, the publisher's for archives. num_bytes: of all that will be read.
-    identity: what tells this source from another: file names, sizes, classes. size: the side of the prepared images
-    where the data set fixes it (CIFAR-10), stored without loss then; None where the user chooses.
+    num_images: per split; exact for folders, the publisher's numbers for archives. num_bytes: of all that will be read.
+    identity: distinguishes this source from others: file names, sizes, classes. size: side of the prepared images in
+    pixels where the data set fixes it (CIFAR-10, stored losslessly); None where the user chooses.
     """
 
     name: str
@@ -49,27 +47,22 @@ class SourceData:
     size: int | None = None
     name_feature: str = "file_name"
 
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """The names of the splits, in the order in which `images` gives them, one after the other."""
-        return tuple(self.num_images)
-
 
 def check_class_names(names: Sequence[str], where: object) -> None:
-    """UserError if two classes have one name: names that differ only in case or in how an accent is spelled, too."""
+    """Raise UserError if two class names are equal up to case and the Unicode form of accents."""
     seen: dict[str, str] = {}
     for name in names:
         key = unicodedata.normalize("NFC", name).strip().casefold()
         if key in seen:
-            raise UserError(f"{where} holds two classes with one name, {seen[key]!r} and {name!r}; rename one of them.")
+            raise UserError(f"{where} has two classes with one name, {seen[key]!r} and {name!r}; rename one of them.")
         seen[key] = name
 
 
-def check_no_class_is_empty(names: Sequence[str], found: Mapping[str, int], where: object) -> None:
-    """UserError if a class has no image."""
-    if empty := [name for name in names if not found.get(name)]:
+def check_no_class_is_empty(names: Sequence[str], counts: Mapping[str, int], where: object) -> None:
+    """Raise UserError if a class has no images; `counts` holds the number of images by class name."""
+    if empty := [name for name in names if not counts.get(name)]:
         shown = ", ".join(empty[:5]) + (", ..." if len(empty) > 5 else "")
         raise UserError(
-            f"{where} holds no image of {len(empty)} of its {len(names)} classes ({shown}); add images, or remove "
-            "the class."
+            f"{where} has no images of {len(empty)} of its {len(names)} classes ({shown}); add images, or remove the "
+            "class."
         )

@@ -1,12 +1,13 @@
-"""Reads tar archives from their first byte to their last, and notices what is missing.
+"""Read tar archives from the first byte to the last, and notice what is missing.
 
-Nothing is ever written to disk, so an archive's member can't reach anything. Python's `tarfile` takes an archive that
-is cut between two members as whole; here the zero block that ends every tar must be found. It also believes what a
-header says: how much of the archive belongs to it, which may be all that a gzipped one unpacks to, and where the next
-member begins, which may be behind. Here headers have a limit, and so has a member that is read at once.
+Nothing is written to disk, so a member can't overwrite any file. Python's `tarfile` accepts archives truncated between
+two members; this module requires the block of zeros that ends every tar. `tarfile` also trusts the sizes of headers,
+which in a gzipped archive may be endless, and the position of the next member, which may be an earlier one; this module
+limits headers, and members that are read in one piece.
 """
 
 import contextlib
+import functools
 import gzip
 import math
 import tarfile
@@ -17,11 +18,12 @@ from typing import IO, NamedTuple, cast
 
 from alexnet_jax.errors import UserError
 
+JPEG_SUFFIXES = (".jpeg", ".jpg")  # of images in the archives of ImageNet and Imagenette
+MAX_BYTES = 1 << 29  # of a member that is read in one piece: no known image, batch or table is larger
 _BLOCK = 512  # bytes of a tar header
-_HEADERS = 1 << 16  # bytes that the headers of a member may have: long names, attributes, the map of a sparse file
-MAX_BYTES = 1 << 29  # of a member that is read at once: no image, batch or table that is known is larger
+_MAX_HEADER_BYTES = 1 << 16  # of one member: long names, attributes, the map of a sparse file
 _GZIP_MAGIC = b"\x1f\x8b"
-# What damaged archives may raise; `tarfile` lets through what goes wrong with the numbers in its headers.
+# What damaged archives may raise; `tarfile` doesn't catch errors caused by the numbers in its headers.
 _FAULTS = (
     *(tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, OSError),
     *(ValueError, IndexError, OverflowError, MemoryError),
@@ -29,7 +31,7 @@ _FAULTS = (
 
 
 class TarFile(NamedTuple):
-    """A regular file in a tar. `open` is valid until the next one is asked for; `position` bytes lie before it."""
+    """A regular file in a tar, at byte `position`. `open` is valid until the next file is requested."""
 
     path: PurePosixPath
     size: int
@@ -38,90 +40,83 @@ class TarFile(NamedTuple):
 
 
 def walk(path: Path) -> Iterator[TarFile]:
-    """The regular files of a tar, gzipped or not, in order; UserError if it is cut, damaged or no tar at all."""
-    with _named(str(path)), path.open("rb") as file:
+    """Yield the regular files of a tar, gzipped or not, in order; UserError if it is truncated, damaged or not a tar.
+
+    In a gzipped tar, positions count compressed bytes.
+    """
+    with _naming(path), path.open("rb") as file:
         zipped = file.read(2) == _GZIP_MAGIC
         file.seek(0)
-        if zipped:
-            with gzip.open(file) as unzipped:
-                yield from _walk(cast(IO[bytes], unzipped), str(path), file.tell)
-                while unzipped.read(1 << 20):  # to the checksum at the end, which a cut file doesn't have
-                    pass
-        else:
-            end = yield from _walk(file, str(path), file.tell)
-            _check_end(file, end, str(path))
+        if not zipped:
+            yield from _walk_to_end(file, path)
+            return
+        with gzip.open(file) as unzipped:
+            yield from _walk(cast(IO[bytes], unzipped), file.tell)
+            while unzipped.read(1 << 20):  # up to the checksum at the end, which a truncated file doesn't have
+                pass
 
 
-def walk_inner(file: IO[bytes], where: str) -> Iterator[TarFile]:
-    """The regular files of a tar that lies in another one, at `where`; UserError as `walk`."""
-    with _named(where):
-        end = yield from _walk(file, where, file.tell)
-        _check_end(file, end, where)
+def walk_inner(outer: TarFile, where: str) -> Iterator[TarFile]:
+    """Yield the regular files of a tar inside another one; `where` names it in errors, which are those of `walk`."""
+    with _naming(where), outer.open() as file:
+        yield from _walk_to_end(file, where)
 
 
 def read(member: TarFile, where: object) -> bytes:
-    """The bytes of a member; UserError if the archive `where` is cut or damaged there, or has more than MAX_BYTES."""
-    with _named(str(where)), member.open() as file:
+    """Read a member; UserError if the archive `where` is damaged there, or the member has more than MAX_BYTES."""
+    with _naming(where), member.open() as file:
         if member.size > MAX_BYTES:
             raise tarfile.ReadError(f"{member.path} has {member.size:,} bytes, and {MAX_BYTES:,} are allowed")
         return file.read()
 
 
-class _Metered:
-    """A file of which at most `allowed` more bytes are read."""
+class _MeteredFile:
+    """A file of which at most `allowed` more bytes can be read."""
 
     def __init__(self, file: IO[bytes]):
         self._file = file
-        self.allowed: float = _HEADERS
+        self.allowed: float = _MAX_HEADER_BYTES
         self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
 
     def read(self, size: int) -> bytes:
-        """So many bytes; ReadError if there are more, or less than none."""
+        """Read `size` bytes; ReadError if that exceeds the limit or is negative."""
         if not 0 <= size <= self.allowed:
-            raise tarfile.ReadError(f"a member has more than {_HEADERS:,} bytes of headers")
+            raise tarfile.ReadError(f"a member has more than {_MAX_HEADER_BYTES:,} bytes of headers")
         self.allowed -= size
         return self._file.read(size)
 
 
-def _walk(file: IO[bytes], where: str, position: Callable[[], int]) -> Generator[TarFile, None, int]:
-    """Yields the regular files; returns the offset at which it found no more."""
-    metered = _Metered(file)
+def _walk(file: IO[bytes], position: Callable[[], int]) -> Generator[TarFile, None, int]:
+    """Yield the regular files; return the offset at which there are no more."""
+    metered = _MeteredFile(file)
     with tarfile.open(fileobj=cast(IO[bytes], metered), mode="r:") as tar:
-        before = 0
+        previous = 0
         while (member := tar.next()) is not None:
-            tar.members.clear()  # type: ignore[attr-defined]  # tarfile would remember all 1.28 million
-            if tar.offset <= before:
+            tar.members.clear()  # type: ignore[attr-defined]  # tarfile would keep all 1.28 million
+            if tar.offset <= previous:
                 raise tarfile.ReadError(f"the member at byte {member.offset:,} ends before it begins")
-            before, metered.allowed = tar.offset, math.inf
+            previous, metered.allowed = tar.offset, math.inf
             path = PurePosixPath(member.name)
             if member.isreg() and not path.name.startswith("._"):  # "._name": what macOS adds to archives
-
-                def open_member(member: tarfile.TarInfo = member) -> IO[bytes]:
-                    with _named(where):
-                        opened = tar.extractfile(member)
-                    assert opened is not None
-                    return opened
-
+                open_member = cast(Callable[[], IO[bytes]], functools.partial(tar.extractfile, member))
                 yield TarFile(path, member.size, open_member, position())
-            metered.allowed = _HEADERS
+            metered.allowed = _MAX_HEADER_BYTES
         return tar.offset
 
 
-def _check_end(file: IO[bytes], offset: int, where: str) -> None:
-    """UserError unless the block at `offset` is the one of zeros that ends every tar."""
-    file.seek(offset)
+def _walk_to_end(file: IO[bytes], where: object) -> Iterator[TarFile]:
+    """Yield the regular files; UserError unless the block of zeros that ends every tar follows."""
+    end = yield from _walk(file, file.tell)
+    file.seek(end)
     if (block := file.read(_BLOCK)) != bytes(_BLOCK):
-        what = "it is damaged" if len(block) == _BLOCK else "it is cut"
-        raise UserError(f"{where}: {what} at byte {offset:,}: no end of a tar archive there; download it again.")
+        problem = "damaged" if len(block) == _BLOCK else "truncated"
+        raise UserError(f"{where} is {problem} at byte {end:,}: the end of a tar is missing; download it again.")
 
 
 @contextlib.contextmanager
-def _named(where: str) -> Iterator[None]:
-    """Gives the errors of tarfile and gzip the name of the archive."""
+def _naming(where: object) -> Iterator[None]:
+    """Add the name of the archive to errors of tarfile and gzip."""
     try:
         yield
     except _FAULTS as error:
-        raise UserError(
-            f"{where} can't be read as a tar archive ({error}): it is cut, damaged or another kind of file; "
-            "download it again."
-        ) from error
+        raise UserError(f"{where} can't be read as a tar archive ({error}); download it again.") from error

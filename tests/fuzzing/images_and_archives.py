@@ -1,4 +1,4 @@
-"""What `predict` and `prepare` are given: images, archives of them, data sets that others prepared."""
+"""The input of `predict` and `prepare`: images, archives, and prepared data sets."""
 
 import contextlib
 import gzip
@@ -23,7 +23,7 @@ from fuzzing.campaign import Sample, Subject
 
 
 def images(folder: Path) -> Subject:
-    """`predict FILE`: every format, color and depth that is taken."""
+    """`predict FILE`: every supported format, color mode and depth."""
     picture = Image.fromarray(sources.pixels(1))
     path = folder / "photo.jpg"
     files = [
@@ -66,15 +66,14 @@ def archives_in_archives(folder: Path) -> Subject:
 
     def read() -> None:
         for member in tars.walk(path):
-            with member.open() as file:
-                for image in tars.walk_inner(file, f"{path}, {member.path}"):
-                    tars.read(image, path)
+            for image in tars.walk_inner(member, f"{path}, {member.path}"):
+                tars.read(image, path)
 
     return Subject([Sample(path, sources.tar([("n01440764.tar", inner), ("n01443537.tar", inner)]))], read, path.name)
 
 
 def development_kits(folder: Path) -> Subject:
-    """`prepare --dataset=imagenet2012` with the development kit: a table of MATLAB's and a list of labels."""
+    """`prepare --dataset=imagenet2012` with the development kit: a MATLAB table and a list of labels."""
     path = folder / "ILSVRC2012_devkit_t12.tar.gz"
     ids = [f"n{number:08d}" for number in range(1000)]
     path.write_bytes(sources.kit(2012, ids, list(range(20))))
@@ -116,7 +115,7 @@ def cifar_batches(folder: Path) -> Subject:
 
 
 def prepared_sets(folder: Path) -> Subject:
-    """`--config.data.dir`: the files of a data set in TFDS's form."""
+    """`--config.data.dir`: the files of a TFDS data set."""
 
     def examples(split: str):
         for number in range(4):
@@ -143,6 +142,6 @@ def prepared_sets(folder: Path) -> Subject:
 
 
 def decode_or_list(data: bytes) -> None:
-    """What `prepare` does with an image: those that can't be decoded are listed in its report."""
+    """Decode an image like `prepare`, which lists those that can't be decoded in its report."""
     with contextlib.suppress(BrokenImageError):
         decode(data)

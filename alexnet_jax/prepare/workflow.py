@@ -1,0 +1,199 @@
+"""A whole preparation: checks, both passes, statistics, description, and a final rename.
+
+Everything is made in a hidden folder beside the target. A folder with the target's name is complete.
+"""
+
+import contextlib
+import functools
+import json
+import shutil
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from PIL import Image
+
+from alexnet_jax.data.builder import features_dict, write_info
+from alexnet_jax.data.image_codec import SUBSAMPLING
+from alexnet_jax.data.statistics import Sums, save_statistics
+from alexnet_jax.errors import UserError
+from alexnet_jax.files import try_lock, write_atomically
+from alexnet_jax.prepare.shards import write_split
+from alexnet_jax.prepare.source import SourceData, check_no_class_is_empty
+from alexnet_jax.prepare.units import TRAIN, Counts, Recipe, Unit, forget, process
+from alexnet_jax.progress import Progress
+
+REPORT = "prepare_report.json"
+_JPEG_BYTES_PER_PIXEL = 0.45  # of photographs at quality 95, measured
+_PNG_BYTES_PER_PIXEL = 3.0
+_MIN_FILE_BYTES = 2048  # of an image, so that part of a published data set isn't taken for all of it
+_MAX_SHOWN = 5  # broken images in the error message
+
+_Units = Mapping[str, list[Unit]]  # by split
+
+
+def prepare_dataset(source: SourceData, recipe: Recipe, data_dir: Path, *, max_broken: int, num_threads: int) -> Path:
+    """Prepare a data set and return its folder; resumes an interrupted preparation with the same arguments.
+
+    UserError if the source is damaged, more than `max_broken` images can't be decoded, the disk is full, or `data_dir`
+    contains a different preparation.
+    """
+    target = data_dir / source.name / source.version
+    plan = _plan(source, recipe)
+    if target.exists():
+        _check_same(plan, target / "metadata.json", target)
+        return target
+    scratch = target.parent / f".preparing-{source.version}"
+    try:
+        scratch.mkdir(parents=True, exist_ok=True)
+        with _lock(scratch):
+            if (scratch / "plan.json").exists():
+                _check_same(plan, scratch / "plan.json", scratch)
+            else:
+                write_atomically(scratch / "plan.json", json.dumps({"preparation": plan}))
+            _check_disk(source, recipe, scratch)
+            with Progress(source.num_bytes) as progress:
+                units = _make_units(source, recipe, scratch, max_broken, num_threads, progress)
+                finished = _write_dataset(source, recipe, units, scratch, num_threads, progress)
+            finished.rename(target)
+            shutil.rmtree(scratch)
+    except OSError as error:
+        raise UserError(
+            f"{scratch} can't be written ({error.strerror or error}); free some space or choose another data_dir. "
+            "The same command resumes where it stopped."
+        ) from error
+    return target
+
+
+def _plan(source: SourceData, recipe: Recipe) -> dict[str, Any]:
+    """Return what the result depends on, as JSON: the settings and the identity of the source."""
+    return {
+        "size": recipe.size,
+        "encoding": "PNG" if recipe.quality is None else f"JPEG, quality {recipe.quality}, {SUBSAMPLING}",
+        "seed": recipe.seed,
+        "keep_originals": recipe.keep_originals,
+        "source": dict(source.identity),
+    }
+
+
+def _check_same(plan: Mapping[str, Any], path: Path, folder: Path) -> None:
+    """Raise UserError if the folder's plan, in the JSON file `path`, is a different one."""
+    try:
+        earlier = dict(json.loads(path.read_text())["preparation"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        raise UserError(f"{folder} was not made by this command; delete it or choose another data_dir.") from None
+    changes = [f"{key} was {earlier.get(key)} and is now {plan[key]}" for key in plan if earlier.get(key) != plan[key]]
+    if changes:
+        differences = "; ".join(changes)
+        raise UserError(f"{folder} was prepared differently ({differences}); delete it or choose another data_dir.")
+
+
+def _lock(scratch: Path) -> contextlib.AbstractContextManager:
+    """Keep other preparations out until the context or the process ends."""
+    try:
+        lock = try_lock(scratch / "lock")
+    except OSError:  # some clusters' file systems have no locks: then users must take care
+        return contextlib.nullcontext()
+    if lock is None:
+        raise UserError(f"another process is preparing {scratch.parent.name} in {scratch}; wait for it.")
+    return lock
+
+
+def _check_disk(source: SourceData, recipe: Recipe, scratch: Path) -> None:
+    """Raise UserError if the result, which temporarily exists twice, won't fit."""
+    per_pixel = _PNG_BYTES_PER_PIXEL if recipe.quality is None else _JPEG_BYTES_PER_PIXEL
+    num_images = min(sum(source.num_images.values()), source.num_bytes // _MIN_FILE_BYTES)
+    result = num_images * recipe.size**2 * per_pixel + source.num_bytes * recipe.keep_originals
+    needed = 2 * result - sum(path.stat().st_size for path in scratch.rglob("*") if path.is_file())
+    free = shutil.disk_usage(scratch).free
+    if needed > free:
+        raise UserError(
+            f"{scratch.parent} has {free / 1e9:.1f} GB free, but about {needed / 1e9:.1f} GB are needed (half of them "
+            "only during the preparation); free some space or choose another data_dir."
+        )
+
+
+def _make_units(
+    source: SourceData, recipe: Recipe, scratch: Path, max_broken: int, num_threads: int, progress: Progress
+) -> _Units:
+    """Carry out the first pass; return the units of each split."""
+    (scratch / "units").mkdir(exist_ok=True)
+    units: _Units = {split: [] for split in source.num_images}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # image_codec.py has its own limit
+        for split, unit in process(source.images(), recipe, scratch / "units", num_threads, progress.images):
+            units[split].append(unit)
+            _check_broken(source, units, max_broken, scratch)
+    _check_classes(source, units)
+    return units
+
+
+def _write_dataset(
+    source: SourceData, recipe: Recipe, units: _Units, scratch: Path, num_threads: int, progress: Progress
+) -> Path:
+    """Carry out the second pass, and write statistics, report and description; return the finished folder."""
+    finished = scratch / source.name / source.version  # TFDS takes name and version from this path, until the rename
+    finished.mkdir(parents=True, exist_ok=True)
+    written = {}
+    for split, split_units in units.items():
+        done = functools.partial(progress.shards, split)
+        written[split] = write_split(split_units, finished, source.name, split, num_threads, done)
+    sums = functools.reduce(Sums.__add__, [unit.sums for unit in units[TRAIN] if unit.sums])
+    save_statistics(sums.statistics(), finished)
+    write_atomically(finished / REPORT, json.dumps(_report(source, units), indent=2))
+    encoding: Literal["jpeg", "png"] = "png" if recipe.quality is None else "jpeg"
+    text_features = [recipe.name_feature, *(["original"] if recipe.keep_originals else [])]
+    write_info(
+        finished,
+        name=source.name,
+        version=source.version,
+        description=source.description,
+        homepage=source.homepage,
+        features=features_dict(source.label_names, recipe.size, encoding, text_features),
+        splits=written,
+        metadata={**source.metadata, "preparation": _plan(source, recipe)},
+    )
+    return finished
+
+
+def _counts(units: _Units) -> dict[str, Counts]:
+    """Return the counts of each split."""
+    return {split: sum((unit.counts for unit in split_units), Counts()) for split, split_units in units.items()}
+
+
+def _report(source: SourceData, units: _Units) -> dict[str, Any]:
+    """Return the numbers of images per split, found and published, the counts of oddities, and all broken images."""
+    splits, counts_by_split = {}, _counts(units)
+    for split, counts in counts_by_split.items():
+        num_broken, published = len(counts.broken), source.num_images[split]
+        splits[split] = {"images": counts.num_images - num_broken, "broken": num_broken, "published": published}
+    total = sum(counts_by_split.values(), Counts())
+    return {"splits": splits, "odd": dict(total.oddities), "broken": total.broken}
+
+
+def _check_broken(source: SourceData, units: _Units, max_broken: int, scratch: Path) -> None:
+    """Raise UserError if too many images are broken, and forget their units so that a repaired source is read again."""
+    units_with_broken = [unit for split_units in units.values() for unit in split_units if unit.counts.broken]
+    broken = [image for unit in units_with_broken for image in unit.counts.broken]
+    if len(broken) <= max_broken:
+        return
+    write_atomically(scratch / REPORT, json.dumps(_report(source, units), indent=2))
+    for unit in units_with_broken:
+        forget(unit)
+    shown = "; ".join(f"{image['file']}: {image['reason']}" for image in broken[:_MAX_SHOWN])
+    more = "; ..." if len(broken) > _MAX_SHOWN else ""
+    raise UserError(
+        f"{len(broken)} images can't be decoded, but max_broken={max_broken} ({shown}{more}); {scratch / REPORT} lists "
+        f"them. Repair the source, or continue with max_broken={len(broken)} or more."
+    )
+
+
+def _check_classes(source: SourceData, units: _Units) -> None:
+    """Raise UserError if a split is empty, or a class has no training image that could be decoded."""
+    counts = _counts(units)
+    for split in counts:
+        if not counts[split].labels:
+            raise UserError(f"the source of {source.name} has no images for split {split!r}; add some, or remove it.")
+    by_name = {name: counts[TRAIN].labels[str(label)] for label, name in enumerate(source.label_names)}
+    check_no_class_is_empty(source.label_names, by_name, f"the training split of {source.name}")
