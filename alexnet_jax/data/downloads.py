@@ -1,4 +1,4 @@
-"""Data sets of TensorFlow Datasets that download by themselves, where there is a network."""
+"""Data sets of TensorFlow Datasets (TFDS) that can be downloaded automatically."""
 
 from pathlib import Path
 
@@ -11,14 +11,17 @@ _FAILURES = (OSError, tfds.download.DownloadError, tfds.download.download_manage
 
 
 def download(name: str, root: Path) -> bool:
-    """Prepares the TFDS data set `name` (or `name/config`) in `root`, as ArrayRecord; False if it is not one of those.
+    """Prepare the TFDS data set `name` (or `name/config`) in `root`, as ArrayRecord.
 
-    Those that must be downloaded by hand are not: for ImageNet there is `python -m alexnet_jax.prepare`. UserError if
-    there is no network, or the set's own code needs a package that is not here, TensorFlow for example.
+    Return False if there is no such set, or it must be downloaded by hand (for ImageNet there is
+    `python -m alexnet_jax.prepare`).
+
+    Raises:
+      UserError: there is no network, or the set's own code needs a package that is not installed, such as TensorFlow.
     """
     try:
         builder = tfds.builder(name, data_dir=root, file_format="array_record")
-    except ValueError:  # TFDS knows no set, or no config, of this name
+    except ValueError:  # TFDS has no set, or no config, of this name
         return False
     if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
         return False
@@ -26,19 +29,16 @@ def download(name: str, root: Path) -> bool:
         root.mkdir(parents=True, exist_ok=True)
         with exclusive(root / ".download.lock"):
             print(f"Downloading {name} to {builder.data_dir}, once.", flush=True)
-            builder.download_and_prepare()  # does nothing if another process did it meanwhile
+            builder.download_and_prepare()  # does nothing if another process has done it
     except ImportError as error:
         raise UserError(
-            f"data.name={name!r} can't be prepared here: TFDS needs the package {error.name} for it; run `tfds build "
-            f"{name} --file_format=array_record --data_dir={root}` in another environment that has it."
+            f"data.name={name!r} can't be prepared: TFDS needs the package {error.name} for it; run `tfds build {name} "
+            f"--file_format=array_record --data_dir={root}` in another environment that has it."
         ) from error
     except _FAILURES as error:
+        reason = (str(error) or type(error).__name__).split("\n", 1)[0][:200]
         raise UserError(
-            f"data.name={name!r} can't be downloaded to {root} ({_first_line(error)}); connect to the network, or copy "
-            f"the data set from a machine on which `tfds build {name} --file_format=array_record` ran."
+            f"data.name={name!r} can't be downloaded to {root} ({reason}); connect to the network, or copy the data "
+            f"set from a machine on which `tfds build {name} --file_format=array_record` ran."
         ) from error
     return True
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).split("\n", 1)[0][:200]

@@ -152,8 +152,8 @@ def _readable_dataset_info(workdir: Path) -> DatasetInfo | None:
 
 def _check_same_data(dataset_info: DatasetInfo, earlier: DatasetInfo, workdir: Path) -> None:
     """UserError that names the first fact in which the data differ from those that the folder's run began with."""
-    then = earlier.in_short
-    for name, value in dataset_info.in_short.items():
+    then = earlier.fingerprint
+    for name, value in dataset_info.fingerprint.items():
         if value != then.get(name):
             raise UserError(
                 f"--workdir={workdir} holds a run on other data: {name} is {value!r} (there: {then.get(name)!r}); set "
