@@ -15,7 +15,7 @@ from alexnet_jax.checkpoint import Checkpoints
 from alexnet_jax.cluster import processes
 from alexnet_jax.config import Config
 from alexnet_jax.data.datasets import Dataset, open_dataset
-from alexnet_jax.data.feeding import open_feed
+from alexnet_jax.data.device_batches import open_train_batches
 from alexnet_jax.errors import PreemptedError, UserError
 from alexnet_jax.evaluation import evaluate
 from alexnet_jax.metrics import diverged
@@ -103,7 +103,7 @@ def _train(config: Config, folder: Path, dataset: Dataset, mesh: Mesh, stop: Sto
     train_step = create_train_step(config, optimizer, mesh, plan.num_steps)
     predict_step = create_predict_step(config, mesh, config.eval.views)
     statistics = jax.device_put(dataset.statistics, NamedSharding(mesh, P()))
-    batches = open_feed(dataset.train, config, mesh, start)
+    batches = open_train_batches(dataset.train, config, mesh, start)
     profile = Profile(folder / "profile", start, config.profile)
 
     def evaluate_now() -> dict[str, float] | None:

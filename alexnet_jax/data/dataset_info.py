@@ -20,8 +20,8 @@ FILE_NAME = "dataset.json"
 class DatasetInfo:
     """Facts about the training split.
 
-    name: the data set's name, as in `data.name`. num_examples: images in an epoch. label_names: the data set's own names
-    of its classes, by number (WordNet ids for ImageNet). class_names: readable names of the same classes.
+    name: as in `data.name`. num_examples: images in an epoch. label_names: the data set's own names of its classes, in
+    the order of their numbers (WordNet ids for ImageNet). class_names: readable names of the same classes.
     """
 
     name: str

@@ -1,9 +1,7 @@
-"""What the system must grant a process, looked at before it is too late: open files, and memory for batches."""
+"""What the system must grant a process: open files, and memory."""
 
 import errno
 import resource
-
-import psutil
 
 from alexnet_jax.errors import UserError
 
@@ -26,20 +24,6 @@ def allow_open_files(num_data_files: int = 0) -> None:
         )
     if now != resource.RLIM_INFINITY and now < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
-
-
-def check_batches_fit(num_images: int, image_size: int, num_batches: int) -> None:
-    """UserError if so many batches of so many uint8 images [S, S, 3] are more than the free memory of this machine.
-
-    Without a sentence from here, the system would end the process without one.
-    """
-    needed, free = num_batches * num_images * image_size**2 * 3, psutil.virtual_memory().available
-    if needed > free:
-        raise UserError(
-            f"{num_batches} batches of {num_images:,} images are made ahead, which takes {needed / 2**30:,.1f} GiB of "
-            f"memory, and {free / 2**30:,.1f} GiB are free; make config.batch_size smaller, or "
-            "config.data.read_threads and config.data.prefetch_batches."
-        )
 
 
 def is_out_of_memory(error: Exception) -> bool:
