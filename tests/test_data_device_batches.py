@@ -216,7 +216,7 @@ def test_a_raw_file_that_is_cut_or_missing_is_named(config: Config, name: str) -
 def test_raw_pixels_that_the_disk_has_no_room_for(config: Config, monkeypatch) -> None:
     usage = namedtuple("usage", "free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(20 * 2**20))
-    with pytest.raises(UserError, match=r"data\.feed='raw' needs 0\.0 GiB in .* free; free some space or take"):
+    with pytest.raises(UserError, match=r"data\.feed='raw' needs 0\.0 GiB in .* free; free some space or use"):
         open_raw(open_dataset(config.data).train, 2)
     assert not raw_folder(config).exists()
 
