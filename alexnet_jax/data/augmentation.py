@@ -30,22 +30,15 @@ def augment(
 ) -> jax.Array:
     """Return random training views: images uint8 [B, S, S, 3], keys [B] -> float32 [B, s, s, 3].
 
-    The crop and the mirroring are drawn for each image, as the paper implies (the released code: for 32 at a time).
-    Everything random about an image is a function of its key alone.
+    Everything random about an image is a function of its key alone. Crop and mirroring are drawn for each image, as the
+    paper implies (the released code: for 32 at a time).
 
-    Args:
-      images: the stored images.
-      keys: one random key per image.
-      statistics: mean image and color PCA of the training set.
-      image_size: the side s of a view.
-      crop: "random", at one of (S - s + 1)^2 offsets (33 x 33 for 224 of 256, as in the released code; the paper
-        counts 32 x 32), or "center", the central view of each image (no augmentation, as in the paper's Figure 1).
-      flip: mirror each image with probability 1/2.
-      color_noise: "original", "paper" or "none"; see `add_color_noise`.
-      mean: "image" or "channel"; see `mean_to_subtract`.
-      std: what the colors are finally divided by; see `divide`.
-      noise_active: whether color noise is on. It may be traced: the noise was switched off for the last quarter of
-        the original training, and that needs no recompilation.
+    `crop` is "random", at one of (S - s + 1)^2 offsets (33 x 33 for 224 of 256, as in the released code; the paper
+    counts 32 x 32), or "center" for the central view (no augmentation, as in the paper's Figure 1). With `flip`, views
+    are mirrored with probability 1/2. `mean` ("image" or "channel") is subtracted (`mean_to_subtract`), `color_noise`
+    ("original", "paper" or "none") is added (`add_color_noise`), and the result is divided by `std` (`divide`).
+    `noise_active` may be traced: color noise was off for the last quarter of the original training, and switching it
+    needs no recompilation.
     """
     crop_keys, flip_keys, color_keys = jnp.unstack(jax.vmap(lambda key: jax.random.split(key, 3))(keys), axis=1)
     if crop == "center":
@@ -55,7 +48,7 @@ def augment(
     if flip:
         mirrored = jax.vmap(jax.random.bernoulli)(flip_keys)  # [B]
         views = jnp.where(mirrored[:, None, None, None], views[:, :, ::-1], views)
-    views = subtract_mean(views, statistics, mean)
+    views = views - mean_to_subtract(statistics, mean, image_size)  # uint8 -> float32
     if color_noise != "none":
         shifts = jax.vmap(color_shift, in_axes=(0, None))(color_keys, statistics)  # [B, 3]
         views = add_color_noise(views, shifts, color_noise, noise_active)
@@ -66,11 +59,6 @@ def random_crop(image: jax.Array, key: jax.Array, size: int) -> jax.Array:
     """Crop an image at random, all offsets equally likely: [S, S, 3] -> [size, size, 3]."""
     row, column = jax.random.randint(key, (2,), 0, image.shape[0] - size + 1)
     return jax.lax.dynamic_slice(image, (row, column, 0), (size, size, 3))
-
-
-def subtract_mean(views: jax.Array, statistics: Statistics, mean: str) -> jax.Array:
-    """Return the views [..., s, s, 3] minus the mean, as float32."""
-    return views.astype(jnp.float32) - mean_to_subtract(statistics, mean, views.shape[-2])
 
 
 def mean_to_subtract(statistics: Statistics, mean: str, size: int) -> jax.Array:
@@ -119,7 +107,7 @@ def center_view(
     images: jax.Array, statistics: Statistics, *, image_size: int, mean: str, std: Sequence[float] = ()
 ) -> jax.Array:
     """Return the central view of each image: uint8 [B, S, S, 3] -> float32 [B, s, s, 3]."""
-    return divide(subtract_mean(_center(images, image_size), statistics, mean), std)
+    return divide(_center(images, image_size) - mean_to_subtract(statistics, mean, image_size), std)
 
 
 def ten_views(
@@ -135,7 +123,7 @@ def ten_views(
     offsets = ((0, 0), (0, end), (middle, middle), (end, 0), (end, end))
     crops = [images[:, row : row + image_size, column : column + image_size] for row, column in offsets]
     views = jnp.stack(crops + [crop[:, :, ::-1] for crop in crops], axis=1)  # 10 x [B, s, s, 3] -> [B, 10, s, s, 3]
-    return divide(subtract_mean(views, statistics, mean), std)
+    return divide(views - mean_to_subtract(statistics, mean, image_size), std)
 
 
 def _center(images: jax.Array, size: int) -> jax.Array:

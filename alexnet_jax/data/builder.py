@@ -19,7 +19,7 @@ Example = tuple[str, dict[str, Any]]  # a key, unique within its split, and the 
 
 
 class WrittenSplit(NamedTuple):
-    """What TFDS must know about a split: the number of records in each of its files, and its size."""
+    """What TFDS must know about a split (`tfds.core.SplitInfo`): the records in each of its files, and its size."""
 
     shard_lengths: list[int]
     num_bytes: int
@@ -30,23 +30,17 @@ def write_tfds(
     *,
     name: str,
     version: str,
-    description: str,
     label_names: Sequence[str],
     splits: Mapping[str, Callable[[], Iterable[Example]]],
     image_size: int | None,
-    metadata: Mapping[str, Any],
     file_names: bool = False,
-    homepage: str = "",
+    **about: Any,
 ) -> Path:
     """Write a data set that fits in memory to `directory`/`name`/`version` and return that folder.
 
     Each split is a function that yields its examples: {"image": JPEG bytes, "label": index into `label_names`}, and
     "file_name" if `file_names`. They are stored in an order drawn from their keys, the same each time. `image_size` is
-    the side of the images in pixels, or None if they differ. `metadata` has other facts about the set (JSON values),
-    stored in its `metadata.json`.
-
-    Raises:
-      OSError: the data set can't be written.
+    the side of the images in pixels, or None if they differ. `about`: see `write_info`. OSError if writing fails.
     """
     finished = directory / name / version
     finished.mkdir(parents=True, exist_ok=True)
@@ -56,16 +50,8 @@ def write_tfds(
         records = [record for _, record in shuffled]
         write_records(shard_path(finished, name, split, 0, 1), records)
         written[split] = WrittenSplit([len(records)], sum(map(len, records)))
-    write_info(
-        finished,
-        name=name,
-        version=version,
-        description=description,
-        homepage=homepage,
-        features=features_dict(label_names, image_size, text_features=("file_name",) if file_names else ()),
-        splits=written,
-        metadata=metadata,
-    )
+    features = features_dict(label_names, image_size, text_features=("file_name",) if file_names else ())
+    write_info(finished, name=name, version=version, features=features, splits=written, **about)
     return finished
 
 
@@ -128,13 +114,16 @@ def write_info(
     *,
     name: str,
     version: str,
-    description: str,
-    homepage: str,
     features: tfds.features.FeaturesDict,
     splits: Mapping[str, WrittenSplit],
+    description: str,
     metadata: Mapping[str, Any],
+    homepage: str = "",
 ) -> None:
-    """Write the files that make a folder of records a TFDS data set; `dataset_info.json` is the last of them."""
+    """Write the files that make a folder of records a TFDS data set; `dataset_info.json` is the last of them.
+
+    `metadata` has other facts about the set (JSON values), stored in its `metadata.json`.
+    """
     info = tfds.core.DatasetInfo(
         builder=tfds.core.DatasetIdentity(
             name=name, version=tfds.core.Version(version), data_dir=str(directory), module_name=""
@@ -147,12 +136,7 @@ def write_info(
     )
     info.set_file_format(tfds.core.FileFormat.ARRAY_RECORD)
     infos = [
-        tfds.core.SplitInfo(
-            name=split,
-            shard_lengths=written.shard_lengths,
-            num_bytes=written.num_bytes,
-            filename_template=_template(directory, name, split),
-        )
+        tfds.core.SplitInfo(name=split, filename_template=_template(directory, name, split), **written._asdict())
         for split, written in splits.items()
     ]
     info.set_splits(tfds.core.SplitDict(infos))

@@ -11,7 +11,6 @@ from alexnet_jax.config import DataConfig
 from alexnet_jax.data import PREPARABLE, digits
 from alexnet_jax.data.class_names import names_for_people
 from alexnet_jax.data.dataset_info import DatasetInfo
-from alexnet_jax.data.downloads import download
 from alexnet_jax.data.pipeline import consecutive_batches
 from alexnet_jax.data.sources import JpegSource
 from alexnet_jax.data.statistics import FILE_NAME as STATISTICS
@@ -20,6 +19,7 @@ from alexnet_jax.errors import UserError
 from alexnet_jax.files import exclusive, expanded, writing
 
 _TFDS_FEATURES = "tensorflow_datasets.core.features."  # the module of TFDS's own feature classes
+_DOWNLOAD_FAILURES = (OSError, tfds.download.DownloadError, tfds.download.download_manager.NonMatchingChecksumError)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +110,7 @@ def find_directory(root: Path, name: str) -> Path:
     if name == digits.NAME:
         return digits.prepare(root)
     directory = _newest(root, name)
-    if directory is None and name not in PREPARABLE and download(name, root):
+    if directory is None and name not in PREPARABLE and _download(name, root):
         directory = _newest(root, name)
     if directory is None:
         dataset = name if name in PREPARABLE else f"folder --name={name}"
@@ -134,6 +134,40 @@ def _newest(root: Path, name: str) -> Path | None:
     return None
 
 
+def _download(name: str, root: Path) -> bool:
+    """Prepare the TFDS data set `name` (or `name/config`) in `root`, as ArrayRecord.
+
+    Return False if there is no such set, or it must be downloaded by hand (for ImageNet there is
+    `python -m alexnet_jax.prepare`).
+
+    Raises:
+      UserError: there is no network, or the set's own code needs a package that is not installed, such as TensorFlow.
+    """
+    try:
+        builder = tfds.builder(name, data_dir=root, file_format="array_record")
+    except ValueError:  # TFDS has no set, or no config, of this name
+        return False
+    if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
+        return False
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with exclusive(root / ".download.lock"):
+            print(f"Downloading {name} to {builder.data_dir}, once.", flush=True)
+            builder.download_and_prepare()  # does nothing if another process has done it
+    except ImportError as error:
+        raise UserError(
+            f"data.name={name!r} can't be prepared: TFDS needs the package {error.name} for it; run `tfds build {name} "
+            f"--file_format=array_record --data_dir={root}` in another environment that has it."
+        ) from error
+    except _DOWNLOAD_FAILURES as error:
+        reason = (str(error) or type(error).__name__).split("\n", 1)[0][:200]
+        raise UserError(
+            f"data.name={name!r} can't be downloaded to {root} ({reason}); connect to the network, or copy the data "
+            f"set from a machine on which `tfds build {name} --file_format=array_record` ran."
+        ) from error
+    return True
+
+
 def _write_statistics(directory: Path, builder: tfds.core.DatasetBuilder, config: DataConfig) -> None:
     """Compute and write the statistics of a set made elsewhere, if all its images are squares of one size.
 
@@ -146,9 +180,7 @@ def _write_statistics(directory: Path, builder: tfds.core.DatasetBuilder, config
     path = directory / STATISTICS
     with writing(f"data.dir={config.dir}: {path}"), exclusive(directory / ".statistics.lock"):
         if not path.exists():  # no other process has done it meanwhile
-            print(
-                f"Computing the mean image and the colors of {len(source):,} images in {directory}, once.", flush=True
-            )
+            print(f"Computing the mean image and colors of {len(source):,} images in {directory}, once.", flush=True)
             batches = consecutive_batches(source, 0, len(source), batch_size=64, read_threads=config.read_threads)
             save_statistics(compute_statistics(image for batch in batches for image in batch["image"]), directory)
 

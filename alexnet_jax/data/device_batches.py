@@ -5,6 +5,8 @@ images in device memory and sends only the indices of each batch. What each one 
 """
 
 import concurrent.futures
+import functools
+import itertools
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -15,7 +17,7 @@ import psutil
 from jax.sharding import Mesh
 
 from alexnet_jax.config import Config
-from alexnet_jax.data.pipeline import Batch, batches_ahead, consecutive_batches, stream_indices, train_batches
+from alexnet_jax.data.pipeline import Batch, batch_indices, consecutive_batches, read_options, train_batches
 from alexnet_jax.data.raw import open_raw
 from alexnet_jax.data.sources import ImageSource, JpegSource
 from alexnet_jax.errors import UserError
@@ -33,15 +35,12 @@ class DeviceBatches(Protocol):
 
     def __next__(self) -> DeviceBatch:
         """Return the batch of the next step; UserError if one of its records is damaged."""
-        ...
 
     def ready(self) -> bool:
-        """Return whether the next batch can be had without waiting."""
-        ...
+        """Return whether the next batch is on the devices, or on its way to them."""
 
     def close(self) -> None:
         """Stop reading ahead, and free the memory."""
-        ...
 
 
 def open_train_batches(source: JpegSource, config: Config, mesh: Mesh, start_step: int) -> DeviceBatches:
@@ -55,8 +54,8 @@ def open_train_batches(source: JpegSource, config: Config, mesh: Mesh, start_ste
         return ResidentBatches(source, config, mesh, start_step)
     rows = local_rows(mesh, config.batch_size)
     read_threads, prefetch_batches = config.data.read_threads, config.data.prefetch_batches
-    # Beside those read ahead, one batch is on its way to the devices and one is in use.
-    check_batches_fit(len(rows), source.image_size, batches_ahead(read_threads, prefetch_batches) + 2)
+    ahead = read_options(read_threads, prefetch_batches).prefetch_buffer_size
+    check_batches_fit(len(rows), source.image_size, ahead + 2)  # one goes to the devices, one is in use
     batches = train_batches(
         open_raw(source, read_threads) if config.data.feed == "raw" else source,
         seed=config.seed,
@@ -83,7 +82,7 @@ def check_batches_fit(num_images: int, image_size: int, num_batches: int) -> Non
         )
 
 
-class HostBatches:
+class HostBatches(DeviceBatches):
     """Batches made on the host. While a step runs, the next batch is on its way to the devices."""
 
     def __init__(self, batches: grain.DatasetIterator[Batch], mesh: Mesh):
@@ -94,17 +93,14 @@ class HostBatches:
         self._next = self._thread.submit(self._send_next)
 
     def __next__(self) -> DeviceBatch:
-        """Return the batch of the next step; UserError if one of its records is damaged."""
         batch = self._next.result()
         self._next = self._thread.submit(self._send_next)
         return batch
 
     def ready(self) -> bool:
-        """Return whether the next batch is on the devices, or on its way to them."""
         return self._next.done()
 
     def close(self) -> None:
-        """Stop reading ahead."""
         self._thread.shutdown(cancel_futures=True)
         self._batches.close()
 
@@ -112,7 +108,7 @@ class HostBatches:
         return shard_batch(self._mesh, next(self._batches))
 
 
-class ResidentBatches:
+class ResidentBatches(DeviceBatches):
     """Batches of images that are all in device memory: on every device if they fit, otherwise sharded over `data`."""
 
     def __init__(self, source: ImageSource, config: Config, mesh: Mesh, start_step: int):
@@ -126,22 +122,16 @@ class ResidentBatches:
         self._rows = place_rows(mesh, len(source), read, split=split)
         self._gather = create_gather(mesh, split=split)
         self._local = local_rows(mesh, config.batch_size)
-        self._num_examples, self._seed, self._batch_size = len(source), config.seed, config.batch_size
-        self._step = start_step
+        self._indices = functools.partial(batch_indices, len(source), config.seed, config.batch_size)
+        self._steps = itertools.count(start_step)
 
     def __next__(self) -> DeviceBatch:
-        """Return the batch of the next step."""
-        positions = self._step * self._batch_size + np.arange(self._batch_size)
-        indices = stream_indices(self._num_examples, self._seed, positions)
-        self._step += 1
-        return self._gather(self._rows, indices.astype(np.int32), self._local)
+        return self._gather(self._rows, self._indices(next(self._steps)).astype(np.int32), self._local)
 
     def ready(self) -> bool:
-        """Return True: there is nothing to wait for."""
         return True
 
     def close(self) -> None:
-        """Free the device memory."""
         self._rows = {}
 
 

@@ -38,41 +38,30 @@ def train_batches(
     read_threads: int = 2,
     prefetch_batches: int = 2,
 ) -> grain.DatasetIterator[Batch]:
-    """Return the endless training batches: row r of step s is element s * batch_size + r of `stream_indices`.
+    """Return the endless training batches from a step on, of which this process reads `rows` (int [R]).
 
-    So what a run sees depends neither on the batch size nor on threads nor on how rows are split over processes. An
-    epoch need not be a whole number of batches. `close` the iterator to stop its threads.
-
-    Args:
-      source: the examples.
-      seed: determines the order of the examples.
-      batch_size: the number of rows of the global batch.
-      rows: which of them to read, int [R].
-      start_step: the step of the first batch.
-      read_threads: threads that each read a whole batch. -1: one per core. 0: batches are read when asked for.
-      prefetch_batches: how many batches are read ahead, at least one per thread.
-
-    Raises:
-      UserError: a record is damaged; raised by `next`.
+    `read_threads` read one whole batch each; -1 means one thread per core, 0 that batches are read when asked for.
+    `prefetch_batches` are read ahead, at least one per thread. `close` the iterator to stop the threads. `next` raises
+    UserError if a record is damaged.
     """
-    memory = BatchMemory()
 
-    def indices_of(step: int) -> np.ndarray:
-        return stream_indices(len(source), seed, step * batch_size + rows)
+    def indices(step: int) -> np.ndarray:
+        return batch_indices(len(source), seed, batch_size, step)[rows]
 
     steps = grain.MapDataset.range(start_step, sys.maxsize // batch_size)
-    batches = steps.map(indices_of).map(lambda indices: _read(source, indices, memory))
-    return _iterate(batches, read_threads, prefetch_batches)
+    batches = steps.map(indices).map(BatchReader(source, len(rows)).read)
+    return iter(batches.to_iter_dataset(read_options(read_threads, prefetch_batches)))
 
 
-def stream_indices(num_examples: int, seed: int, positions: np.ndarray) -> np.ndarray:
-    """Return the examples at these positions of the endless training stream, whose epochs are permutations: int64."""
-    epochs, places = np.divmod(positions, num_examples)
-    indices = np.empty_like(positions)
-    for epoch in np.unique(epochs):
-        in_epoch = epochs == epoch
-        indices[in_epoch] = epoch_order(num_examples, seed, int(epoch))[places[in_epoch]]
-    return indices
+def batch_indices(num_examples: int, seed: int, batch_size: int, step: int) -> np.ndarray:
+    """Return the examples in the global batch of a training step, int64 [batch_size].
+
+    Batches are consecutive parts of an endless stream of epochs, each a permutation of all examples. So what a run sees
+    depends neither on the batch size nor on processes nor threads, and an epoch need not be a whole number of batches.
+    """
+    epochs, places = np.divmod(step * batch_size + np.arange(batch_size), num_examples)
+    orders = [epoch_order(num_examples, seed, epoch)[places[epochs == epoch]] for epoch in np.unique(epochs).tolist()]
+    return np.concatenate(orders)
 
 
 @functools.lru_cache(maxsize=4)
@@ -90,19 +79,18 @@ def evaluation_batches(
 ) -> Iterator[Batch]:
     """Yield every example once, in order, in batches of full size; "mask" (float32 [R]) is 0 for padded rows.
 
-    Row r of the global batch b is example b * batch_size + r; after the last example images are black and labels 0.
-    Every process gets the same number of batches. UserError if a record is damaged.
+    Row r of the global batch b is example b * batch_size + r; this process reads `rows` (int [R], ascending). Padded
+    images are black, padded labels 0. Every process gets the same number of batches. UserError if a record is damaged.
     """
-    memory = BatchMemory()
+    reader = BatchReader(source, len(rows))
 
     def read(start: int) -> Batch:
         indices = start + rows
         exists = indices < len(source)
-        batch = _read(source, indices[exists], memory)
-        return {name: _pad(values, exists) for name, values in batch.items()} | {"mask": exists.astype(np.float32)}
+        return reader.read(indices[exists]) | {"mask": exists.astype(np.float32)}
 
     batches = grain.MapDataset.range(0, len(source), batch_size).map(read)
-    with contextlib.closing(_iterate(batches, read_threads, prefetch_batches)) as iterator:
+    with contextlib.closing(iter(batches.to_iter_dataset(read_options(read_threads, prefetch_batches)))) as iterator:
         yield from iterator
 
 
@@ -110,77 +98,51 @@ def consecutive_batches(
     source: ImageSource, start: int, stop: int, *, batch_size: int, read_threads: int
 ) -> Iterator[Batch]:
     """Yield the examples from `start` up to `stop` in order, in batches of this size; the last may be smaller."""
-    memory = BatchMemory()
+    reader = BatchReader(source, min(batch_size, stop - start))
 
     def read(first: int) -> Batch:
-        return _read(source, np.arange(first, min(first + batch_size, stop)), memory)
+        indices = np.arange(first, min(first + batch_size, stop))
+        return {name: values[: len(indices)] for name, values in reader.read(indices).items()}
 
     batches = grain.MapDataset.range(start, stop, batch_size).map(read)
-    with contextlib.closing(_iterate(batches, read_threads, prefetch_batches=2)) as iterator:
+    with contextlib.closing(iter(batches.to_iter_dataset(read_options(read_threads, 2)))) as iterator:
         yield from iterator
 
 
-class BatchMemory:
-    """Memory for the images of batches, reused once nothing refers to it.
+class BatchReader:
+    """Reads examples into batches of `num_rows` rows, whose memory is reused once nothing refers to it.
 
     The system zeroes fresh memory when it is first written, which takes a twentieth of the decoding time. JAX keeps a
     reference to an array that it has not copied yet, or never copies (on a CPU, because these blocks are page-aligned).
     """
 
-    def __init__(self) -> None:
-        """Start without any memory."""
+    def __init__(self, source: ImageSource, num_rows: int):
+        self._source = source
+        self._shape = (num_rows, source.image_size, source.image_size, 3)
         self._free: list[mmap.mmap] = []
 
-    def take(self, shape: tuple[int, ...]) -> np.ndarray:
-        """Return an uninitialized array, uint8 [shape]."""
-        size = math.prod(shape)
+    def read(self, indices: np.ndarray) -> Batch:
+        """Read examples into the first rows of a batch; the other rows are zeros."""
+        images, labels = self._uninitialized_images(), np.zeros(self._shape[0], np.int32)
+        self._source.read(indices.tolist(), images[: len(indices)], labels[: len(indices)])
+        images[len(indices) :] = 0
+        return {"image": images, "label": labels}
+
+    def _uninitialized_images(self) -> np.ndarray:
         try:
             block = self._free.pop()
         except IndexError:
-            block = _map_memory(size)
-        if len(block) < size:
-            block = _map_memory(size)
+            block = mmap.mmap(-1, math.prod(self._shape))
+            if hasattr(mmap, "MADV_HUGEPAGE"):  # a thousandth of the page faults, on systems that have huge pages
+                block.madvise(mmap.MADV_HUGEPAGE)
         # Views in NumPy and JAX keep this array alive: once it is gone, nothing can see the block.
-        array = np.ndarray(shape, np.uint8, block)
-        weakref.finalize(array, self._free.append, block).atexit = False
-        return array
+        images = np.ndarray(self._shape, np.uint8, block)
+        weakref.finalize(images, self._free.append, block).atexit = False
+        return images
 
 
-def _map_memory(size: int) -> mmap.mmap:
-    block = mmap.mmap(-1, max(size, 1))
-    if hasattr(mmap, "MADV_HUGEPAGE"):  # a thousandth of the page faults, on systems that have huge pages
-        block.madvise(mmap.MADV_HUGEPAGE)
-    return block
-
-
-def _read(source: ImageSource, indices: np.ndarray, memory: BatchMemory) -> Batch:
-    images = memory.take((len(indices), source.image_size, source.image_size, 3))
-    labels = np.empty(len(indices), np.int32)
-    source.read(indices.tolist(), images, labels)
-    return {"image": images, "label": labels}
-
-
-def _pad(values: np.ndarray, exists: np.ndarray) -> np.ndarray:
-    """Return the values [sum(exists), ...] in the rows that exist ([R], bool), and zeros in the others."""
-    if exists.all():
-        return values
-    padded = np.zeros((len(exists), *values.shape[1:]), values.dtype)
-    padded[exists] = values
-    return padded
-
-
-def _iterate(batches: grain.MapDataset, read_threads: int, prefetch_batches: int) -> grain.DatasetIterator:
-    # Grain's threads each read a whole batch. Its worker processes would need more memory and outlive a killed run.
-    options = grain.ReadOptions(
-        num_threads=_num_threads(read_threads), prefetch_buffer_size=batches_ahead(read_threads, prefetch_batches)
-    )
-    return iter(batches.to_iter_dataset(options))
-
-
-def batches_ahead(read_threads: int, prefetch_batches: int) -> int:
-    """Return how many batches are read ahead: at least one per thread."""
-    return max(_num_threads(read_threads), prefetch_batches)
-
-
-def _num_threads(read_threads: int) -> int:
-    return min(len(runtime.cores()), MAX_THREADS) if read_threads == -1 else read_threads
+def read_options(read_threads: int, prefetch_batches: int) -> grain.ReadOptions:
+    """Return Grain's options: each thread (-1: one per core) reads whole batches, at least one ahead."""
+    # Threads, because Grain's worker processes would need more memory and outlive a killed run.
+    num_threads = min(len(runtime.cores()), MAX_THREADS) if read_threads == -1 else read_threads
+    return grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=max(num_threads, prefetch_batches))

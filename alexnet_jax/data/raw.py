@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from alexnet_jax.data.pipeline import consecutive_batches
-from alexnet_jax.data.sources import JpegSource
+from alexnet_jax.data.sources import ImageSource, JpegSource
 from alexnet_jax.errors import UserError
 from alexnet_jax.files import exclusive
 
@@ -21,7 +21,7 @@ _IMAGES, _LABELS, _MADE_FROM = "images.npy", "labels.npy", "made_from.json"
 _BATCH = 64  # images decoded at a time
 
 
-class RawSource:
+class RawSource(ImageSource):
     """The examples of a split whose pixels are on disk."""
 
     def __init__(self, directory: Path, num_examples: int, image_size: int):
@@ -31,11 +31,9 @@ class RawSource:
         self._labels = _open(directory / _LABELS, np.int32, (num_examples,))
 
     def __len__(self) -> int:
-        """Return the number of examples."""
         return len(self._labels)
 
     def read(self, indices: Sequence[int], images: np.ndarray, labels: np.ndarray) -> None:
-        """Copy the examples of these indices into images (uint8 [n, S, S, 3]) and labels (int32 [n])."""
         # Not mode="raise", with which NumPy copies everything twice.
         np.take(self._images, indices, axis=0, out=images, mode="clip")
         np.take(self._labels, indices, out=labels, mode="clip")
@@ -70,8 +68,13 @@ def _decode(source: JpegSource, target: Path, read_threads: int) -> None:
     for old in (target, unfinished):  # made from other records, or left by a process that was killed
         shutil.rmtree(old, ignore_errors=True)
     shape = (len(source), source.image_size, source.image_size, 3)
-    _check_free_space(target.parent, math.prod(shape))
-    print(f"Decoding {shape[0]:,} images to {target}, once: {math.prod(shape) / 2**30:,.1f} GiB.", flush=True)
+    needed, free = math.prod(shape) / 2**30, shutil.disk_usage(target.parent).free / 2**30
+    if needed > 0.99 * free:
+        raise UserError(
+            f"data.feed='raw' needs {needed:,.1f} GiB in {target.parent}, and {free:,.1f} GiB are free; "
+            "free some space or use data.feed='jpeg'."
+        )
+    print(f"Decoding {len(source):,} images to {target}, once: {needed:,.1f} GiB.", flush=True)
     unfinished.mkdir()
     try:
         labels = []
@@ -94,15 +97,6 @@ def _made_from(target: Path) -> object:
         return json.loads((target / _MADE_FROM).read_text())
     except (OSError, ValueError):
         return None
-
-
-def _check_free_space(directory: Path, needed: int) -> None:
-    free = shutil.disk_usage(directory).free
-    if needed > 0.99 * free:
-        raise UserError(
-            f"data.feed='raw' needs {needed / 2**30:,.1f} GiB in {directory}, and {free / 2**30:,.1f} GiB are free; "
-            "free some space or use data.feed='jpeg'."
-        )
 
 
 def _open(path: Path, dtype: type, shape: tuple[int, ...]) -> np.ndarray:

@@ -25,14 +25,15 @@ class ImageSource(Protocol):
 
     def __len__(self) -> int:
         """Return the number of examples."""
-        ...
 
     def read(self, indices: Sequence[int], images: np.ndarray, labels: np.ndarray) -> None:
-        """Write the examples of these indices into images (uint8 [n, S, S, 3]) and labels (int32 [n])."""
-        ...
+        """Write the examples of these indices into images (uint8 [n, S, S, 3]) and labels (int32 [n]), C-contiguous.
+
+        UserError names a record that can't be decoded, or has no valid label.
+        """
 
 
-class JpegSource:
+class JpegSource(ImageSource):
     """A split of a TFDS data set in ArrayRecord whose images are JPEGs (or PNGs) of one size."""
 
     def __init__(self, builder: tfds.core.DatasetBuilder, split: str, image_size: int):
@@ -56,14 +57,9 @@ class JpegSource:
         self._records = builder.as_data_source(split, deserialize_method=raw)
 
     def __len__(self) -> int:
-        """Return the number of examples."""
         return len(self._records)
 
     def read(self, indices: Sequence[int], images: np.ndarray, labels: np.ndarray) -> None:
-        """Decode the examples of these indices into images (uint8 [n, S, S, 3]) and labels (int32 [n]), C-contiguous.
-
-        UserError names a record that can't be decoded, or has no valid label.
-        """
         for row, index in enumerate(indices):
             try:
                 features = tf_example_pb2.Example.FromString(self._records[index]).features.feature

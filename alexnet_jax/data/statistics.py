@@ -81,10 +81,23 @@ class Sums(NamedTuple):
         return Sums(self.num_images + other.num_images, self.pixels + other.pixels, self.products + other.products)
 
     def statistics(self) -> Statistics:
-        """Return the mean image and the principal components of the colors."""
+        """Return the mean image and the principal components of the colors.
+
+        The covariance over n pixels is (n * products - sums sums^T) / n^2; Python's integers hold the numerator without
+        error. An axis may point either way: its largest component is made positive. Variances that are only rounding
+        errors (gray images, whose colors are on a line) are set to zero.
+        """
         num_pixels = self.num_images * self.pixels[..., 0].size
-        color_std, color_axes = _principal_components(num_pixels, self.pixels.sum(axis=(0, 1)), self.products)
-        return Statistics((self.pixels / self.num_images).astype(np.float32), color_std, color_axes)
+        sums = self.pixels.sum(axis=(0, 1)).astype(object)
+        covariance = (num_pixels * self.products.astype(object) - np.outer(sums, sums)) / num_pixels**2
+        variances, axes = np.linalg.eigh(covariance.astype(np.float64))
+        variances = np.where(variances > 1e-12 * variances[-1], variances, 0.0)
+        largest = np.take_along_axis(axes, np.abs(axes).argmax(axis=0)[None], axis=0)
+        return Statistics(
+            mean_image=(self.pixels / self.num_images).astype(np.float32),
+            color_std=np.sqrt(variances).astype(np.float32),
+            color_axes=(axes * np.sign(largest)).astype(np.float32),
+        )
 
 
 def color_products(image: np.ndarray) -> np.ndarray:
@@ -109,22 +122,6 @@ def compute_statistics(images: Iterable[np.ndarray]) -> Statistics:
     The result depends neither on the order of the images nor on rounding.
     """
     return Sums.of(images).statistics()
-
-
-def _principal_components(count: int, sums: np.ndarray, products: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return standard deviations [3], ascending, and axes [3, 3] as columns, from sums over `count` pixels.
-
-    The covariance is (count * products - sums sums^T) / count^2; Python's integers hold the numerator exactly.
-    An axis may point either way: its largest component is made positive. Variances that are only rounding errors (gray
-    images, whose colors are on a line) are set to zero.
-    """
-    exact_sums = sums.astype(object)
-    numerator = count * products.astype(object) - np.outer(exact_sums, exact_sums)
-    covariance = (numerator / count**2).astype(np.float64)
-    variances, axes = np.linalg.eigh(covariance)
-    variances = np.where(variances > 1e-12 * variances[-1], variances, 0.0)
-    largest = np.take_along_axis(axes, np.abs(axes).argmax(axis=0)[None], axis=0)
-    return np.sqrt(variances).astype(np.float32), (axes * np.sign(largest)).astype(np.float32)
 
 
 def save_statistics(statistics: Statistics, directory: Path) -> None:

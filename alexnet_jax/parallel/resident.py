@@ -56,7 +56,9 @@ def place_rows(
     (first,) = read(0, 1)
     held: dict[jax.Device, Rows] = {}
     for (start, stop), holders in devices.items():
-        held |= {device: _zeros(first, stop - start, device) for device in holders}
+        for device in holders:
+            shapes = {name: (stop - start, *column.shape[1:]) for name, column in first.items()}
+            held[device] = {name: jnp.zeros(shape, first[name].dtype, device=device) for name, shape in shapes.items()}
         offset = 0
         for piece in read(min(start, num_rows), min(stop, num_rows)):
             for device in holders:
@@ -68,10 +70,6 @@ def place_rows(
         )
         for name, column in first.items()
     }
-
-
-def _zeros(like: Mapping[str, np.ndarray], num_rows: int, device: jax.Device) -> Rows:
-    return {name: jnp.zeros((num_rows, *rows.shape[1:]), rows.dtype, device=device) for name, rows in like.items()}
 
 
 @jax.jit(donate_argnums=0)
