@@ -45,7 +45,7 @@ def raw_folder(config: Config) -> Path:
 
 
 def batches(config: Config, feed: str, devices: int, start: int, count: int, threads: int = 1):
-    """The next batches, as NumPy arrays; checks that they are sharded as a batch must be."""
+    """Return the next batches as NumPy arrays; check that they are sharded as a batch must be."""
     config = copy.deepcopy(config)
     config.data.feed, config.data.read_threads, config.mesh.data = feed, threads, devices
     mesh = create_mesh(config)

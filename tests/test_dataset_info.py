@@ -14,7 +14,7 @@ from alexnet_jax.run import workdir
 
 @pytest.fixture
 def folder(tiny_config, tmp_path):
-    """The folder of a training that has just started."""
+    """Return the folder of a training that has just started."""
     workdir.open_for_training(tmp_path / "run", tiny_config, open_dataset(tiny_config.data).info)
     return tmp_path / "run"
 

@@ -83,22 +83,18 @@ def decode_image(data: bytes, image: np.ndarray) -> None:
     simplejpeg (libjpeg-turbo) is the fastest library that decodes straight into the batch, and the only one for which
     a truncated image is an error; others fill it with gray. Small images are stored as PNG.
     """
-    if data.startswith(_PNG_MAGIC):
-        # From the header, before OpenCV allocates memory for whatever size it names.
+    is_png = data.startswith(_PNG_MAGIC)
+    if is_png:  # the size in its header, before OpenCV allocates memory for it
         width, height = (int.from_bytes(data[offset : offset + 4]) for offset in (16, 20))
-        _check_shape(height, width, image)
+    else:
+        height, width, _ = simplejpeg.decode_jpeg(data, "RGB", buffer=image).shape
+    if (height, width) != image.shape[:2]:
+        raise ValueError(f"it has {width}x{height} pixels")
+    if is_png:
         decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
         if decoded is None:
             raise ValueError("the PNG is broken")
         image[:] = decoded
-    else:
-        decoded = simplejpeg.decode_jpeg(data, "RGB", buffer=image)
-        _check_shape(decoded.shape[0], decoded.shape[1], image)
-
-
-def _check_shape(height: int, width: int, image: np.ndarray) -> None:
-    if (height, width) != image.shape[:2]:
-        raise ValueError(f"it has {width}x{height} pixels")
 
 
 def _check_shards(split: tfds.core.SplitInfo) -> None:
