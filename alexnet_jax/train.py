@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec as P
 from alexnet_jax.checkpoint import Checkpoints
 from alexnet_jax.config import Config
 from alexnet_jax.data.datasets import Dataset
-from alexnet_jax.data.feeding import open_feed
+from alexnet_jax.data.device_batches import open_train_batches
 from alexnet_jax.errors import PreemptedError
 from alexnet_jax.evaluation import evaluate
 from alexnet_jax.optimizer import create_optimizer
@@ -64,7 +64,7 @@ def train(config: Config, folder: Path, mesh: Mesh, dataset: Dataset, stop: Stop
         train_step = create_train_step(config, model, optimizer, mesh, plan.num_steps)
         predict_step = create_predict_step(config, model, mesh, config.eval.views)
         statistics = jax.device_put(dataset.statistics, NamedSharding(mesh, P()))
-        batches = stack.enter_context(contextlib.closing(open_feed(dataset.train, config, mesh, start)))
+        batches = stack.enter_context(contextlib.closing(open_train_batches(dataset.train, config, mesh, start)))
         reporter = stack.enter_context(
             contextlib.closing(Reporter(config, folder, len(dataset.train), plan.num_steps, start))
         )

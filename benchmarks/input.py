@@ -1,12 +1,12 @@
-"""Reading training images of 256 x 256 pixels: ours in every way of feeding, the bare library, PyTorch and tf.data.
+"""Reading training images of 256 x 256 pixels: ours with every `data.feed`, Grain's usual form, and other libraries.
 
     python -m benchmarks.input --photos=FOLDER [--tensorflow=DIR]
 
-The images are photographs from `--photos`, cropped at random and compressed as `alexnet_jax.prepare` does it; without
-a folder, generated ones. Ours reads records from the disk's cache and delivers whole batches to the device; the others
-find their JPEGs in memory. PyTorch does the paper's crops and mirroring with Pillow, tf.data decodes only, and so does
-the bare library. tf.data takes part if `--tensorflow` names a folder for it, which pip fills on first use.
-A second race gives the time of the augmentation on the device beside that of the training step.
+The images are photographs from `--photos`, cropped at random and compressed as `alexnet_jax.prepare` does; without a
+folder they are generated. Ours and Grain's usual form, which decodes examples and stacks them, read records from the
+system's cache and deliver whole batches to the device; the others have their JPEGs in memory. PyTorch does the paper's
+crops and mirroring with Pillow; tf.data and the bare decoder only decode. tf.data takes part if `--tensorflow` names a
+folder, into which pip installs it on first use. A second race measures the augmentation beside the training step.
 """
 
 import argparse
@@ -30,15 +30,16 @@ from benchmarks.work import Work
 SIZE, CROP = 256, 224
 QUALITY, SUBSAMPLING = 95, "420"  # as `alexnet_jax.prepare` stores them
 CORES = os.cpu_count() or 1
-AHEAD = 2  # batches that everybody may read ahead
+AHEAD = 2  # batches that each contender may read ahead
 JPEGS = "jpegs.pickle"
 BARE, BARE_ALL = "simplejpeg, one thread", "simplejpeg, a thread a core"
+GRAIN, GRAIN_OUR_ORDER = "Grain, by example", "Grain, by example in our order"
 JPEG, RAW, DEVICE = "ours, jpeg", "ours, raw", "ours, device"
 STEP, AUGMENTATION = "training step", "augmentation alone"
 
 
 def main() -> None:
-    """Makes the images, runs both races and writes one row."""
+    """Make the images, run both races and write one row."""
     parser = records.parser(__doc__, repeats=7)
     parser.add_argument("--photos", help="a folder of photographs (*.JPEG)")
     parser.add_argument("--images", type=int, default=2048, help="how many images are made (%(default)s)")
@@ -51,16 +52,22 @@ def main() -> None:
         jpeg_bytes = make_images(Path(folder), flags.photos and Path(flags.photos), flags.images)
         reading = race(contenders(folder, flags), flags.repeats, flags.seconds, pause=0.7)
     step = race(steps(flags), flags.step_repeats)
-    lines = table(reading, "a batch", flags.batch) + table(step, "a step", flags.batch)
+    lines = table(reading, "batch", flags.batch) + table(step, "step", flags.batch)
     records.write("input", flags, lines, jpeg_bytes=jpeg_bytes, facts={**reading.facts, **step.facts})
 
 
 def contenders(folder: str, flags: argparse.Namespace) -> list[Contender]:
-    """All who read images."""
+    """Return the contenders that read images."""
     arguments = {"folder": folder, "batch": flags.batch}
     ours = [
-        Contender(name, "benchmarks.input:feeding", {**arguments, "feed": feed}, jax_environment("cpu"), tuned=True)
-        for name, feed in ((JPEG, "jpeg"), (RAW, "raw"), (DEVICE, "device"))
+        Contender(name, f"benchmarks.input:{task}", {**arguments, **more}, jax_environment("cpu"), tuned=True)
+        for name, task, more in (
+            (JPEG, "ours", {"feed": "jpeg"}),
+            (RAW, "ours", {"feed": "raw"}),
+            (DEVICE, "ours", {"feed": "device"}),
+            (GRAIN, "grain_examples", {"our_order": False}),
+            (GRAIN_OUR_ORDER, "grain_examples", {"our_order": True}),
+        )
     ]
     bare = [
         Contender(name, "benchmarks.input:bare", {**arguments, "threads": threads})
@@ -75,7 +82,7 @@ def contenders(folder: str, flags: argparse.Namespace) -> list[Contender]:
 
 
 def steps(flags: argparse.Namespace) -> list[Contender]:
-    """The whole training step of the paper's net, and the augmentation in it by itself."""
+    """Return the contenders of the step: the training step of the paper's net, and its augmentation alone."""
     arguments = {"variant": "paper", "batch": flags.batch, "precision": "float32", "width": 1.0}
     environment = jax_environment("cpu")
     return [
@@ -84,13 +91,13 @@ def steps(flags: argparse.Namespace) -> list[Contender]:
     ]
 
 
-def table(result: Race, what: str, batch: int) -> list[dict[str, Any]]:
-    """A line for each contender."""
-    (of_all,) = result.times.values()
-    base = of_all.get(BARE) or of_all[STEP]
+def table(result: Race, unit: str, batch: int) -> list[dict[str, Any]]:
+    """Return one line per contender."""
+    (contenders_times,) = result.times.values()
+    base = contenders_times.get(BARE) or contenders_times[STEP]
     lines = []
-    for name, times in of_all.items():
-        if what == "a batch":
+    for name, times in contenders_times.items():
+        if unit == "batch":
             share = f"{base.median / times.median / CORES:.2f} of the bare library's thread x {CORES}"
         else:
             share = f"{times.median / base.median:.1%} of the step"
@@ -107,7 +114,7 @@ def table(result: Race, what: str, batch: int) -> list[dict[str, Any]]:
 
 
 def make_images(folder: Path, photos: Path | None, count: int) -> float:
-    """Writes the images as a data set and as a list of JPEGs; returns their mean size in bytes."""
+    """Write the images as a data set and as a list of JPEGs; return their mean size in bytes."""
     import simplejpeg
 
     from alexnet_jax.data.builder import write_tfds
@@ -137,7 +144,7 @@ def make_images(folder: Path, photos: Path | None, count: int) -> float:
 
 
 def photographs(folder: Path) -> list[np.ndarray]:
-    """All photographs of a folder, shorter side 256 to 384 pixels."""
+    """Return all photographs of a folder, with a shorter side of 256 to 384 pixels."""
     import cv2
 
     images = [cv2.imread(str(path), cv2.IMREAD_COLOR_RGB) for path in sorted(folder.glob("*.JPEG"))]
@@ -149,7 +156,7 @@ def photographs(folder: Path) -> list[np.ndarray]:
 
 
 def generated(random: np.random.Generator) -> list[np.ndarray]:
-    """Noise of the spectrum that photographs have, amplitude falling with the inverse of the frequency."""
+    """Return noise with the spectrum of photographs, whose amplitude falls with the inverse of the frequency."""
     frequencies = np.hypot(np.fft.fftfreq(384)[:, None], np.fft.rfftfreq(384)[None])[..., None] + 1 / 384
     images = []
     for _ in range(50):
@@ -160,13 +167,13 @@ def generated(random: np.random.Generator) -> list[np.ndarray]:
 
 
 def random_crop(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """256 x 256 pixels of an image that is at least as large."""
+    """Return 256 x 256 pixels of an image that is at least as large."""
     row, column = (random.integers(0, side - SIZE + 1) for side in image.shape[:2])
     return np.ascontiguousarray(image[row : row + SIZE, column : column + SIZE])
 
 
 def install_tensorflow(folder: Path) -> None:
-    """Installs TensorFlow into a folder of its own, unless it is there."""
+    """Install TensorFlow into a folder of its own, unless it is already installed there."""
     if not (folder / "tensorflow").is_dir():
         subprocess.run(
             [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(folder), "tensorflow-cpu"], check=True
@@ -174,7 +181,7 @@ def install_tensorflow(folder: Path) -> None:
 
 
 def consumed(batches: Iterator[Any], ahead: int) -> Work:
-    """Takes batches. What was read ahead while others had their turn is taken too, but does not count."""
+    """Return the work of taking batches; those read ahead during the turns of others are taken too, but not counted."""
 
     def run(calls: int) -> None:
         for _ in range(calls + ahead):
@@ -183,25 +190,66 @@ def consumed(batches: Iterator[Any], ahead: int) -> Work:
     return Work({"reading": run}, {"read ahead": ahead})
 
 
-def feeding(folder: str, batch: int, feed: str) -> Work:
-    """Ours, as training has it: batches on the device."""
+def ours(folder: str, batch: int, feed: str) -> Work:
+    """Read as training does: batches on the device."""
     import jax
 
-    from alexnet_jax.config import Config
     from alexnet_jax.data.datasets import open_dataset
-    from alexnet_jax.data.feeding import open_feed
+    from alexnet_jax.data.device_batches import open_train_batches
     from alexnet_jax.parallel.mesh import create_mesh
 
-    config = Config(batch_size=batch)
-    config.data.name, config.data.dir, config.data.feed = "benchmark", folder, feed
-    config.data.prefetch_batches, config.mesh.data = AHEAD, 1
-    fed = open_feed(open_dataset(config.data).train, config, create_mesh(config), 0)
-    batches = (jax.block_until_ready(next(fed)) for _ in itertools.count())
+    config = training_config(folder, batch)
+    config.data.feed = feed
+    device_batches = open_train_batches(open_dataset(config.data).train, config, create_mesh(config.mesh), 0)
+    batches = (jax.block_until_ready(next(device_batches)) for _ in itertools.count())
     return consumed(batches, 0 if feed == "device" else max(AHEAD, CORES) + 1)
 
 
+def grain_examples(folder: str, batch: int, our_order: bool) -> Work:
+    """Read in Grain's usual form, one example at a time, and deliver to the device as ours does."""
+    import grain
+    import jax
+
+    from alexnet_jax.data.datasets import open_dataset
+    from alexnet_jax.data.device_batches import HostBatches
+    from alexnet_jax.data.pipeline import epoch_order
+    from alexnet_jax.parallel.mesh import create_mesh
+
+    config = training_config(folder, batch)
+    source = open_dataset(config.data).train
+
+    def decode(index: int) -> dict[str, Any]:
+        images, labels = np.empty((1, SIZE, SIZE, 3), np.uint8), np.empty(1, np.int32)
+        source.read([index], images, labels)
+        return {"image": images[0], "label": labels[0]}
+
+    def in_our_order(position: int) -> int:
+        epoch, place = divmod(position, len(source))
+        return int(epoch_order(len(source), config.seed, epoch)[place])
+
+    if our_order:
+        indices = grain.MapDataset.range(sys.maxsize).map(in_our_order)
+    else:
+        indices = grain.MapDataset.range(len(source)).seed(config.seed).shuffle().repeat()
+    options = grain.ReadOptions(num_threads=CORES, prefetch_buffer_size=max(AHEAD, CORES))
+    host_batches = iter(indices.map(decode).batch(batch).to_iter_dataset(options))
+    device_batches = HostBatches(host_batches, create_mesh(config.mesh))
+    batches = (jax.block_until_ready(next(device_batches)) for _ in itertools.count())
+    return consumed(batches, max(AHEAD, CORES) + 1)
+
+
+def training_config(folder: str, batch: int) -> Any:
+    """Return the config of a training on the images of `make_images`, on one device."""
+    from alexnet_jax.config import Config
+
+    config = Config(batch_size=batch)
+    config.data.name, config.data.dir, config.data.prefetch_batches = "benchmark", folder, AHEAD
+    config.mesh.data = 1
+    return config
+
+
 def bare(folder: str, batch: int, threads: int) -> Work:
-    """The library alone: JPEGs in memory to arrays that are thrown away."""
+    """Decode with the library alone: JPEGs in memory to arrays that are thrown away."""
     import simplejpeg
 
     jpegs = pickle.loads((Path(folder) / JPEGS).read_bytes())
@@ -224,7 +272,7 @@ def bare(folder: str, batch: int, threads: int) -> Work:
 
 
 class PillowImages:
-    """The paper's random crop and mirroring, by Pillow; a data set of PyTorch."""
+    """A data set for PyTorch: the paper's random crop and mirroring, by Pillow."""
 
     def __init__(self, jpegs: list[bytes]):
         self._jpegs = jpegs
@@ -247,7 +295,7 @@ class PillowImages:
 
 
 def pytorch(folder: str, batch: int) -> Work:
-    """A DataLoader with a worker process for each core."""
+    """Read with a DataLoader, one worker process per core."""
     from torch.utils.data import DataLoader, RandomSampler
 
     images = PillowImages(pickle.loads((Path(folder) / JPEGS).read_bytes()))
@@ -257,7 +305,7 @@ def pytorch(folder: str, batch: int) -> Work:
 
 
 def tensorflow(folder: str, batch: int) -> Work:
-    """tf.data decodes as exactly as libjpeg-turbo does by default."""
+    """Read with tf.data, which decodes as exactly as libjpeg-turbo does by default."""
     import tensorflow as tf
 
     jpegs = tf.data.Dataset.from_tensor_slices(pickle.loads((Path(folder) / JPEGS).read_bytes()))
@@ -270,7 +318,7 @@ def tensorflow(folder: str, batch: int) -> Work:
 
 
 def augmentation(batch: int) -> Work:
-    """The augmentation of the paper's net by itself: bytes to the views that the net sees."""
+    """Run the augmentation of the paper's net alone: from bytes to the views that the net sees."""
     import jax
 
     from alexnet_jax.data.augmentation import augment
@@ -279,7 +327,7 @@ def augmentation(batch: int) -> Work:
     from benchmarks.ours import compiled, config_of, random_batch, repeated
 
     config = config_of("paper", batch, "float32", 1.0, augmentation=True)
-    examples, measured = random_batch(config, create_mesh(config), SIZE)
+    examples, measured = random_batch(config, create_mesh(config.mesh), SIZE)
 
     def augmented(images: jax.Array) -> jax.Array:
         keys = example_keys(config.seed, Purpose.AUGMENTATION, jax.numpy.arange(batch))

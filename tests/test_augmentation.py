@@ -24,7 +24,7 @@ augment = jax.jit(
 
 @pytest.fixture(scope="module")
 def statistics() -> Statistics:
-    """A mean image without symmetries, and the principal axes of some correlated colors."""
+    """Return a mean image without symmetries, and the principal axes of some correlated colors."""
     rng = np.random.default_rng(1)
     axes = np.linalg.qr(rng.normal(size=(3, 3)))[0]
     mean_image = rng.uniform(80, 160, (STORED, STORED, 3))
@@ -40,16 +40,14 @@ def keys(count: int) -> jax.Array:
 
 
 def released_view(image: np.ndarray, row: int, column: int, mirrored: bool, mean_image: np.ndarray) -> np.ndarray:
-    """convdata_jpeg.py: the crop, its mirror image, less the central crop of the mean image (neither moved nor
-    mirrored).
-    """
+    """Follow convdata_jpeg.py: the crop or its mirror image, minus the center of the mean image, which is not moved."""
     crop = image[row : row + SEEN, column : column + SEEN].astype(np.float64)
     border = (STORED - SEEN) // 2
     return (crop[:, ::-1] if mirrored else crop) - mean_image[border : border + SEEN, border : border + SEEN]
 
 
 def find_view(view: np.ndarray, image: np.ndarray, mean_image: np.ndarray) -> tuple[int, int, bool]:
-    """Which crop of the image this view is; there must be exactly one."""
+    """Find which crop of the image this view is; there must be exactly one."""
     found = [
         (row, column, mirrored)
         for row in range(NUM_OFFSETS)
@@ -92,7 +90,7 @@ def test_views_are_those_of_the_released_code(statistics):
     seed=st.integers(0, 2**32 - 1),
 )
 def test_any_view_is_a_crop_that_the_key_alone_chose(statistics, size, crop, flip, color_noise, mean, std, seed):
-    """An image whose pixels say where they lie tells the choice; any other image is cut there, pixel for pixel."""
+    """An image whose pixels encode their positions shows the choice; any other image is cut there, pixel for pixel."""
     keys, images = jax.random.split(jax.random.key(seed), 4), random_images(4)
     rows, columns = np.indices((STORED, STORED), np.uint8)
     places = np.stack([rows, columns, rows], axis=-1)

@@ -82,7 +82,7 @@ MISTAKES = {
     ),
     "frozen layer that is none": (
         [QUICKSTART, '--config.optimizer.frozen=("conv1","relu2")'],
-        r"frozen=\('conv1', 'relu2'\) names 'relu2', which is not a layer with parameters; those of .* are conv1, .*fc8",
+        r"frozen=\('conv1', 'relu2'\) names 'relu2', which is not a layer with parameters; .* are conv1, .*, fc8",
     ),
     "number for a layer": ([QUICKSTART, "--config.optimizer.frozen=(1,)"], r"frozen=\(1,\) must be a tuple of names"),
     "nothing left to train": (

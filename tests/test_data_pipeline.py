@@ -1,4 +1,4 @@
-"""Batches: every image once an epoch, one order whatever the processes and threads, exact resumption."""
+"""Batches: every image once per epoch, one order whatever the processes and threads, exact resumption."""
 
 import threading
 
@@ -32,7 +32,7 @@ class NumberedSource:
 
 
 def take(batches, count: int) -> np.ndarray:
-    """The labels of the next batches, [count, R]; checks that the images belong to them."""
+    """Return the labels of the next batches, [count, R]; check that the images belong to them."""
     taken = [next(batches) for _ in range(count)]
     for batch in taken:
         assert batch["image"].shape == (len(batch["label"]), SIZE, SIZE, 3)
@@ -42,7 +42,7 @@ def take(batches, count: int) -> np.ndarray:
 
 
 def stream(length: int, batch_size: int, steps: int, seed: int = 0, **options) -> np.ndarray:
-    """The labels of the global batches, [steps, batch_size]."""
+    """Return the labels of the global batches, [steps, batch_size]."""
     options = {"rows": np.arange(batch_size), "read_threads": 0} | options
     batches = train_batches(NumberedSource(length), seed=seed, batch_size=batch_size, **options)
     taken = take(batches, steps)
@@ -82,7 +82,7 @@ def test_same_batches_for_any_number_of_processes_and_threads(processes, threads
 
 
 def test_rows_may_be_any_rows():
-    """Two towers of one part of the batch may lie on two processes, which both need its rows."""
+    """Two towers of one shard of the batch may be on two processes, which both need its rows."""
     np.testing.assert_array_equal(
         stream(23, 8, steps=4, rows=np.array([7, 2, 2])), stream(23, 8, steps=4)[:, [7, 2, 2]]
     )
@@ -156,7 +156,7 @@ def test_broken_record_reaches_the_caller(threads):
 
 
 def test_threads_end():
-    """Those of training when it is closed, those of an evaluation when all was seen or it is given up."""
+    """Those of training when it is closed, those of an evaluation at its end or when it is abandoned."""
     before = set(threading.enumerate())
     options = {"batch_size": 5, "rows": np.arange(5), "read_threads": 3}
     batches = train_batches(NumberedSource(20), seed=0, **options)

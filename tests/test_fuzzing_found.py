@@ -66,7 +66,7 @@ FOUND = {
         runs.facts,
         "statistics.npz",
         zipped({f"{name}.npy": npy(array.astype("U1")) for name, array in STATISTICS.items()}),
-        "statistics.npz is damaged .* no finite numbers",
+        "statistics.npz is damaged .* not finite numbers",
     ),
     "an empty mean image": (
         runs.facts,

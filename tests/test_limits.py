@@ -1,4 +1,4 @@
-"""System limits are checked at the start: open files, and memory for batches."""
+"""System limits: open files are asked for at the start, and a lack of memory is recognized."""
 
 import errno
 import resource
@@ -6,10 +6,8 @@ import resource
 import jax
 import pytest
 
-from alexnet_jax.config import Config
 from alexnet_jax.errors import UserError
 from alexnet_jax.run import limits
-from alexnet_jax.train import train_and_evaluate
 
 
 @pytest.fixture
@@ -44,13 +42,6 @@ def test_as_many_files_may_be_open_as_the_system_allows(granted, soft: int, hard
 def test_a_data_set_of_too_many_files_is_refused(granted) -> None:
     with pytest.raises(UserError, match=r"may open 1,024 files and needs up to 1,064, 1,000 of them for the data set"):
         limits.allow_open_files(1000)
-
-
-def test_batches_beyond_the_memory_of_this_machine_are_refused(tiny_config: Config, tmp_path) -> None:
-    """Before any image is read: otherwise the system would kill this process, or another one."""
-    tiny_config.batch_size = 10**7
-    with pytest.raises(UserError, match=r"batches of 10,000,000 images .* GiB are free; reduce config.batch_size"):
-        train_and_evaluate(tiny_config, tmp_path / "w")
 
 
 @pytest.mark.parametrize(

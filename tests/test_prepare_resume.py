@@ -159,7 +159,7 @@ def test_a_unit_that_is_cut_is_made_again(tmp_path, file):
 
 
 @pytest.mark.skipif(not FULL.exists(), reason="there is no /dev/full")
-@pytest.mark.parametrize("file", ["units/train-00000.records", "source/1.0.0/.source-train.array_record-*.unfinished"])
+@pytest.mark.parametrize("file", ["units/train-00000.records", "source/1.0.0/.unfinished-source-train.array_record-*"])
 def test_full_disk_is_reported_and_the_same_command_resumes(tmp_path, file):
     """In the first pass and in the second: the next file to be written is on a full device."""
     sources.folder(tmp_path / "source")

@@ -340,10 +340,8 @@ def test_the_error_of_one_process_ends_all(config_file: Path, tmp_path: Path) ->
     flags = [[], [f"--config.data.dir={tmp_path / 'file'}"]]
     (status, _, errors), (status_1, _, errors_1) = finish(*by_hand(config_file, tmp_path / "w", free_port(), *flags))
     assert status == status_1 == EXIT_USER_ERROR
-    assert re.search(r"^error: data.dir: the digits can't be written", errors_1, re.MULTILINE)
-    assert re.search(
-        r"^error: process 1 \(pid \d+ on \S+\): data.dir: the digits can't be written", errors, re.MULTILINE
-    )
+    assert re.search(r"^error: data.dir=\S+ can't be written", errors_1, re.MULTILINE)
+    assert re.search(r"^error: process 1 \(pid \d+ on \S+\): data.dir=\S+ can't be written", errors, re.MULTILINE)
 
 
 def test_a_mesh_that_leaves_a_process_out_is_refused(config_file: Path, tmp_path: Path) -> None:

@@ -1,3 +1,3 @@
-"""From a data set on disk to batches on the devices, and what is done to the images there."""
+"""From a data set on disk to batches on the devices, and the augmentation of the images there."""
 
-PREPARABLE = ("imagenet2012", "imagenet2010", "cifar10", "imagenette")  # the data sets that `prepare` knows by name
+PREPARABLE = ("imagenet2012", "imagenet2010", "cifar10", "imagenette")  # data sets that `prepare` knows by name

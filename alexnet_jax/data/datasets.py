@@ -1,4 +1,4 @@
-"""From the name of a data set to its examples, label names and statistics."""
+"""Find a data set by its name, and open its examples, label names and statistics."""
 
 import dataclasses
 import json
@@ -11,18 +11,20 @@ from alexnet_jax.config import DataConfig
 from alexnet_jax.data import PREPARABLE, digits
 from alexnet_jax.data.class_names import names_for_people
 from alexnet_jax.data.dataset_info import DatasetInfo
-from alexnet_jax.data.downloads import download
 from alexnet_jax.data.pipeline import consecutive_batches
 from alexnet_jax.data.sources import JpegSource
 from alexnet_jax.data.statistics import FILE_NAME as STATISTICS
 from alexnet_jax.data.statistics import Statistics, compute_statistics, load_statistics, save_statistics
 from alexnet_jax.errors import UserError
-from alexnet_jax.files import exclusive, expanded
+from alexnet_jax.files import exclusive, expanded, writing
+
+_TFDS_FEATURES = "tensorflow_datasets.core.features."  # the module of TFDS's own feature classes
+_DOWNLOAD_FAILURES = (OSError, tfds.download.DownloadError, tfds.download.download_manager.NonMatchingChecksumError)
 
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """An opened data set: a split to train on, one to evaluate on, and what is known of both."""
+    """An open data set: a split to train on, one to evaluate on, and facts about both."""
 
     name: str
     train: JpegSource
@@ -33,12 +35,12 @@ class Dataset:
 
     @property
     def info(self) -> DatasetInfo:
-        """What a net that is trained on this set must remember of it."""
+        """What a net trained on this set must remember of it."""
         return DatasetInfo(self.name, len(self.train), self.label_names, self.class_names, self.statistics)
 
     @property
     def num_classes(self) -> int:
-        """How many classes there are."""
+        """The number of classes."""
         return len(self.label_names)
 
     @property
@@ -48,10 +50,12 @@ class Dataset:
 
 
 def open_dataset(config: DataConfig) -> Dataset:
-    """Opens `config.name` in `config.dir`; "digits" is made there on first use, sets of TFDS are downloaded to it.
+    """Open `config.name` in `config.dir`; "digits" is made there on first use, TFDS's sets are downloaded to it.
 
-    A name is the set's folder in `config.dir`; `name/version` or `name/config/version` picks one of several. UserError
-    if the set or a split is missing, one of its files is missing or damaged, or it was not prepared for training.
+    The name is the set's folder in `config.dir`; `name/version` or `name/config/version` selects one of several.
+
+    Raises:
+      UserError: the set or a split is missing, a file is missing or damaged, or the set was not prepared for training.
     """
     root = expanded(config.dir, "config.data.dir")
     directory = find_directory(root, config.name)
@@ -72,14 +76,14 @@ def open_dataset(config: DataConfig) -> Dataset:
 
 
 def open_builder(directory: Path) -> tuple[tfds.core.DatasetBuilder, tuple[str, ...]]:
-    """The set's description as TFDS reads it, and its names of the classes for people, if it has any; or UserError."""
+    """Return the set's description as TFDS reads it, and its readable class names, if any; UserError if damaged."""
     try:
         _check_features_file(directory)
         builder = tfds.builder_from_directory(directory)
         for split in builder.info.splits.values():
-            _ = split.filepaths  # names that can't be made show only here
+            _ = split.filepaths  # raises an error if the description gives impossible names
         return builder, tuple(map(str, (builder.info.metadata or {}).get("class_names", ())))
-    # On a damaged description TFDS raises whatever its code runs into, an AttributeError for example.
+    # On a damaged description TFDS raises whatever its code runs into, such as an AttributeError.
     except Exception as error:
         reason = str(error).split("\n", 1)[0]
         raise UserError(
@@ -88,94 +92,114 @@ def open_builder(directory: Path) -> tuple[tfds.core.DatasetBuilder, tuple[str, 
 
 
 def _check_features_file(directory: Path) -> None:
-    """ValueError if the features name a class that is not TFDS's own: TFDS imports, and so runs, any module named."""
-    named: list[str] = []
+    """Raise ValueError if the features name a class that is not TFDS's own: TFDS imports, and so runs, any module."""
 
-    def note(pairs: list[tuple[str, Any]]) -> None:
-        named.extend(str(value) for key, value in pairs if key in ("pythonClassName", "python_class_name"))
+    def check(pairs: list[tuple[str, Any]]) -> None:
+        for key, value in pairs:
+            if key in ("pythonClassName", "python_class_name") and not str(value).startswith(_TFDS_FEATURES):
+                raise ValueError(f"its features.json names {value}, which is not TFDS's")
 
-    json.loads((directory / "features.json").read_text(), object_pairs_hook=note)
-    if strangers := [name for name in named if not name.startswith("tensorflow_datasets.core.features.")]:
-        raise ValueError(f"its features.json names {strangers[0]}, which is not TFDS's")
+    json.loads((directory / "features.json").read_text(), object_pairs_hook=check)
 
 
 def find_directory(root: Path, name: str) -> Path:
-    """The folder of the data set `name` under `root`, after making or downloading it if it is one of those.
+    """Return the folder of the newest version of the data set `name` under `root`, made or downloaded if need be.
 
-    It is the one of the newest version. UserError if there is none, or there are several configs.
+    UserError if there is none, or there are several configs.
     """
     if name == digits.NAME:
         return digits.prepare(root)
-    found = _newest(root, name)
-    if found is None and name not in PREPARABLE and download(name, root):
-        found = _newest(root, name)
-    if found is None:
+    directory = _newest(root, name)
+    if directory is None and name not in PREPARABLE and _download(name, root):
+        directory = _newest(root, name)
+    if directory is None:
         dataset = name if name in PREPARABLE else f"folder --name={name}"
         raise UserError(
             f"data.name={name!r}: there is no data set in {root / name}; make it with `python -m alexnet_jax.prepare "
-            f"--dataset={dataset} --source=PATH --data_dir={root}`, or set data.dir to the folder that holds it."
+            f"--dataset={dataset} --source=PATH --data_dir={root}`, or set data.dir to the folder that contains it."
         )
-    return found
+    return directory
 
 
 def _newest(root: Path, name: str) -> Path | None:
-    """The folder of the newest version, None if there is none; UserError if there are several configs."""
+    """Return the folder of the newest version, None if there is none; UserError if there are several configs."""
     base = root / name
     for depth in ("", "*/", "*/*/"):  # name/config/version, name/version, name
-        found = sorted((path.parent for path in base.glob(f"{depth}dataset_info.json")), key=_version)
-        if parents := {path.parent for path in found}:
+        versions = sorted((path.parent for path in base.glob(f"{depth}dataset_info.json")), key=_version)
+        if parents := {path.parent for path in versions}:
             if len(parents) == 1 or not depth:
-                return found[-1]
+                return versions[-1]
             choices = ", ".join(sorted(f"{name}/{path.name}" for path in parents))
-            raise UserError(f"data.name={name!r}: {base} holds several configs; choose one of {choices}.")
+            raise UserError(f"data.name={name!r}: {base} has several configs; choose one of {choices}.")
     return None
 
 
-def _write_statistics(directory: Path, builder: tfds.core.DatasetBuilder, config: DataConfig) -> None:
-    """Computes and writes the statistics of a set that others prepared, if all its images are squares of one size.
+def _download(name: str, root: Path) -> bool:
+    """Prepare the TFDS data set `name` (or `name/config`) in `root`, as ArrayRecord.
 
-    Of several processes one does it and the others wait for it.
+    Return False if there is no such set, or it must be downloaded by hand (for ImageNet there is
+    `python -m alexnet_jax.prepare`).
+
+    Raises:
+      UserError: there is no network, or the set's own code needs a package that is not installed, such as TensorFlow.
+    """
+    try:
+        builder = tfds.builder(name, data_dir=root, file_format="array_record")
+    except ValueError:  # TFDS has no set, or no config, of this name
+        return False
+    if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
+        return False
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with exclusive(root / ".download.lock"):
+            print(f"Downloading {name} to {builder.data_dir}, once.", flush=True)
+            builder.download_and_prepare()  # does nothing if another process has done it
+    except ImportError as error:
+        raise UserError(
+            f"data.name={name!r} can't be prepared: TFDS needs the package {error.name} for it; run `tfds build {name} "
+            f"--file_format=array_record --data_dir={root}` in another environment that has it."
+        ) from error
+    except _DOWNLOAD_FAILURES as error:
+        reason = (str(error) or type(error).__name__).split("\n", 1)[0][:200]
+        raise UserError(
+            f"data.name={name!r} can't be downloaded to {root} ({reason}); connect to the network, or copy the data "
+            f"set from a machine on which `tfds build {name} --file_format=array_record` ran."
+        ) from error
+    return True
+
+
+def _write_statistics(directory: Path, builder: tfds.core.DatasetBuilder, config: DataConfig) -> None:
+    """Compute and write the statistics of a set made elsewhere, if all its images are squares of one size.
+
+    One of several processes does it while the others wait.
     """
     height, width, _ = builder.info.features["image"].shape
     if height is None or height != width:
         return
     source = JpegSource(builder, config.train_split, height)
-    try:
-        with exclusive(directory / ".statistics.lock"):
-            if not (directory / STATISTICS).exists():  # nobody else did it meanwhile
-                save_statistics(_compute_statistics(source, config.read_threads), directory)
-    except OSError as error:
-        raise UserError(
-            f"data.dir: the statistics of the images can't be written to {directory} ({error.strerror or error}); make "
-            "that folder writable, or copy the data set to one that is."
-        ) from error
-
-
-def _compute_statistics(source: JpegSource, read_threads: int) -> Statistics:
-    print(f"Computing the mean image and the colors of {len(source):,} images in {source.directory}, once.", flush=True)
-    batches = consecutive_batches(source, 0, len(source), batch_size=64, read_threads=read_threads)
-    return compute_statistics(image for batch in batches for image in batch["image"])
+    path = directory / STATISTICS
+    with writing(f"data.dir={config.dir}: {path}"), exclusive(directory / ".statistics.lock"):
+        if not path.exists():  # no other process has done it meanwhile
+            print(f"Computing the mean image and colors of {len(source):,} images in {directory}, once.", flush=True)
+            batches = consecutive_batches(source, 0, len(source), batch_size=64, read_threads=config.read_threads)
+            save_statistics(compute_statistics(image for batch in batches for image in batch["image"]), directory)
 
 
 def _version(directory: Path) -> tuple[int, ...]:
-    """The version that a TFDS folder is named after, to sort by; () if it is named otherwise."""
+    """Return the version in the name of a TFDS folder, as a sort key; () if it has another name."""
     parts = directory.name.split(".")
     return tuple(int(part) for part in parts) if all(part.isdecimal() for part in parts) else ()
 
 
 def _check_features(directory: Path, info: tfds.core.DatasetInfo) -> None:
-    """UserError unless the set has images and labels, stored as ArrayRecord."""
-    features = info.features or {}
-    has_both = (
-        "image" in features
-        and isinstance(features["image"], tfds.features.Image)
-        and "label" in features
-        and isinstance(features["label"], tfds.features.ClassLabel)
-    )
-    if not has_both:
+    """Raise UserError unless the set has images and labels, stored as ArrayRecord."""
+    features = dict(info.features or {})
+    has_image = isinstance(features.get("image"), tfds.features.Image)
+    if not has_image or not isinstance(features.get("label"), tfds.features.ClassLabel):
         raise UserError(f"{directory} has the features {sorted(features)}; it must have an `image` and a `label`.")
-    if info.file_format is None or info.file_format.value != "array_record":
+    file_format = info.file_format and info.file_format.value
+    if file_format != "array_record":
         raise UserError(
-            f"{directory} is stored as {info.file_format and info.file_format.value}; only array_record can be read "
-            "at random without TensorFlow: prepare the data set with `python -m alexnet_jax.prepare`."
+            f"{directory} is stored as {file_format}; only array_record can be read at random without TensorFlow: "
+            "prepare the data set with `python -m alexnet_jax.prepare`."
         )

@@ -1,10 +1,9 @@
-"""The built-in data set: the 1,797 handwritten digits that scikit-learn carries.
+"""The built-in data set: the 1,797 handwritten digits that come with scikit-learn.
 
-They take the road that ImageNet takes: JPEGs in a TFDS data set of ArrayRecord files, with statistics beside them.
+They are stored as ImageNet is: JPEGs in a TFDS data set of ArrayRecord files, with statistics beside them.
 Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits (UCI, 1998), its test set.
 """
 
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ from PIL import Image
 
 from alexnet_jax.data.builder import Example, write_tfds
 from alexnet_jax.data.statistics import compute_statistics, save_statistics
-from alexnet_jax.errors import UserError
+from alexnet_jax.files import writing
 
 NAME = "digits"
 VERSION = "1.0.0"
@@ -24,43 +23,32 @@ JPEG_QUALITY = 95
 
 
 def prepare(root: Path) -> Path:
-    """Writes the set to `root`/digits/VERSION unless it is there, and returns that folder; UserError if it can't.
+    """Write the set to `root`/digits/VERSION unless it exists, and return that folder; UserError if that fails.
 
-    The set is written into a folder of its own first, and becomes visible in one renaming: what is there is whole,
-    even if a process was killed, and of several processes that prepare it at the same time one wins.
+    The set is written to a temporary folder first, which is then renamed: the result is always complete, even after a
+    process was killed or if several processes prepare it at the same time.
     """
     target = root / NAME / VERSION
-    if target.is_dir():
-        return target
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".preparing-", dir=target.parent) as scratch:
-            _publish(_write(Path(scratch)), target)
-    except OSError as error:
-        raise UserError(
-            f"data.dir: the digits can't be written to {target} ({error.strerror or error}); "
-            "set data.dir to a folder that can be written to and has 20 MB to spare."
-        ) from error
+    if not target.is_dir():
+        with writing(f"data.dir={root}"):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=".preparing-", dir=target.parent) as scratch:
+                finished = _write(Path(scratch))
+                try:
+                    finished.rename(target)
+                except OSError:
+                    if not target.is_dir():  # otherwise another process was first
+                        raise
     return target
 
 
-def _publish(finished: Path, target: Path) -> None:
-    """Renames the folder; leaves `target` as it is if another process was first."""
-    try:
-        finished.rename(target)
-    except OSError:
-        if not target.is_dir():
-            raise
-        shutil.rmtree(finished)
-
-
 def _write(directory: Path) -> Path:
-    from sklearn.datasets import load_digits  # a second of importing that only the first use needs
+    from sklearn.datasets import load_digits  # takes a second to import, which only the first use needs
 
     pixels, labels = load_digits(return_X_y=True)
     images = [enlarge(image) for image in pixels.reshape(-1, 8, 8)]
     jpegs = [simplejpeg.encode_jpeg(image, JPEG_QUALITY, "RGB", "444") for image in images]
-    # Every fifth of the digits in the order of their class: 360, a fifth of each class.
+    # Every fifth digit in the order of classes: 360, a fifth of each class.
     by_class = np.argsort(labels, kind="stable")
     validation = by_class[::5]
     train = np.setdiff1d(by_class, validation)
@@ -86,6 +74,6 @@ def _write(directory: Path) -> Path:
 
 
 def enlarge(image: np.ndarray) -> np.ndarray:
-    """An 8 x 8 digit of gray levels 0 to 16 -> uint8 [72, 72, 3], 0 to 255, by cubic interpolation."""
+    """Enlarge a digit by cubic interpolation: [8, 8] of gray levels 0 to 16 -> uint8 [72, 72, 3] of 0 to 255."""
     gray = Image.fromarray(np.round(image * (255 / 16)).astype(np.uint8))
     return np.asarray(gray.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC).convert("RGB"))

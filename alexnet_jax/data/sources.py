@@ -1,4 +1,4 @@
-"""Where single examples come from: random access to decoded images and labels."""
+"""Random access to the examples of a split: decoded images and labels."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,19 +24,20 @@ class ImageSource(Protocol):
     image_size: int
 
     def __len__(self) -> int:
-        """How many examples the split has."""
-        ...
+        """Return the number of examples."""
 
     def read(self, indices: Sequence[int], images: np.ndarray, labels: np.ndarray) -> None:
-        """Writes the examples of these indices into images (uint8 [n, S, S, 3]) and labels (int32 [n])."""
-        ...
+        """Write the examples of these indices into images (uint8 [n, S, S, 3]) and labels (int32 [n]), C-contiguous.
+
+        UserError names a record that can't be decoded, or has no valid label.
+        """
 
 
-class JpegSource:
+class JpegSource(ImageSource):
     """A split of a TFDS data set in ArrayRecord whose images are JPEGs (or PNGs) of one size."""
 
     def __init__(self, builder: tfds.core.DatasetBuilder, split: str, image_size: int):
-        """Opens the split; UserError if the set has none of that name or if one of its files is missing or cut."""
+        """Open the split; UserError if it does not exist or one of its files is missing or damaged."""
         splits = {name: info for name, info in builder.info.splits.items() if name != "all"}
         if split not in splits:
             raise UserError(
@@ -44,26 +45,21 @@ class JpegSource:
                 "(data.train_split, data.eval_split)."
             )
         _check_shards(splits[split])
-        self.num_files = len(splits[split].filepaths)  # which stay open once they were read from
+        self.num_files = len(splits[split].filepaths)  # each stays open after its first read
         self.image_size = image_size
         self.directory, self.split = Path(builder.data_dir), split
-        # What tells the records of this split from those of another preparation.
+        # Distinguishes the records of this split from those of another preparation.
         self.identity = {"records": list(splits[split].shard_lengths), "bytes": splits[split].num_bytes}
         self._name = f"split {split!r} of {builder.data_dir}"
         self._num_classes = builder.info.features["label"].num_classes
-        # The records unparsed: TFDS's own parsing takes 80 us an image, a third of what decoding a 256-pixel JPEG does.
+        # Unparsed records: TFDS's own parsing takes 80 us per image, a third of the time to decode a 256-pixel JPEG.
         raw = tfds.decode.DeserializeMethod.RAW_BYTES
         self._records = builder.as_data_source(split, deserialize_method=raw)
 
     def __len__(self) -> int:
-        """How many examples the split has."""
         return len(self._records)
 
     def read(self, indices: Sequence[int], images: np.ndarray, labels: np.ndarray) -> None:
-        """Decodes the examples of these indices; UserError, which names the record, if one can't be.
-
-        images: uint8 [n, S, S, 3], labels: int32 [n], both C-contiguous and overwritten.
-        """
         for row, index in enumerate(indices):
             try:
                 features = tf_example_pb2.Example.FromString(self._records[index]).features.feature
@@ -82,53 +78,50 @@ class JpegSource:
 
 
 def decode_image(data: bytes, image: np.ndarray) -> None:
-    """Decodes a JPEG or PNG into image, uint8 [S, S, 3] RGB; ValueError for a broken one or one of another size.
+    """Decode a JPEG or PNG into image, uint8 [S, S, 3] RGB; ValueError if it is broken or has another size.
 
-    simplejpeg (libjpeg-turbo) is the fastest of the libraries that decode straight into the batch, and the only one
-    that takes a truncated image as an error instead of filling it up with gray. Small images are stored as PNG.
+    simplejpeg (libjpeg-turbo) is the fastest library that decodes straight into the batch, and the only one for which
+    a truncated image is an error; others fill it with gray. Small images are stored as PNG.
     """
-    if data.startswith(_PNG_MAGIC):
-        width, height = (int.from_bytes(data[place : place + 4]) for place in (16, 20))  # OpenCV would make room first
-        _check_shape(height, width, image)
+    is_png = data.startswith(_PNG_MAGIC)
+    if is_png:  # the size in its header, before OpenCV allocates memory for it
+        width, height = (int.from_bytes(data[offset : offset + 4]) for offset in (16, 20))
+    else:
+        height, width, _ = simplejpeg.decode_jpeg(data, "RGB", buffer=image).shape
+    if (height, width) != image.shape[:2]:
+        raise ValueError(f"it has {width}x{height} pixels")
+    if is_png:
         decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
         if decoded is None:
             raise ValueError("the PNG is broken")
         image[:] = decoded
-    else:
-        decoded = simplejpeg.decode_jpeg(data, "RGB", buffer=image)
-        _check_shape(decoded.shape[0], decoded.shape[1], image)
-
-
-def _check_shape(height: int, width: int, image: np.ndarray) -> None:
-    if (height, width) != image.shape[:2]:
-        raise ValueError(f"it has {width}x{height} pixels")
 
 
 def _check_shards(split: tfds.core.SplitInfo) -> None:
-    """UserError if a file of the split is missing, or doesn't hold as many records as `dataset_info.json` says."""
+    """Raise UserError if a file is missing, or has not as many records as `dataset_info.json` says."""
     if split.num_examples == 0:
         raise UserError(
             f"split {split.name!r} of {Path(split.filename_template.data_dir)} is empty; prepare the data set with "
-            "images in it, or name another split (data.train_split, data.eval_split)."
+            "images in it, or choose another split (data.train_split, data.eval_split)."
         )
-    with ThreadPoolExecutor(16) as threads:  # a thousand shards on a network file system are a thousand waits
-        found = threads.map(_num_records, split.filepaths)
-    for path, num_expected, num_found in zip(split.filepaths, split.shard_lengths, found, strict=True):
-        if num_found is None:
+    with ThreadPoolExecutor(16) as threads:  # a thousand shards on a network file system take a thousand waits
+        actual_lengths = threads.map(_num_records, split.filepaths)
+    for path, expected, actual in zip(split.filepaths, split.shard_lengths, actual_lengths, strict=True):
+        if actual is None:
             raise UserError(f"{path} is missing; restore it, or delete its folder and prepare the data set again.")
-        if num_found != num_expected:
+        if actual != expected:
             raise UserError(
-                f"{path} is damaged: it should hold {num_expected} records and {num_found} can be read; "
+                f"{path} is damaged: it should hold {expected} records and {actual} can be read; "
                 "restore it, or delete its folder and prepare the data set again."
             )
 
 
 def _num_records(path: Path) -> int | None:
-    """How many records an ArrayRecord file has: None if there is no file, 0 if it is cut (the index is at its end)."""
+    """Count the records of an ArrayRecord file: None without a file, 0 if it is cut (the index is at its end)."""
     if not Path(path).is_file():
         return None
     reader = array_record_module.ArrayRecordReader(str(path))
-    if not reader.ok():  # closing it would raise, without a message
+    if not reader.ok():  # closing it would raise an error without a message
         return 0
     num_records = reader.num_records()
     reader.close()

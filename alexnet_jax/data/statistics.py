@@ -1,4 +1,4 @@
-"""What the augmentation knows of a training set: its mean image and the principal components of its colors."""
+"""Statistics of a training set that augmentation needs: the mean image and the principal components of the colors."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,10 +8,11 @@ import cv2
 import numpy as np
 
 from alexnet_jax.errors import UserError
+from alexnet_jax.files import atomic
 from alexnet_jax.untrusted.arrays import load_arrays
 
 FILE_NAME = "statistics.npz"
-_BLOCK = 257  # as many bytes fit in a sum of 16 bits, the fastest to add
+_BLOCK = 257  # images: a sum of 257 bytes fits in 16 bits, the fastest integers to add
 
 
 class Statistics(NamedTuple):
@@ -19,8 +20,8 @@ class Statistics(NamedTuple):
 
     mean_image: float32 [S, S, 3], the mean of every pixel and channel.
     color_std: float32 [3], standard deviations along the principal axes of the RGB values of all pixels: the square
-        roots of the eigenvalues of their covariance, ascending.
-    color_axes: float32 [3, 3], those axes as columns; rows are R, G, B.
+      roots of the eigenvalues of their covariance, ascending.
+    color_axes: float32 [3, 3], these axes as columns; rows are R, G, B.
     """
 
     mean_image: np.ndarray
@@ -33,8 +34,8 @@ class Statistics(NamedTuple):
         return self.mean_image.shape[0]
 
 
-# ImageNet (ILSVRC-2012) as its author published it: cuda-convnet2, make-data/input_meta. Its mean image is not
-# repeated here, only its mean over the pixels.
+# ImageNet (ILSVRC-2012), as published by the paper's author: cuda-convnet2, make-data/input_meta. Of the mean image
+# only its mean over the pixels is repeated here.
 IMAGENET_CHANNEL_MEAN = (127.305, 119.715, 104.913)
 IMAGENET_COLOR_STD = (19.7208, 37.0939, 121.7801)
 IMAGENET_COLOR_AXES = (
@@ -45,11 +46,12 @@ IMAGENET_COLOR_AXES = (
 
 
 class Sums(NamedTuple):
-    """Sums over images, from which statistics follow. Whole numbers: parts can be added up in any order.
+    """Sums over images, from which statistics follow. They are integers: partial sums can be added in any order.
 
-    num_images: how many. pixels: int64 [S, S, 3], the sum of each pixel and channel. products: int64 [3, 3], the sum
-    of the products of two channels over all pixels. Each image adds at most 2^53 (S <= 256: 2^32), and all of them at
-    most 2^63: 2 million images of 256 x 256 stay 1,000 times below.
+    num_images: the number of images.
+    pixels: int64 [S, S, 3], the sum of each pixel and channel.
+    products: int64 [3, 3], the sum of the products of two channels over all pixels. One image may add at most 2^53
+      (S <= 256: 2^32) and all together at most 2^63: 2 million images of 256 x 256 stay 1,000 times below.
     """
 
     num_images: int
@@ -58,7 +60,7 @@ class Sums(NamedTuple):
 
     @classmethod
     def of(cls, images: Iterable[np.ndarray]) -> "Sums":
-        """Of images, each uint8 [S, S, 3]; ValueError if there is none."""
+        """Sum over images, each uint8 [S, S, 3]; ValueError if there are none."""
         num_images = 0
         pixels: np.ndarray = np.zeros((), np.int64)
         block: np.ndarray = np.zeros((), np.uint16)
@@ -71,28 +73,41 @@ class Sums(NamedTuple):
             block += image
             products += color_products(image)
         if num_images == 0:
-            raise ValueError("there are no images to compute statistics of")
+            raise ValueError("there are no images to compute statistics from")
         return cls(num_images, pixels + block, products)
 
     def __add__(self, other: "Sums") -> "Sums":  # type: ignore[override]
-        """The sums over the images of both."""
+        """Return the sums over the images of both."""
         return Sums(self.num_images + other.num_images, self.pixels + other.pixels, self.products + other.products)
 
     def statistics(self) -> Statistics:
-        """The mean image and the principal components of the colors."""
+        """Return the mean image and the principal components of the colors.
+
+        The covariance over n pixels is (n * products - sums sums^T) / n^2; Python's integers hold the numerator without
+        error. An axis may point either way: its largest component is made positive. Variances that are only rounding
+        errors (gray images, whose colors are on a line) are set to zero.
+        """
         num_pixels = self.num_images * self.pixels[..., 0].size
-        color_std, color_axes = _principal_components(num_pixels, self.pixels.sum(axis=(0, 1)), self.products)
-        return Statistics((self.pixels / self.num_images).astype(np.float32), color_std, color_axes)
+        sums = self.pixels.sum(axis=(0, 1)).astype(object)
+        covariance = (num_pixels * self.products.astype(object) - np.outer(sums, sums)) / num_pixels**2
+        variances, axes = np.linalg.eigh(covariance.astype(np.float64))
+        variances = np.where(variances > 1e-12 * variances[-1], variances, 0.0)
+        largest = np.take_along_axis(axes, np.abs(axes).argmax(axis=0)[None], axis=0)
+        return Statistics(
+            mean_image=(self.pixels / self.num_images).astype(np.float32),
+            color_std=np.sqrt(variances).astype(np.float32),
+            color_axes=(axes * np.sign(largest)).astype(np.float32),
+        )
 
 
 def color_products(image: np.ndarray) -> np.ndarray:
-    """The sums over all pixels of the products of two channels: uint8 [S, S, 3] -> int64 [3, 3], exact.
+    """Sum the products of every two channels over all pixels, exactly: uint8 [S, S, 3] -> int64 [3, 3].
 
-    xy = (x^2 + y^2 - (x - y)^2) / 2: OpenCV sums squares of bytes, and of differences of bytes, in whole numbers, six
-    times faster than a matrix product in float64.
+    xy = (x^2 + y^2 - (x - y)^2) / 2: OpenCV sums squares of bytes, and of differences of bytes, in integers, six times
+    faster than a matrix product in float64.
     """
     channels = cv2.split(image)
-    # Rounded, because OpenCV takes a root and squares it again; a sum below 2^50 survives that within 1/2.
+    # Rounded, because OpenCV takes a root and squares it again; a sum below 2^50 comes back to within 1/2.
     squares = [round(cv2.norm(channel, cv2.NORM_L2SQR)) for channel in channels]
     products = np.diag(np.array(squares, np.int64))
     for i, j in ((0, 1), (0, 2), (1, 2)):
@@ -102,55 +117,35 @@ def color_products(image: np.ndarray) -> np.ndarray:
 
 
 def compute_statistics(images: Iterable[np.ndarray]) -> Statistics:
-    """The statistics of `images`, each uint8 [S, S, 3], in one pass; ValueError if there is none.
+    """Compute the statistics of images, each uint8 [S, S, 3], in one pass; ValueError if there are none.
 
     The result depends neither on the order of the images nor on rounding.
     """
     return Sums.of(images).statistics()
 
 
-def _principal_components(count: int, sums: np.ndarray, products: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Standard deviations [3], ascending, and axes [3, 3] as columns, from sums over `count` pixels.
-
-    The covariance is (count * products - sums sums^T) / count^2, whose numerator Python's integers hold exactly.
-    An axis may point either way; here its largest component is positive. Variances that are only rounding (of gray
-    images, whose colors lie on a line) are zero.
-    """
-    exact_sums = sums.astype(object)
-    numerator = count * products.astype(object) - np.outer(exact_sums, exact_sums)
-    covariance = (numerator / count**2).astype(np.float64)
-    variances, axes = np.linalg.eigh(covariance)
-    variances = np.where(variances > 1e-12 * variances[-1], variances, 0.0)
-    largest = np.take_along_axis(axes, np.abs(axes).argmax(axis=0)[None], axis=0)
-    return np.sqrt(variances).astype(np.float32), (axes * np.sign(largest)).astype(np.float32)
-
-
 def save_statistics(statistics: Statistics, directory: Path) -> None:
-    """Writes `statistics.npz` into a folder, whole or not at all."""
-    new = directory / f"{FILE_NAME}.tmp.npz"
-    np.savez(new, **statistics._asdict())
-    new.replace(directory / FILE_NAME)
+    """Write `statistics.npz` into a folder, whole or not at all; OSError if that fails."""
+    with atomic(directory / FILE_NAME) as unfinished:
+        np.savez(unfinished, **statistics._asdict())
 
 
 def load_statistics(directory: Path) -> Statistics:
-    """Reads `statistics.npz` from the folder of a data set; UserError if it is missing or damaged."""
+    """Read `statistics.npz` from the folder of a data set; UserError if it is missing or damaged."""
     path = directory / FILE_NAME
     try:
         arrays = load_arrays(path)
         statistics = Statistics(*(arrays[name] for name in Statistics._fields))
+        size = statistics.mean_image.shape[:1]
+        shapes = tuple(array.shape for array in statistics)
+        finite = all(array.dtype.kind == "f" and np.isfinite(array).all() for array in statistics)
+        if shapes != ((*size, *size, 3), (3,), (3, 3)) or 0 in size or not finite:
+            raise ValueError(f"arrays of shapes {shapes}, or values that are not finite numbers")
     except FileNotFoundError as error:
         raise UserError(
-            f"{path} is missing: the mean image and color statistics that training needs; "
-            "`python -m alexnet_jax.prepare` makes a data set with them, of images of one size."
+            f"{path} is missing, which has the mean image and color statistics that training needs; "
+            "`python -m alexnet_jax.prepare` makes a data set that has it, with images of one size."
         ) from error
     except (ValueError, KeyError, OSError) as error:
         raise UserError(f"{path} is damaged ({error}); delete the data set's folder and prepare it again.") from error
-    size = statistics.mean_image.shape[:1]
-    shapes = tuple(np.shape(value) for value in statistics)
-    finite = all(value.dtype.kind == "f" and np.isfinite(value).all() for value in statistics)
-    if shapes != ((*size, *size, 3), (3,), (3, 3)) or 0 in size or not finite:
-        raise UserError(
-            f"{path} is damaged (arrays of shapes {shapes}, or values that are no finite numbers); "
-            "delete the data set's folder and prepare it again."
-        )
     return statistics

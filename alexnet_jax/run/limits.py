@@ -1,9 +1,7 @@
-"""System limits that are checked before it is too late: open files, and memory for batches."""
+"""System limits that are checked before it is too late: open files, and memory."""
 
 import errno
 import resource
-
-import psutil
 
 from alexnet_jax.errors import UserError
 
@@ -23,20 +21,6 @@ def allow_open_files(num_data_files: int = 0) -> None:
         )
     if soft != resource.RLIM_INFINITY and soft < new:
         resource.setrlimit(resource.RLIMIT_NOFILE, (new, hard))
-
-
-def check_batches_fit(num_images: int, image_size: int, num_batches: int) -> None:
-    """Raise UserError if that many batches of uint8 images [B, S, S, 3] exceed this machine's free memory.
-
-    Otherwise the system would kill the process without a message.
-    """
-    needed, free = num_batches * num_images * image_size**2 * 3, psutil.virtual_memory().available
-    if needed > free:
-        raise UserError(
-            f"{num_batches} batches of {num_images:,} images are made ahead, which takes {needed / 2**30:,.1f} GiB of "
-            f"memory, but only {free / 2**30:,.1f} GiB are free; reduce config.batch_size, config.data.read_threads or "
-            "config.data.prefetch_batches."
-        )
 
 
 def is_out_of_memory(error: Exception) -> bool:

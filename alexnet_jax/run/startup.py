@@ -82,7 +82,7 @@ def source_digest(package: Path) -> str:
 def data_fingerprint(config: Config, dataset: Dataset) -> dict[str, Any]:
     """Return what tells two data sets apart without reading them: each machine may have a copy of its own."""
     name = f"the number of evaluation images of data.name={config.data.name!r}"
-    return dataset.info.in_short | {name: len(dataset.evaluation)}
+    return dataset.info.fingerprint | {name: len(dataset.evaluation)}
 
 
 def check_data_fits(config: Config, dataset: Dataset) -> None:

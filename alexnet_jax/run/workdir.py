@@ -141,8 +141,8 @@ def _owner(workdir: Path) -> str:
 
 def _check_same_data(dataset_info: DatasetInfo, earlier: DatasetInfo, workdir: Path) -> None:
     """Raise UserError that names the first fact in which the data differ from the data that the run started with."""
-    then = earlier.in_short
-    for name, value in dataset_info.in_short.items():
+    then = earlier.fingerprint
+    for name, value in dataset_info.fingerprint.items():
         if value != then.get(name):
             raise UserError(
                 f"--workdir={workdir} holds a run on other data: {name} is {value!r} (the run has {then.get(name)!r}); "

@@ -1,4 +1,4 @@
-"""Every way of feeding gives the same batches and the same training, on any devices and with any threads."""
+"""Every `data.feed` gives the same batches and the same training, on any devices and with any threads."""
 
 import copy
 import fcntl
@@ -15,15 +15,15 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from training_pieces import pieces
 
 from alexnet_jax.checkpoint import Checkpoints
 from alexnet_jax.config import Config
-from alexnet_jax.data import feeding
+from alexnet_jax.data import device_batches
 from alexnet_jax.data.datasets import open_dataset
-from alexnet_jax.data.feeding import open_feed
+from alexnet_jax.data.device_batches import open_train_batches
 from alexnet_jax.data.raw import open_raw
 from alexnet_jax.errors import UserError
-from alexnet_jax.optimizer import create_optimizer
 from alexnet_jax.parallel.mesh import batch_sharding, create_mesh
 from alexnet_jax.state import abstract_train_state
 from alexnet_jax.train import train_and_evaluate
@@ -45,18 +45,18 @@ def raw_folder(config: Config) -> Path:
 
 
 def batches(config: Config, feed: str, devices: int, start: int, count: int, threads: int = 1):
-    """The next batches, as NumPy arrays; checks that they lie where a batch must lie."""
+    """Return the next batches as NumPy arrays; check that they are sharded as a batch must be."""
     config = copy.deepcopy(config)
     config.data.feed, config.data.read_threads, config.mesh.data = feed, threads, devices
-    mesh = create_mesh(config)
-    fed = open_feed(open_dataset(config.data).train, config, mesh, start)
+    mesh = create_mesh(config.mesh)
+    opened = open_train_batches(open_dataset(config.data).train, config, mesh, start)
     taken = []
     for _ in range(count):
-        batch = next(fed)
+        batch = next(opened)
         for values in batch.values():
             assert values.sharding.is_equivalent_to(batch_sharding(mesh), values.ndim)
         taken.append(jax.device_get(batch))
-    fed.close()
+    opened.close()
     return taken
 
 
@@ -70,12 +70,14 @@ def assert_same(found, expected) -> None:
 
 
 @pytest.fixture(params=["jpeg", "raw", "device", "device, split"])
-def shard_batch(request, monkeypatch) -> str:
-    """Every way of feeding; split over the devices because the images don't fit into one."""
+def feed(request, monkeypatch) -> str:
+    """Every way; "split" over the devices because the images don't fit into one."""
     name, _, split = request.param.partition(", ")
     if split:
         needed = NUM_TRAINING * 72 * 72 * 3
-        monkeypatch.setattr(feeding, "free_memory", lambda mesh: needed if mesh.shape["data"] > 1 else 2 * needed)
+        monkeypatch.setattr(
+            device_batches, "free_memory", lambda mesh: needed if mesh.shape["data"] > 1 else 2 * needed
+        )
     return name
 
 
@@ -83,7 +85,7 @@ def shard_batch(request, monkeypatch) -> str:
 
 
 def test_same_batches_on_any_devices_with_any_threads(config: Config, feed: str) -> None:
-    """Across the end of an epoch, which lies in the middle of a batch (1,437 images, 120 in a batch)."""
+    """Across the end of an epoch, which is in the middle of a batch (1,437 images, 120 in a batch)."""
     expected = batches(config, "jpeg", devices=1, start=10, count=4, threads=0)
     for devices, threads in ((1, 0), (2, 1), (8, 4)):
         assert_same(batches(config, feed, devices, start=10, count=4, threads=threads), expected)
@@ -107,14 +109,14 @@ def all_images(source) -> np.ndarray:
 
 
 def test_a_batch_keeps_its_pixels_while_others_are_made(config: Config, feed: str) -> None:
-    """Memory goes round, but never under someone who still looks at it, a part of it or a copy on a device."""
+    """Memory is reused, but never while something still refers to it, to a part of it or to a copy on a device."""
     config.data.feed, config.mesh.data = feed, 2
-    fed = open_feed(open_dataset(config.data).train, config, create_mesh(config), 0)
-    parts = [next(fed)["image"].addressable_shards[1].data for _ in range(5)]
+    opened = open_train_batches(open_dataset(config.data).train, config, create_mesh(config.mesh), 0)
+    parts = [next(opened)["image"].addressable_shards[1].data for _ in range(5)]
     kept = [np.array(part) for part in parts]
     for _ in range(10):
-        next(fed)
-    fed.close()
+        next(opened)
+    opened.close()
     for part, pixels in zip(parts, kept, strict=True):
         np.testing.assert_array_equal(part, pixels)
 
@@ -124,14 +126,14 @@ def test_a_batch_keeps_its_pixels_while_others_are_made(config: Config, feed: st
 
 def final_state(config: Config, workdir: Path):
     """Step and arrays of the latest checkpoint."""
-    state = abstract_train_state(config, create_optimizer(config, 1), create_mesh(config))
+    state = abstract_train_state(config, *pieces(config))
     with Checkpoints(workdir / "checkpoints", keep_last=1, keep_best=0) as checkpoints:
         restored = checkpoints.restore_latest(state)
     return restored.step, jax.device_get(restored.state)
 
 
 def test_same_training_to_the_bit(config: Config, tmp_path: Path) -> None:
-    """From start to end, and begun in one way, stopped in the middle of an epoch and finished in another."""
+    """From start to end, and started in one way, stopped in the middle of an epoch and finished in another."""
     config.num_epochs, config.eval.every_epochs = 1.0, 1.0
     train_and_evaluate(config, tmp_path / "jpeg")
     expected = final_state(config, tmp_path / "jpeg")
@@ -214,7 +216,7 @@ def test_a_raw_file_that_is_cut_or_missing_is_named(config: Config, name: str) -
 def test_raw_pixels_that_the_disk_has_no_room_for(config: Config, monkeypatch) -> None:
     usage = namedtuple("usage", "free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(20 * 2**20))
-    with pytest.raises(UserError, match=r"data\.feed='raw' needs 0\.0 GiB in .* free; free some space or take"):
+    with pytest.raises(UserError, match=r"data\.feed='raw' needs 0\.0 GiB in .* free; free some space or use"):
         open_raw(open_dataset(config.data).train, 2)
     assert not raw_folder(config).exists()
 
@@ -243,7 +245,7 @@ except UserError as error:
     assert [path.name for path in raw_folder(config).parent.iterdir()] == [".train.lock"]
 
 
-def test_raw_pixels_in_a_folder_that_only_can_be_read(config: Config, monkeypatch) -> None:
+def test_raw_pixels_in_a_read_only_folder(config: Config, monkeypatch) -> None:
     """Whole ones are read; others can't be made."""
     source = open_dataset(config.data).train
 
@@ -259,7 +261,14 @@ def test_raw_pixels_in_a_folder_that_only_can_be_read(config: Config, monkeypatc
     assert len(open_raw(source, 2)) == NUM_TRAINING
 
 
-# Device memory
+# Memory
+
+
+def test_batches_beyond_the_memory_of_this_machine_are_refused(config: Config, tmp_path: Path) -> None:
+    """Before a single image is read: otherwise the system would kill the process, or another one."""
+    config.batch_size = 10**7
+    with pytest.raises(UserError, match=r"batches of 10,000,000 images .* GiB are free; make config.batch_size"):
+        train_and_evaluate(config, tmp_path / "w")
 
 
 def test_images_that_the_devices_have_no_memory_for(config: Config, monkeypatch) -> None:
@@ -268,26 +277,26 @@ def test_images_that_the_devices_have_no_memory_for(config: Config, monkeypatch)
     source = open_dataset(config.data).train
     for devices in (1, 4):
         config.mesh.data = devices
-        mesh = create_mesh(config)
-        enough = math.ceil(needed / devices / feeding.MEMORY_SHARE)
-        monkeypatch.setattr(feeding, "free_memory", lambda mesh, enough=enough: enough - 1)
+        mesh = create_mesh(config.mesh)
+        enough = math.ceil(needed / devices / device_batches.MEMORY_SHARE)
+        monkeypatch.setattr(device_batches, "free_memory", lambda mesh, enough=enough: enough - 1)
         with pytest.raises(UserError, match=r"data\.feed='device' needs 0\.0 GiB for all training images.* 'jpeg'"):
-            open_feed(source, config, mesh, 0)
-        monkeypatch.setattr(feeding, "free_memory", lambda mesh, enough=enough: enough)
-        fed = open_feed(source, config, mesh, 0)
-        assert len(next(fed)["label"]) == config.batch_size
-        fed.close()
+            open_train_batches(source, config, mesh, 0)
+        monkeypatch.setattr(device_batches, "free_memory", lambda mesh, enough=enough: enough)
+        opened = open_train_batches(source, config, mesh, 0)
+        assert len(next(opened)["label"]) == config.batch_size
+        opened.close()
 
 
 @pytest.mark.parametrize("num_rows", [1, 9, 64])
 @pytest.mark.parametrize("split", [False, True])
 def test_rows_of_any_number_are_placed_and_gathered(config: Config, num_rows: int, split: bool) -> None:
-    """Also where some devices hold no row at all; towers share a part of the batch."""
+    """Also if some devices hold no row at all; towers share a shard of the batch."""
     from alexnet_jax.parallel.mesh import local_rows
     from alexnet_jax.parallel.resident import create_gather, place_rows
 
     config.mesh.data, config.mesh.tower = 4, 2
-    mesh = create_mesh(config)
+    mesh = create_mesh(config.mesh)
     random = np.random.default_rng(0)
     rows = {"a": random.integers(0, 256, (num_rows, 3, 2)).astype(np.uint8), "b": np.arange(num_rows, dtype=np.int32)}
 
@@ -318,7 +327,7 @@ jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
 import numpy as np
 
 from alexnet_jax.config import Config
-from alexnet_jax.data import feeding
+from alexnet_jax.data import device_batches
 from alexnet_jax.data.datasets import open_dataset
 from alexnet_jax.parallel.mesh import create_mesh
 
@@ -327,23 +336,23 @@ config.data.name, config.data.dir = "digits", sys.argv[3]
 config.mesh.data, config.mesh.tower = 2, 2
 mesh = create_mesh(config)
 source = open_dataset(config.data).train
-free = feeding.free_memory(mesh)
+free = device_batches.free_memory(mesh)
 assert 2**27 < free < 2**50, free
 expected = np.load(sys.argv[4])
 for feed, memory in (("jpeg", free), ("device", free), ("device", len(source) * 72 * 72 * 3)):
     config.data.feed = feed
-    feeding.free_memory = lambda mesh: memory
-    fed = feeding.open_feed(source, config, mesh, 5)
-    batch = next(fed)
+    device_batches.free_memory = lambda mesh: memory
+    opened = device_batches.open_train_batches(source, config, mesh, 5)
+    batch = next(opened)
     for name in ("image", "label"):
         for shard in batch[name].addressable_shards:
             np.testing.assert_array_equal(shard.data, expected[name][shard.index])
-    fed.close()
+    opened.close()
 """
 
 
-def test_two_processes_feed_what_one_does(config: Config, tmp_path: Path) -> None:
-    """Two devices each; every part of the batch lies on one device of each tower."""
+def test_two_processes_read_what_one_does(config: Config, tmp_path: Path) -> None:
+    """Two devices each; every shard of the batch is on one device of each tower."""
     config.batch_size = 32
     (expected,) = batches(config, "jpeg", devices=1, start=5, count=1)
     np.savez(tmp_path / "expected.npz", **expected)

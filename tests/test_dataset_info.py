@@ -1,4 +1,4 @@
-"""A workdir tells what its net was trained on, without the data set."""
+"""A workdir says what its net was trained on, without the data set."""
 
 import dataclasses
 import json
@@ -14,16 +14,16 @@ from alexnet_jax.run import workdir
 
 @pytest.fixture
 def folder(tiny_config, tmp_path):
-    """The folder of a training that has just begun."""
+    """Return the folder of a training that has just started."""
     workdir.open_for_training(tmp_path / "run", tiny_config, open_dataset(tiny_config.data).info)
     return tmp_path / "run"
 
 
 def test_what_is_written_is_read(folder, tiny_config):
-    dataset, facts = open_dataset(tiny_config.data), load_dataset_info(folder)
-    assert (facts.name, facts.num_examples) == ("digits", len(dataset.train))
-    assert facts.label_names == facts.class_names == tuple("0123456789")
-    for mine, theirs in zip(facts.statistics, dataset.statistics, strict=True):
+    dataset, info = open_dataset(tiny_config.data), load_dataset_info(folder)
+    assert (info.name, info.num_examples) == ("digits", len(dataset.train))
+    assert info.label_names == info.class_names == tuple("0123456789")
+    for mine, theirs in zip(info.statistics, dataset.statistics, strict=True):
         np.testing.assert_array_equal(mine, theirs)
 
 
@@ -53,26 +53,26 @@ def test_damaged_statistics_are_named(folder):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda facts: {"num_examples": 60}, r"the number of training images is 60 \(the run has 1437\)"),
-        (lambda facts: {"label_names": facts.label_names[:2]}, r"the number of classes is 2 \(the run has 10\)"),
-        (lambda facts: {"label_names": facts.label_names[::-1]}, r"class 0 is '9' \(the run has '0'\)"),
+        (lambda info: {"num_examples": 60}, r"the number of training images is 60 \(the run has 1437\)"),
+        (lambda info: {"label_names": info.label_names[:2]}, r"the number of classes is 2 \(the run has 10\)"),
+        (lambda info: {"label_names": info.label_names[::-1]}, r"class 0 is '9' \(the run has '0'\)"),
         (
-            lambda facts: {"statistics": facts.statistics._replace(mean_image=facts.statistics.mean_image + 1)},
+            lambda info: {"statistics": info.statistics._replace(mean_image=info.statistics.mean_image + 1)},
             r"the mean image \(CRC-32\) is '[0-9a-f]{8}' \(the run has '[0-9a-f]{8}'\); set config.data.dir",
         ),
     ],
 )
-def test_a_run_goes_on_with_its_own_data_only(folder, tiny_config, change, message):
-    facts = load_dataset_info(folder)
+def test_a_run_resumes_only_with_its_own_data(folder, tiny_config, change, message):
+    info = load_dataset_info(folder)
     before = {path: path.read_bytes() for path in folder.iterdir()}
-    workdir.open_for_training(folder, tiny_config, facts)
+    workdir.open_for_training(folder, tiny_config, info)
     with pytest.raises(UserError, match=f"holds a run on other data: {message}"):
-        workdir.open_for_training(folder, tiny_config, dataclasses.replace(facts, **change(facts)))
+        workdir.open_for_training(folder, tiny_config, dataclasses.replace(info, **change(info)))
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
 @pytest.mark.parametrize("name", ["dataset.json", "statistics.npz"])
-def test_going_on_mends_what_is_damaged_or_missing(folder, tiny_config, name):
+def test_resuming_fixes_what_is_damaged_or_missing(folder, tiny_config, name):
     for damage in ((folder / name).unlink, lambda: (folder / name).write_bytes(b"PK")):
         damage()
         workdir.open_for_training(folder, tiny_config, open_dataset(tiny_config.data).info)
