@@ -59,15 +59,12 @@ def summarize(config: Config) -> dict[str, Any]:
       UserError: fully connected layers are sharded over `data`, whose size is not set.
     """
     net = build_net(config.model)
-    shapes = list(layer_shapes(net, config.model.image_size, config.model.num_classes))
-    splits = [_split(config, number < net.num_convolutional) for number in range(len(shapes))]
-    layers = [
-        _summarize_layer(shape, net.towers, split, BYTES[config.precision])
-        for shape, split in zip(shapes, splits, strict=True)
-    ]
+    layers, on_device = [], 0
+    for number, shape in enumerate(layer_shapes(net, config.model.image_size, config.model.num_classes)):
+        split = _split(config, number < net.num_convolutional)
+        layers.append(_summarize_layer(shape, net.towers, split, BYTES[config.precision]))
+        on_device += _parameters_on_device(shape, split.devices)
     total = {name: sum(layer[name] for layer in layers) for name in (*COUNTS, "activation_bytes")}
-    on_device = sum(_parameters_on_device(shape, split.devices) for shape, split in zip(shapes, splits, strict=True))
-    conv1 = next(layer for layer in layers if layer["name"] == "conv1")
     changed = {name: value for name, (value, _) in differences(config, Config()).items() if name.startswith("model.")}
     return {
         "variant": config.model.variant,
@@ -84,7 +81,7 @@ def summarize(config: Config) -> dict[str, Any]:
             "parameters_on_device": on_device,
             "parameter_and_momentum_bytes": 2 * BYTES["float32"] * on_device,
         },
-        "notes": [FIGURE_2] * (conv1["neurons"] == 290_400) + [TOTAL] * (total["neurons"] == 659_272),
+        "notes": [FIGURE_2] * (layers[0]["neurons"] == 290_400) + [TOTAL] * (total["neurons"] == 659_272),
     }
 
 
