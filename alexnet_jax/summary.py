@@ -28,9 +28,7 @@ flags.adopt_module_key_flags(cli)
 NOT_OPTIONS = ("model.variant", "model.image_size", "model.num_classes")
 BYTES = {"float32": 4, "bfloat16": 2}  # of an activation; parameters, momentum buffers and logits are always float32
 COUNTS = ("neurons", "parameters", "multiply_adds")
-FIGURE_2 = (
-    "conv1 has 55 x 55 x 96 = 290,400 neurons; the paper's figure 2 misprints 253,440. Its other counts are right."
-)
+FIGURE_2 = "conv1 has 55 x 55 x 96 = 290,400 neurons; the paper's figure 2 misprints 253,440 and no other count."
 TOTAL = 'These 659,272 neurons are the "650,000 neurons" of the paper\'s abstract.'
 HEADER = (
     *("layer", "description", "output", "neurons", "parameters", "multiply-adds", "KiB"),
@@ -46,25 +44,24 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def summarize(config: Config) -> dict[str, Any]:
-    """Summarize the net of a valid config.
+    """Return the summary of a valid config's net as JSON-able data: layers, total, notes and the settings behind them.
 
-    Returns:
-      JSON-able data: "layers", "total", "notes", and the settings that these follow from. Each layer has its
-      "output_shape" (for one image, over all towers), "neurons", "parameters", "multiply_adds" (for one image),
-      "activation_bytes" (of its output for one image, on each device), "initialization", and the mesh axes over which
-      its output ([B, H, W, C] or [B, units]) and kernel ([kh, kw, in, out] or [in, out]) are sharded: "output_spec",
-      "kernel_spec".
+    A layer's "output_shape", "neurons" and "multiply_adds" are for one image over all towers, its "activation_bytes"
+    for one image on each device. "output_spec" and "kernel_spec" are the mesh axes over which its output ([B, H, W, C]
+    or [B, units]) and its kernel ([kh, kw, in, out] or [in, out]) are sharded.
 
     Raises:
-      UserError: fully connected layers are sharded over `data`, whose size is not set.
+      UserError: fully connected layers are sharded over `mesh.data`, which is not set.
     """
     net = build_net(config.model)
     layers, on_device = [], 0
     for number, shape in enumerate(layer_shapes(net, config.model.image_size, config.model.num_classes)):
         split = _split(config, number < net.num_convolutional)
         layers.append(_summarize_layer(shape, net.towers, split, BYTES[config.precision]))
-        on_device += _parameters_on_device(shape, split.devices)
+        shared = math.prod(shape.bias_shape) if isinstance(shape.layer, Classifier) else 0
+        on_device += (shape.parameters - shared) // split.devices + shared
     total = {name: sum(layer[name] for layer in layers) for name in (*COUNTS, "activation_bytes")}
+    memory = 2 * BYTES["float32"] * on_device
     changed = {name: value for name, (value, _) in differences(config, Config()).items() if name.startswith("model.")}
     return {
         "variant": config.model.variant,
@@ -76,11 +73,7 @@ def summarize(config: Config) -> dict[str, Any]:
         "precision": config.precision,
         "mesh": dataclasses.asdict(config.mesh),
         "layers": layers,
-        "total": {
-            **total,
-            "parameters_on_device": on_device,
-            "parameter_and_momentum_bytes": 2 * BYTES["float32"] * on_device,
-        },
+        "total": {**total, "parameters_on_device": on_device, "parameter_and_momentum_bytes": memory},
         "notes": [FIGURE_2] * (layers[0]["neurons"] == 290_400) + [TOTAL] * (total["neurons"] == 659_272),
     }
 
@@ -109,6 +102,10 @@ def _split(config: Config, convolutional: bool) -> Split:
 def _summarize_layer(shape: LayerShape, towers: int, split: Split, activation_bytes: int) -> dict[str, Any]:
     outputs = math.prod(shape.output_shape)
     classifier = isinstance(shape.layer, Classifier)  # every device has all logits, in float32
+    kernel_spec: list[str | None] | None = None
+    if shape.kernel_shape:  # sharded by output, the classifier's by input: `parallel.towers.parameter_specs`
+        others = [None] * (len(shape.kernel_shape) - 1)
+        kernel_spec = [split.axis, *others] if classifier else [*others, split.axis]
     return {
         "name": shape.layer.name,
         "description": describe(shape, towers),
@@ -119,24 +116,8 @@ def _summarize_layer(shape: LayerShape, towers: int, split: Split, activation_by
         "activation_bytes": outputs * BYTES["float32"] if classifier else outputs // split.devices * activation_bytes,
         "initialization": describe_initialization(shape),
         "output_spec": [split.images, *[None] * (len(shape.output_shape) - 1), None if classifier else split.axis],
-        "kernel_spec": _kernel_spec(shape, split.axis),
+        "kernel_spec": kernel_spec,
     }
-
-
-def _kernel_spec(shape: LayerShape, axis: str | None) -> list[str | None] | None:
-    """Shard kernels by output, the classifier's by input, as `parallel.towers.parameter_specs` does."""
-    if shape.kernel_shape is None:
-        return None
-    others = [None] * (len(shape.kernel_shape) - 1)
-    return [axis, *others] if isinstance(shape.layer, Classifier) else [*others, axis]
-
-
-def _parameters_on_device(shape: LayerShape, devices: int) -> int:
-    """Count the parameters on one device: its share of everything but the classifier's biases."""
-    if shape.kernel_shape is None:
-        return 0
-    biases = math.prod(shape.bias_shape) // (1 if isinstance(shape.layer, Classifier) else devices)
-    return math.prod(shape.kernel_shape) // devices + biases
 
 
 def as_text(summary: Mapping[str, Any]) -> str:

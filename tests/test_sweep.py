@@ -77,7 +77,7 @@ def test_names_show_the_overrides_and_can_be_folders(tmp_path):
     assert names[:4] == ["learning_rate=0.01+seed=1", "drops=_0.3_0.6_", "name=a_b", "base"]
     assert len(names[4]) <= 120
     assert [run.folder.parent for run in planned] == [tmp_path] * 5
-    assert planned[1].flags == ["--config.optimizer.drops=(0.3,0.6,)"]
+    assert runs.override_flags(planned[1].overrides) == ["--config.optimizer.drops=(0.3, 0.6)"]
     assert planned[1].config.optimizer.drops == (0.3, 0.6)
     assert planned[0].config.optimizer.drops == (*Config().optimizer.drops,)
 

@@ -39,14 +39,8 @@ class Contents(NamedTuple):
 def collect(folder: Path, step: int | None, data_dir: str | None, max_images: int) -> Contents:
     """Report on the run in a workdir; sections whose checkpoint or data set is missing give the reason instead.
 
-    Args:
-      folder: the workdir.
-      step: which checkpoint; None is the latest.
-      data_dir: where the data set is; None is where training found it.
-      max_images: how many images of each split to use, at most.
-
-    Raises:
-      UserError: the folder holds no run.
+    A `step` of None is the latest checkpoint, a `data_dir` of None the one that training used. At most `max_images` of
+    each split are used. UserError if the folder holds no run.
     """
     config = workdir.read_config(folder)
     properties = {
@@ -64,10 +58,8 @@ def collect(folder: Path, step: int | None, data_dir: str | None, max_images: in
         kernels = np.asarray(net.params["conv1"]["kernel"])
         sections.append(filters.filters_section(kernels, build_net(config.model).towers))
         sections += _sections_with_data(net, data_dir, max_images)
-    properties["Versions"] = (
-        f"alexnet_jax {__version__}, jax {jax.__version__}, flax {flax.__version__}, Python "
-        f"{platform.python_version()} (of this report)"
-    )
+    versions = f"alexnet_jax {__version__}, jax {jax.__version__}, flax {flax.__version__}"
+    properties["Versions"] = f"{versions}, Python {platform.python_version()} (of this report)"
     name = Path(*folder.resolve().parts[-2:])  # runs/quickstart, or with seeds imagenette/0
     settings = [(field, *map(_in_short, values)) for field, values in differences(config, Config()).items()]
     title = f"{name}: AlexNet on {config.data.name}"
@@ -81,10 +73,8 @@ def _sections_with_data(net: RestoredNet, data_dir: str | None, max_images: int)
         dataset = open_dataset(net.config.data)
         startup.check_data_fits(net.config, dataset)
         if net.dataset_info.label_names != dataset.label_names:
-            raise UserError(
-                f"The net was trained on the classes of {net.dataset_info.name!r}, which are not those of "
-                f"{dataset.name!r}."
-            )
+            trained, given = net.dataset_info.name, dataset.name
+            raise UserError(f"The net was trained on the classes of {trained!r}, which are not those of {given!r}.")
         startup.check_image_size(net, dataset)
         return _evaluate(net, dataset, max_images)
     except UserError as error:

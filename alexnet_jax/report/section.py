@@ -47,10 +47,7 @@ class Section:
 
 
 def as_png(draw: Callable[_Arguments, Figure]) -> Callable[_Arguments, bytes]:
-    """Decorate a drawing function to return a PNG in the report's style, whatever the user's settings are.
-
-    The same figure gives the same bytes.
-    """
+    """Decorate a function to return its figure as a PNG, the same bytes whatever the user's settings are."""
 
     @functools.wraps(draw)
     def drawn(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> bytes:

@@ -88,18 +88,14 @@ class Display:
         ended, started = set(self._running) - set(running), set(running) - set(self._running)
         self._running = running
         self._num_ended += len(ended)
+        seconds_per_run = (time.monotonic() - self._started) / max(self._num_ended, 1)
         for number in sorted(ended) + sorted(started):
             row = results.table([self._planned[number]], running)[0]
             line = f"run {number} of {len(self._planned)}, {self._planned[number].name}: {row['status']}"
             if number in ended:
-                error = row["top1_error"]
-                line += ("" if error is None else f", top-1 error {error:.2f} %") + f", {self._time_left()} left"
+                line += "" if row["top1_error"] is None else f", top-1 error {row['top1_error']:.2f} %"
+                line += f", {duration(seconds_per_run * (self._num_left - self._num_ended))} left"
             print(line, flush=True)
-
-    def _time_left(self) -> str:
-        """Extrapolate from the time that the runs so far took."""
-        seconds_per_run = (time.monotonic() - self._started) / self._num_ended
-        return duration(seconds_per_run * (self._num_left - self._num_ended))
 
     def print_table(self, running: Collection[int]) -> None:
         """Print the whole table; in a terminal, over the previous one."""

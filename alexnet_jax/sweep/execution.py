@@ -12,7 +12,7 @@ from typing import NamedTuple
 from alexnet_jax import runtime
 from alexnet_jax.errors import EXIT_PREEMPTED, UserError
 from alexnet_jax.run.signals import NotedSignals
-from alexnet_jax.sweep.runs import CONSOLE, OUTCOME, Run
+from alexnet_jax.sweep.runs import CONSOLE, OUTCOME, Run, override_flags
 
 _POLL_SECONDS = 0.2
 
@@ -61,17 +61,14 @@ def execute(
     stop: NotedSignals,
     on_progress: Callable[[set[int]], None],
 ) -> None:
-    """Train the runs that are not finished, in order.
+    """Train the runs that are not finished, in order, one at a time in each slot.
 
-    Args:
-      runs: the runs.
-      config_flags: --config and the overrides that all of them share.
-      slots: the resources; each slot has one run at a time.
-      stop: once true, running processes are asked to save and end, and no more are started.
-      on_progress: called with the numbers of the running runs, several times a second.
+    Every run gets `config_flags` (--config and its overrides) and its own overrides. `on_progress` is called several
+    times a second with the numbers of those that are running. Once `stop` is true, no more are started and the running
+    ones are asked to save and end.
 
     Raises:
-      OSError: a folder can't be written; the running processes were asked to save and have ended.
+      OSError: a folder can't be written; the running ones were asked to save and have ended.
     """
     waiting = [run for run in runs if not run.finished]
     free = list(slots)
@@ -106,7 +103,8 @@ def _start(run: Run, config_flags: Sequence[str], slot: Slot) -> subprocess.Pope
     """Start a run in its own session, so that Ctrl-C reaches it only once, through this process."""
     run.folder.mkdir(parents=True, exist_ok=True)
     (run.folder / OUTCOME).unlink(missing_ok=True)
-    command = [sys.executable, "-m", "alexnet_jax.main", *config_flags, *run.flags, f"--workdir={run.folder}"]
+    command = [sys.executable, "-m", "alexnet_jax.main", *config_flags, *override_flags(run.overrides)]
+    command.append(f"--workdir={run.folder}")
     environment = os.environ if slot.gpus is None else {**os.environ, "CUDA_VISIBLE_DEVICES": slot.gpus}
     with (run.folder / CONSOLE).open("ab") as console, _on_cores(slot.cores):
         return subprocess.Popen(command, stdout=console, stderr=console, env=environment, start_new_session=True)

@@ -12,8 +12,6 @@ from alexnet_jax.run.tensorboard import SummaryWriter
 from alexnet_jax.sweep.runs import Run
 from alexnet_jax.tables import aligned
 
-RESULTS = ("epoch", "train_loss", "top1_error", "top5_error", "best_top1_error")
-
 
 def table(runs: Sequence[Run], running: Collection[int] = ()) -> list[dict[str, Any]]:
     """Return one row per run: its number, status, overrides by field, results, and its last words if it failed."""
@@ -56,17 +54,17 @@ def write(runs: Sequence[Run], folder: Path) -> None:
     cells = [list(rows[0]), ["---"] * len(rows[0])]
     cells += [[_text(value).replace("|", r"\|") for value in row.values()] for row in rows]
     write_atomically(folder / "results.md", "".join(f"| {' | '.join(row)} |\n" for row in cells))
-    for run, row in zip(runs, rows, strict=True):
+    for run in runs:
         if run.finished and not (folder / "hparams" / run.name).exists():
-            _write_hparams(run, row, folder / "hparams")
+            _write_hparams(run, folder / "hparams")
 
 
-def _write_hparams(run: Run, row: dict[str, Any], folder: Path) -> None:
+def _write_hparams(run: Run, folder: Path) -> None:
     parameters = {
         field: value if isinstance(value, int | float | bool | str) else str(value)
         for field, value in run.overrides.items()
     }
-    measured = {name: row[name] for name in RESULTS if row[name] is not None}
+    measured = {name: value for name, value in run.results().items() if value is not None}
     with SummaryWriter(str(folder)) as writer:
         writer.add_hparams(parameters, measured, name=run.name, global_step=0)
 

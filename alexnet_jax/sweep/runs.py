@@ -34,11 +34,6 @@ class Run:
     config: Config
     folder: Path
 
-    @property
-    def flags(self) -> list[str]:
-        """The overrides as flags of `alexnet_jax.main`."""
-        return override_flags(self.overrides)
-
     def outcome(self) -> dict[str, Any] | None:
         """Return the exit "status" of its process and, as "error", its last line; None if it has not ended."""
         try:
@@ -82,7 +77,7 @@ class Run:
 
 def override_flags(overrides: Mapping[str, Any]) -> list[str]:
     """Return overrides as flags: {"seed": 1} -> ["--config.seed=1"]."""
-    return [f"--config.{field}={_as_flag(value)}" for field, value in overrides.items()]
+    return [f"--config.{field}={value}" for field, value in overrides.items()]
 
 
 def read_sweep(path: Path) -> list[Overrides]:
@@ -146,18 +141,11 @@ def select(planned: Sequence[Run], index: int | None) -> Sequence[Run]:
 
 def _name(overrides: Overrides, sweep: Sequence[Overrides]) -> str:
     """Return a name that can be a folder's, `learning_rate=0.01+seed=0`, with sections where fields share a name."""
-    last_parts = collections.Counter(field.rsplit(".", 1)[-1] for field in {f for run in sweep for f in run})
-    parts = []
-    for field, value in overrides.items():
-        last = field.rsplit(".", 1)[-1]
-        parts.append(f"{last if last_parts[last] == 1 else field}={_as_flag(value)}")
+    last_parts = {field: field.rpartition(".")[2] for run in sweep for field in run}
+    count = collections.Counter(last_parts.values())
+    short = {field: last if count[last] == 1 else field for field, last in last_parts.items()}
+    parts = (f"{short[field]}={value}" for field, value in overrides.items())
     name = re.sub(r"[^\w.=+-]+", "_", "+".join(parts)) or "base"
     if len(name) <= _LONGEST_NAME:
         return name
     return f"{name[: _LONGEST_NAME - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-
-
-def _as_flag(value: Any) -> str:
-    if isinstance(value, tuple):
-        return "(" + "".join(f"{item!r}," for item in value) + ")"
-    return str(value)
