@@ -1,4 +1,4 @@
-"""The net without one of its parts at a time, beside the net itself; each change is one the paper measures.
+"""The net, and the net without one of its components at a time; the paper measures each of these changes.
 
     python -m alexnet_jax.sweep --config=configs/imagenette.py --sweep=configs/sweeps/ablations.py \
         --workdir=runs/ablations
@@ -10,7 +10,7 @@ from alexnet_jax.sweep.space import Overrides, crossed, grid
 
 
 def get_sweep() -> list[Overrides]:
-    """Seven nets, with two seeds each."""
+    """Return seven nets with two seeds each."""
     nets: list[Overrides] = [
         {},
         {"model.normalization": "none"},
