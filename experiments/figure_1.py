@@ -40,9 +40,7 @@ def figure(logs: Path) -> Figure:
             color = BLUE if dashes == "-" else "black"
             axes.plot(*zip(*errors, strict=True), dashes, color=color, alpha=0.7**number, label=label)
     axes.axhline(ERROR, color=GRAY, linewidth=0.8)
-    axes.set_xlabel("epoch")
-    axes.set_ylabel("training error (%)")
-    axes.set_ylim(bottom=0)
+    axes.set(xlabel="epoch", ylabel="training error (%)", ylim=(0, None))
     axes.legend()
     return drawn
 

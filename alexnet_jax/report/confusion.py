@@ -77,8 +77,7 @@ def _draw_matrix(counts: np.ndarray, class_names: Sequence[str]) -> Figure:
     names = [in_figure(name, 18) for name in class_names]
     axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
     axes.set_yticks(range(len(names)), names)
-    axes.set_xlabel("taken for")
-    axes.set_ylabel("class")
+    axes.set(xlabel="taken for", ylabel="class")
     for row, column in zip(*np.nonzero(counts), strict=True):
         color = "white" if shares[row, column] > 0.6 else "black"
         axes.text(column, row, str(counts[row, column]), ha="center", va="center", fontsize=7, color=color)
@@ -95,7 +94,6 @@ def _draw_worst(worst: Sequence[WorstClass], class_names: Sequence[str]) -> Figu
             taken_for = f"{in_figure(class_names[one.taken_for], 40)}, {one.taken_for_share:.0f} %"
             axes.text(1, place, taken_for, va="center", fontsize=8)
     axes.set_yticks(range(len(worst)), [in_figure(class_names[one.number], 30) for one in worst])
-    axes.set_ylim(len(worst) - 0.5, -0.5)
-    axes.set_xlim(0, 100)
-    axes.set_xlabel("top-1 error (%), and what the class is most often taken for")
+    label = "top-1 error (%), and what the class is most often taken for"
+    axes.set(xlabel=label, xlim=(0, 100), ylim=(len(worst) - 0.5, -0.5))
     return figure

@@ -3,7 +3,6 @@
 import datetime
 import itertools
 import platform
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -92,15 +91,14 @@ def _evaluate(net: RestoredNet, dataset: Dataset, max_images: int) -> list[Secti
     images = f"{len(evaluated):,} of {len(dataset.evaluation):,} images of the split {net.config.data.eval_split!r}."
     return [
         predictions.predictions_section(*evaluated.fetch(shown), np.exp(log_probabilities[shown]), names),
-        _search(net, queries, outputs.drawn_evenly(dataset.train, max_images), len(dataset.train), names),
+        _search(net, dataset, queries, max_images),
         confusion.confusion_section(labels, log_probabilities.argmax(axis=1), names, images),
     ]
 
 
-def _search(
-    net: RestoredNet, queries: outputs.Subset, searched: outputs.Subset, num_training: int, class_names: Sequence[str]
-) -> Section:
-    """Return the section with the nearest training images of each query."""
+def _search(net: RestoredNet, dataset: Dataset, queries: outputs.Subset, max_images: int) -> Section:
+    """Return the section with the training images nearest to each query."""
+    searched = outputs.drawn_evenly(dataset.train, max_images)
     layer = outputs.last_hidden_layer(build_net(net.config.model))
     step = create_feature_step(net.config, net.mesh, layer)
     features = np.concatenate([batch for batch, _ in outputs.compute(net, step, queries)])
@@ -113,9 +111,9 @@ def _search(
         queries.fetch(range(len(queries))),
         [searched.fetch([int(position) for position, _ in row]) for row in found],
         np.array([[distance for _, distance in row] for row in found]),
-        class_names,
-        f"Compared are the {features[0].size:,} outputs of {layer}; {len(searched):,} of {num_training:,} training "
-        "images were searched.",
+        dataset.class_names,
+        f"Compared are the {features[0].size:,} outputs of {layer}; searched were {len(searched):,} of "
+        f"{len(dataset.train):,} training images.",
     )
 
 

@@ -82,8 +82,7 @@ def _draw(series: Mapping[str, Sequence[Record]]) -> Figure:
             else:
                 style = {"color": next(colors), "linewidth": 1.2, "marker": "o", "markersize": 3}
                 axes.plot(*points, **style, label=in_figure(name, 40))
-        axes.set_xlabel("epoch")
-        axes.set_ylabel(label)
+        axes.set(xlabel="epoch", ylabel=label)
         axes.grid(alpha=0.25)
         if key == "learning_rate":
             axes.set_yscale("log")

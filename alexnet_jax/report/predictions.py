@@ -53,7 +53,5 @@ def _draw_bars(axes: Axes, label: int, probabilities: np.ndarray, class_names: S
     axes.barh(range(len(guesses)), probabilities[guesses], color=colors, alpha=0.55, height=0.85)
     for place, guess in enumerate(guesses):
         axes.text(0.02, place, in_figure(class_names[guess], 30), va="center", fontsize=8)
-    axes.set_xlim(0, 1)
-    axes.set_ylim(NUM_GUESSES - 0.5, -0.5)
-    axes.set_yticks([])
+    axes.set(xlim=(0, 1), ylim=(NUM_GUESSES - 0.5, -0.5), yticks=[])
     axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"], fontsize=7)
