@@ -207,7 +207,9 @@ def test_the_correct_answer_is_marked_in_pink() -> None:
     probabilities = np.array([[0.3, 0.25, 0.2, 0.15, 0.1, 0.0]])
 
     def pink(label: int) -> int:
-        section = predictions.predictions_section(images, np.array([label]), probabilities, list("abcdef"))
+        section = predictions.predictions_section(
+            outputs.Examples(images, np.array([label])), probabilities, list("abcdef")
+        )
         red, green, blue = np.moveaxis(pixels(section.figure), -1, 0)
         return int(((red > 200) & (green < 170) & (blue > 150)).sum())
 

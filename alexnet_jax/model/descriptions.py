@@ -52,12 +52,10 @@ def _input_towers(layer: layers.Convolution | layers.Dense, towers: int) -> str:
 
 def describe_initialization(shape: layers.LayerShape) -> str:
     """Describe how kernels and biases are initialized; "" for a layer without parameters."""
-    layer = shape.layer
-    with_parameters = layers.Convolution | layers.LocallyConnected | layers.Dense | layers.Classifier
-    if shape.kernel_shape is None or not isinstance(layer, with_parameters):
+    layer, kernel_shape = shape.layer, shape.kernel_shape or ()
+    if not isinstance(layer, layers.Convolution | layers.LocallyConnected | layers.Dense | layers.Classifier):
         return ""
-    local = isinstance(layer, layers.LocallyConnected)
-    fan_in = shape.kernel_shape[-2] if local else math.prod(shape.kernel_shape[:-1])
+    fan_in = kernel_shape[-2] if isinstance(layer, layers.LocallyConnected) else math.prod(kernel_shape[:-1])
     match layer.kernel_init:
         case layers.Gaussian(std):
             kernel = f"Gaussian {std:g}"

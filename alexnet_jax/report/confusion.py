@@ -20,7 +20,7 @@ class WorstClass(NamedTuple):
     images: int
     error: float  # percent
     taken_for: int | None
-    taken_for_share: float  # percent of the class' images
+    taken_for_share: float  # percent of the class's images
 
 
 def confusion_section(labels: np.ndarray, guesses: np.ndarray, class_names: Sequence[str], details: str) -> Section:

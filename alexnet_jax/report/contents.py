@@ -90,7 +90,7 @@ def _evaluate(net: RestoredNet, dataset: Dataset, max_images: int) -> list[Secti
     names = dataset.class_names
     images = f"{len(evaluated):,} of {len(dataset.evaluation):,} images of the split {net.config.data.eval_split!r}."
     return [
-        predictions.predictions_section(*evaluated.fetch(shown), np.exp(log_probabilities[shown]), names),
+        predictions.predictions_section(evaluated.fetch(shown), np.exp(log_probabilities[shown]), names),
         _search(net, dataset, queries, max_images),
         confusion.confusion_section(labels, log_probabilities.argmax(axis=1), names, images),
     ]

@@ -30,19 +30,17 @@ def neighbors_section(
 
 
 @as_png
-def _draw(
-    queries: Examples, neighbors: Sequence[Examples], distances: np.ndarray, class_names: Sequence[str]
-) -> Figure:
+def _draw(queries: Examples, neighbors: Sequence[Examples], distances: np.ndarray, names: Sequence[str]) -> Figure:
     figure = Figure(figsize=(9, 1.55 * len(neighbors)), layout="constrained")
     ratios = [1, 0.15] + [1] * distances.shape[1]
     grid = figure.subplots(len(neighbors), len(ratios), squeeze=False, width_ratios=ratios)
     for row, (left, gap, *cells) in enumerate(grid):
         query_label = queries.labels[row]
         show_image(left, queries.images[row])
-        left.set_title(in_figure(class_names[query_label], 20), fontsize=7, fontweight="bold")
+        left.set_title(in_figure(names[query_label], 20), fontsize=7, fontweight="bold")
         gap.set_axis_off()
         for cell, image, label, distance in zip(cells, *neighbors[row], distances[row], strict=True):
             show_image(cell, image)
-            title = f"{in_figure(class_names[label], 14)}  {distance:.3g}"
+            title = f"{in_figure(names[label], 14)}  {distance:.3g}"
             cell.set_title(title, fontsize=7, color="black" if label == query_label else GRAY)
     return figure

@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from alexnet_jax.report.outputs import Examples
 from alexnet_jax.report.section import BLUE, PINK, Section, as_png, in_figure, show_image
 
 TITLE = "Predictions"
@@ -14,15 +15,13 @@ NUM_GUESSES = 5
 _COLUMNS = 4
 
 
-def predictions_section(
-    images: np.ndarray, labels: np.ndarray, probabilities: np.ndarray, class_names: Sequence[str]
-) -> Section:
-    """Show images uint8 [n, S, S, 3] with their labels int [n] and probabilities [n, classes]."""
+def predictions_section(examples: Examples, probabilities: np.ndarray, class_names: Sequence[str]) -> Section:
+    """Show the examples with the net's probabilities [n, classes]."""
     text = (
         "Evaluation images (center view) with the net's best guesses. Bars are probabilities. The correct class is "
         "named under its image, and its bar is pink if it is among the guesses."
     )
-    return Section(TITLE, [text], "predictions", _draw(images, labels, probabilities, class_names))
+    return Section(TITLE, [text], "predictions", _draw(examples, probabilities, class_names))
 
 
 def best_guesses(probabilities: np.ndarray, count: int = NUM_GUESSES) -> np.ndarray:
@@ -31,13 +30,13 @@ def best_guesses(probabilities: np.ndarray, count: int = NUM_GUESSES) -> np.ndar
 
 
 @as_png
-def _draw(images: np.ndarray, labels: np.ndarray, probabilities: np.ndarray, class_names: Sequence[str]) -> Figure:
-    rows = -(-len(images) // _COLUMNS)
+def _draw(examples: Examples, probabilities: np.ndarray, class_names: Sequence[str]) -> Figure:
+    rows = -(-len(examples.labels) // _COLUMNS)
     figure = Figure(figsize=(9, 3.6 * rows), layout="constrained")
     grid = figure.subplots(2 * rows, _COLUMNS, squeeze=False, height_ratios=[2.0, 1.2] * rows)
     for axes in grid.flat:
         axes.set_axis_off()
-    for number, (image, label) in enumerate(zip(images, labels, strict=True)):
+    for number, (image, label) in enumerate(zip(*examples, strict=True)):
         row, column = 2 * (number // _COLUMNS), number % _COLUMNS
         show_image(grid[row, column], image)
         grid[row, column].set_title(in_figure(class_names[label], 26), y=-0.14, fontweight="bold")

@@ -108,7 +108,8 @@ def plan(base: Config, sweep: Sequence[Overrides], folder: Path) -> list[Run]:
             config_faults = validation.faults(config)
         faults += [f"run {number} of the sweep ({name}): {fault}" for fault in config_faults]
         runs.append(Run(number, name, overrides, config, folder / name))
-    _refuse(faults)
+    if faults:
+        raise UserError("\n".join(faults))
     return runs
 
 
@@ -122,21 +123,15 @@ def check_folders(planned: Sequence[Run]) -> None:
             check_same_run(run.folder, run.config)
         except UserError as error:
             faults.append(str(error))
-    _refuse(faults)
-
-
-def _refuse(faults: Sequence[str]) -> None:
     if faults:
         raise UserError("\n".join(faults))
 
 
 def select(planned: Sequence[Run], index: int | None) -> Sequence[Run]:
     """Return the run with this number, or all for None; UserError if there is no such run."""
-    if index is None:
-        return planned
-    if index >= len(planned):
+    if index is not None and index >= len(planned):
         raise UserError(f"index={index} is out of range; the sweep has {len(planned)} runs, 0 to {len(planned) - 1}.")
-    return [planned[index]]
+    return planned if index is None else [planned[index]]
 
 
 def _name(overrides: Overrides, sweep: Sequence[Overrides]) -> str:
