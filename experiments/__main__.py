@@ -1,4 +1,4 @@
-"""Lists the paper's claims and what came out here, or says how one of them is tested and what that costs.
+"""List the paper's claims with our results, or print how one of them is tested and what that costs.
 
 python -m experiments [NAME]
 """
@@ -15,29 +15,28 @@ from experiments.registry import Experiment
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Prints a line for each claim, or all that is known of the named ones."""
+    """Print one line per claim, or all about the named ones."""
     if not arguments:
         width = max(len(experiment.name) for experiment in EXPERIMENTS)
         for experiment in EXPERIMENTS:
             ours = experiment.measure(LOGS) or "not run"
-            print(f"{experiment.name:<{width}}  {_claim(experiment)} (here: {ours})")
+            print(f"{experiment.name:<{width}}  {_claim(experiment)} (ours: {ours})")
     for name in arguments:
-        print(how(name))
+        print(describe(name))
 
 
-def how(name: str) -> str:
-    """Claim, source, result, commands and costs of an experiment; UserError if there is none of this name."""
+def describe(name: str) -> str:
+    """Return claim, source, result, commands and costs of an experiment; UserError if there is none of this name."""
     by_name = {experiment.name: experiment for experiment in EXPERIMENTS}
     if name not in by_name:
         near = difflib.get_close_matches(name, by_name, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(by_name)}."
+        hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(by_name)}."
         raise UserError(f"there is no experiment {name!r}; {hint}")
     experiment = by_name[name]
-    lines = [f"{_claim(experiment)} ({experiment.source})"]
-    lines.append(f"Here: {experiment.measure(LOGS) or 'not run'}")
+    lines = [f"{_claim(experiment)} ({experiment.source})", f"Ours: {experiment.measure(LOGS) or 'not run'}"]
     for training in TRAININGS:
         if training.name in experiment.trainings:
-            lines += ["", f"# {training.what}", *([f"# {training.note}"] if training.note else [])]
+            lines += ["", f"# {training.description}", *([f"# {training.note}"] if training.note else [])]
             hours = hours_on_imagenet(training) | hours_of_small(training)
             lines += [f"# hours: {', '.join(f'{number:,.1f} ({name})' for name, number in hours.items())}"]
             for seed in range(training.seeds):
@@ -46,7 +45,7 @@ def how(name: str) -> str:
 
 
 def _claim(experiment: Experiment) -> str:
-    """The sentence, with what was published; a small relative of a claim has no such number."""
+    """Return the claim with its published number, which a small relative of a claim does not have."""
     return experiment.claim if experiment.published == "-" else f"{experiment.claim} {experiment.published}"
 
 

@@ -1,7 +1,7 @@
-"""What the kept logs say: `LOGS/TRAINING/SEED/metrics.jsonl`, and for what is measured on trained nets
+"""Measurements from the kept logs: `LOGS/TRAINING/SEED/metrics.jsonl`, and for measurements on trained nets
 `LOGS/EXPERIMENT/ensemble.jsonl`, `LOGS/EXPERIMENT/report.json` or `LOGS/TRAINING/SEED/report.json`.
 
-Every number of `docs/reproduction.md` that is ours is read from here.
+All our numbers in `docs/reproduction.md` are read from these.
 """
 
 import json
@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 from alexnet_jax.metrics import read_records
 
 LOGS = Path(__file__).with_name("logs")
-SWEEP_OF_FIGURE_1 = LOGS / "sweeps" / "figure_1"  # a folder for each run of `configs/sweeps/figure_1.py`
-ENSEMBLE = "ensemble.jsonl"  # what `evaluate --json` printed
-REPORT = "report.json"  # what `report` wrote
+SWEEP_OF_FIGURE_1 = LOGS / "sweeps" / "figure_1"  # one folder per run of `configs/sweeps/figure_1.py`
+ENSEMBLE = "ensemble.jsonl"  # the output of `evaluate --json`
+REPORT = "report.json"  # written by `report`
 
 Measure = Callable[[Path], str | None]
 
@@ -29,29 +29,29 @@ class Errors(NamedTuple):
 
 
 def runs_of(logs: Path, training: str) -> list[Path]:
-    """The folders of a training's runs, by seed."""
+    """Return the folders of a training's runs, by seed."""
     return sorted((path.parent for path in logs.glob(f"{training}/*/metrics.jsonl")), key=lambda run: int(run.name))
 
 
 def final_errors(logs: Path, training: str, views: int) -> list[Errors]:
-    """The errors of each run's last evaluation with so many views; runs without one are left out.
+    """Return the errors of each run's last evaluation with this number of views; runs without one are left out.
 
     The last is the one of the highest step, and of several of that step the one made last.
     """
-    found = []
+    errors = []
     for run in runs_of(logs, training):
         evaluations = [record for record in read_records(run) if record.get("views") == views]
         if evaluations:
             last = max(reversed(evaluations), key=lambda record: record["step"])
-            found.append(Errors(last["top1_error"], last["top5_error"]))
-    return found
+            errors.append(Errors(last["top1_error"], last["top5_error"]))
+    return errors
 
 
 def training_errors(records: Iterable[Mapping[str, Any]]) -> list[tuple[int, float]]:
-    """The mean training error (percent) over each whole epoch: (1, 63.2), (2, 51.7), ...
+    """Return the mean training error (percent) over each whole epoch: (1, 63.2), (2, 51.7), ...
 
-    The records hold the errors of single batches. An epoch with at most half as many of them as the others, such as
-    what is left of one at the end, is not counted.
+    Records hold the errors of single batches. An epoch with at most half as many of them as the others, such as an
+    incomplete one at the end, is not counted.
     """
     by_epoch: dict[int, list[float]] = {}
     for record in records:
@@ -63,9 +63,9 @@ def training_errors(records: Iterable[Mapping[str, Any]]) -> list[tuple[int, flo
 
 
 def epochs_to(errors: Sequence[tuple[int, float]], error: float) -> float:
-    """After how many epochs the training error comes down to this; infinity if it never does.
+    """Return after how many epochs the training error reaches `error`; infinity if it never does.
 
-    Between the means of two epochs (`training_errors`), each taken for its end, it falls along a line.
+    The mean of an epoch (`training_errors`) counts as the error at its end; between two ends it is interpolated.
     """
     before: tuple[int, float] | None = None
     for epoch, mean in errors:
@@ -78,17 +78,17 @@ def epochs_to(errors: Sequence[tuple[int, float]], error: float) -> float:
 
 
 def error_of(training: str, views: int) -> Measure:
-    """The errors of a training, mean and spread over its seeds."""
+    """Measure the errors of a training, mean and standard deviation over its seeds."""
 
     def measure(logs: Path) -> str | None:
-        found = final_errors(logs, training, views)
-        return in_words(found) if found else None
+        errors = final_errors(logs, training, views)
+        return in_words(errors) if errors else None
 
     return measure
 
 
 def difference(reference: str, changed: str, views: int) -> Measure:
-    """By how many percentage points the changed net is worse than the reference, in the mean over their seeds."""
+    """Measure by how many percentage points the changed net is worse than the reference, in the mean over the seeds."""
 
     def measure(logs: Path) -> str | None:
         ours = final_errors(logs, reference, views), final_errors(logs, changed, views)
@@ -104,7 +104,7 @@ def difference(reference: str, changed: str, views: int) -> Measure:
 
 
 def gain_of_views(training: str) -> Measure:
-    """By how many percentage points one view is worse than ten, in the mean over the seeds."""
+    """Measure by how many percentage points one view is worse than ten, in the mean over the seeds."""
 
     def measure(logs: Path) -> str | None:
         one, ten = final_errors(logs, training, 1), final_errors(logs, training, 10)
@@ -117,7 +117,7 @@ def gain_of_views(training: str) -> Measure:
 
 
 def ensemble_error(name: str) -> Measure:
-    """The error of an ensemble."""
+    """Measure the error of an ensemble."""
 
     def measure(logs: Path) -> str | None:
         path = logs / name / ENSEMBLE
@@ -130,33 +130,33 @@ def ensemble_error(name: str) -> Measure:
 
 
 def colors_of_towers(name: str) -> Measure:
-    """The share of the energy of each tower's first kernels that lies off the gray axis (`reporting/filters.py`)."""
+    """Measure the share of the energy of each tower's first kernels off the gray axis (`report/filters.py`)."""
 
     def measure(logs: Path) -> str | None:
-        found = [report["filters"]["color_of_all_energy"] for report in _reports(logs / name)]
-        return "; ".join(f"color {' and '.join(f'{share:.2f}' for share in shares)}" for shares in found) or None
+        shares = [report["filters"]["color_of_all_energy"] for report in _reports(logs / name)]
+        return "; ".join(f"color {' and '.join(f'{share:.2f}' for share in towers)}" for towers in shares) or None
 
     return measure
 
 
 def neighbors_of_one_class(name: str) -> Measure:
-    """How many of the neighbors that a report shows are of the class of their query (`reporting/neighbors.py`)."""
+    """Measure how many of the neighbors in a report are of their query's class (`report/neighbors.py`)."""
 
     def measure(logs: Path) -> str | None:
-        found = [report["neighbors"]["share_of_same_class"] for report in _reports(logs / name)]
-        return "; ".join(f"{100 * share:.0f} %" for share in found) or None
+        shares = [report["neighbors"]["share_of_same_class"] for report in _reports(logs / name)]
+        return "; ".join(f"{100 * share:.0f} %" for share in shares) or None
 
     return measure
 
 
 def _reports(folder: Path) -> list[Any]:
-    """The report of an experiment, or those of a training's runs, by seed."""
+    """Read the report of an experiment, or those of a training's runs, by seed."""
     paths = [folder / REPORT, *(run / REPORT for run in runs_of(folder.parent, folder.name))]
     return [json.loads(path.read_text()) for path in paths if path.exists()]
 
 
 def speed_up(reference: str, changed: str, error: float) -> Measure:
-    """How many times the epochs of the reference the changed net needs to come down to a training error (percent)."""
+    """Measure how many times as many epochs the changed net needs to reach a training error (percent)."""
 
     def measure(logs: Path) -> str | None:
         means = []
@@ -173,7 +173,7 @@ def speed_up(reference: str, changed: str, error: float) -> Measure:
 
 
 def in_words(errors: Sequence[Errors]) -> str:
-    """Mean, and with several runs the standard deviation of the runs and how many there are."""
+    """Return the mean, and for several runs their standard deviation and number."""
     columns = list(zip(*errors, strict=True))
     if len(errors) == 1:
         return " / ".join(f"{column[0]:.2f}" for column in columns)

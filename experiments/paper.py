@@ -1,7 +1,7 @@
-"""The claims of the paper, with the trainings that test them.
+"""The paper's claims, with the trainings that test them.
 
 [PAPER] Krizhevsky, Sutskever, Hinton, NIPS 2012. [CODE] github.com/computerhistory/AlexNet-Source-Code: the comments
-at the end of `layers/layer-params-*.cfg` are the author's notes on each run, named here by their number. [CC1]
+at the end of each `layers/layer-params-NUMBER.cfg` are the author's notes on the run of that number. [CC1]
 cuda-convnet (2011), `example-layers/`. Errors are in percent, top-1 / top-5.
 """
 
@@ -25,11 +25,11 @@ IMAGENETS = {  # training images
 SMALL_SETS = {"cifar10": 50_000, "imagenette": 9_469}  # training images
 
 MACHINES = (
-    Machine("2 x GTX 580", 230, "[PAPER] section 5: 90 epochs in five to six days, that is 210 to 250 images/s"),
+    Machine("2 x GTX 580", 230, "[PAPER] section 5: 90 epochs in five to six days, or 210 to 250 images/s"),
     Machine("one GPU of 2014", 366, "cuda-convnet2's wiki, TrainingExample: 8.4 s for 3,072 images, one-tower net"),
     Machine("one Titan X", 1_580, "soumith/convnet-benchmarks: cuDNN R4, float32, 81 ms for 128 images, one-tower net"),
     Machine("8 x P100", 17_000, "NVCaffe's log alexnet_fp32.log: 16.6 steps of 1,024 images a second"),
-    Machine("2 cores, here", 33, "AMD EPYC; ours: `python -m benchmarks.step --variant=paper --batch=128`, e00f0db"),
+    Machine("2 AMD EPYC cores", 33, "ours: `python -m benchmarks.step --variant=paper --batch=128`, e00f0db"),
 )
 
 _2010 = {"data.name": "imagenet2010", "data.eval_split": "test"}
@@ -81,7 +81,7 @@ TRAININGS = (
     ),
     Training(
         "cnn_automatic",
-        "the same net without a hand on the rates",
+        "the same net, learning rates not set by hand",
         "original",
         published=(
             Published(1, 42.34, 19.58, "[CODE] layer-params-170.cfg"),
@@ -103,9 +103,9 @@ TRAININGS = (
             "optimizer.conv1_frozen_from": 1.0,
         },
         seeds=2,
-        note="The author's run (layer-params-146-2011.cfg) began with the convolutions of a net trained on 10,184 "
-        "classes and had 1,024 linear units before the classifier; this one begins from the seed. Prepare the images "
-        "with `prepare --dataset=folder --name=imagenet_fall11`, and set data.eval_split to a part that was held out.",
+        note="The author's run (layer-params-146-2011.cfg) started with the convolutions of a net trained on 10,184 "
+        "classes and had 1,024 linear units before the classifier; this one starts from random weights. Prepare the "
+        "images with `prepare --dataset=folder --name=imagenet_fall11`; set data.eval_split to a held-out split.",
     ),
     Training(
         "cnn_star",
@@ -120,7 +120,7 @@ TRAININGS = (
         },
         (Published(10, 38.9900, 16.6220, "[CODE] layer-params-146-2012-2011.cfg"),),
         seeds=2,
-        note="The author took the classifier's rate back to that of the others at epoch 9; here it stays tenfold.",
+        note="The author ended the classifier's tenfold learning rate at epoch 9; here it stays tenfold.",
     ),
     Training(
         "no_normalization",
@@ -144,7 +144,7 @@ TRAININGS = (
     ),
     Training(
         "no_communication",
-        "towers that never meet",
+        "towers that never communicate",
         "no_communication",
         by_hand(92, (25, 49, 79), noise_until=66, conv1=(66,), frozen=72),
         (Published(10, 41.8280, 19.3300, "[CODE] layer-params-150.cfg"),),
@@ -159,15 +159,15 @@ TRAININGS = (
         "the four-layer CIFAR-10 net of figure 1, ReLU",
         "cifar_13pct",
         {**_FIGURE_1, "num_epochs": 9.0, "optimizer.learning_rate": 0.004},
-        note="The paper does not say which four-layer net it was; this is the author's, without its weight "
-        "decay and random crops. The rate is the best of a sweep (`configs/sweeps/figure_1.py`).",
+        note="The paper does not name its net; this is the author's, without its weight decay and random crops. The "
+        "learning rate is the best of a sweep (`configs/sweeps/figure_1.py`).",
     ),
     Training(
         "figure_1_tanh",
         "the same net with tanh",
         "cifar_13pct",
         {**_FIGURE_1, "num_epochs": 22.0, "optimizer.learning_rate": 0.008, "model.activation": "tanh"},
-        note="Its rate is the best of a sweep of its own.",
+        note="Its learning rate is the best of its own sweep.",
     ),
     Training(
         "cifar_13pct",
@@ -182,7 +182,7 @@ TRAININGS = (
         "cifar_11pct",
         published=(Published(10, 11.0, None, "[PAPER] section 3.3; [CC1] layers-conv-local-11pct.cfg"),),
         seeds=3,
-        note="Its third layer is twice as wide, too.",
+        note="Its third layer is also twice as wide.",
     ),
     Training(
         "cifar_13pct_30",
@@ -213,8 +213,8 @@ TRAININGS = (
         "imagenette",
         {**_IMAGENETTE, "model.normalization": "none", "optimizer.learning_rate": 0.003, "optimizer.warmup": 0.05},
         seeds=3,
-        note="The rate of the others, 0.01, is too high for it: 83 % training error in the fourth epoch even with this "
-        "warm-up, where 0.003 comes to 71 % (seed 1).",
+        note="The learning rate of the others, 0.01, is too high: 83 % training error in the fourth epoch even with "
+        "this warm-up; 0.003 gives 71 % (seed 1).",
     ),
     Training(
         "imagenette_non_overlapping",
@@ -227,18 +227,18 @@ TRAININGS = (
 
 
 def _runs(name: str) -> list[str]:
-    """The workdirs of all seeds of a training."""
+    """Return the workdirs of all seeds of a training."""
     training = next(training for training in TRAININGS if training.name == name)
     return [training.workdir(seed) for seed in range(training.seeds)]
 
 
 def _ten_views(*names: str) -> tuple[str, ...]:
-    """The commands that evaluate each run of these trainings by ten views: training does so by one."""
+    """Return the commands that evaluate each run of these trainings with ten views; training does with one."""
     return tuple(f"python -m alexnet_jax.evaluate --workdir={run} --views=10" for name in names for run in _runs(name))
 
 
 def _ensemble(*names: str) -> tuple[str, ...]:
-    """The command that averages the probabilities of all runs of these trainings."""
+    """Return the command that averages the probabilities of all runs of these trainings."""
     runs = ",".join(run for name in names for run in _runs(name))
     return (f"python -m alexnet_jax.evaluate --workdir={runs} --views=10 --json",)
 
@@ -322,7 +322,7 @@ EXPERIMENTS = (
     ),
     Experiment(
         "communication",
-        "Towers that never meet are worse.",
+        "Towers that never communicate are worse.",
         "[CODE] layer-params-150.cfg; not in the paper",
         "+1.2 / +1.1",
         ("cnn", "no_communication"),
@@ -331,7 +331,7 @@ EXPERIMENTS = (
     Experiment(
         "crops",
         "Without random crops and mirror images the net overfits substantially.",
-        "[PAPER] section 4.1; no run in the notes",
+        "[PAPER] section 4.1; no run noted",
         "no number",
         ("cnn_automatic", "no_crops"),
         difference("cnn_automatic", "no_crops", 1),
@@ -339,7 +339,7 @@ EXPERIMENTS = (
     Experiment(
         "color_noise",
         "Color noise reduces the top-1 error by over 1 %.",
-        "[PAPER] section 4.1; no run in the notes",
+        "[PAPER] section 4.1; no run noted",
         "over +1",
         ("cnn_automatic", "no_color_noise"),
         difference("cnn_automatic", "no_color_noise", 1),
@@ -347,7 +347,7 @@ EXPERIMENTS = (
     Experiment(
         "dropout",
         "Without dropout the net overfits substantially.",
-        "[PAPER] section 4.2; no run in the notes",
+        "[PAPER] section 4.2; no run noted",
         "no number",
         ("cnn_automatic", "no_dropout"),
         difference("cnn_automatic", "no_dropout", 1),
@@ -355,7 +355,7 @@ EXPERIMENTS = (
     Experiment(
         "without_conv3",
         "Without a middle convolution the top-1 error is about 2 % higher: conv3.",
-        "[PAPER] section 7; no run in the notes",
+        "[PAPER] section 7; no run noted",
         "about +2",
         ("cnn_automatic", "without_conv3"),
         difference("cnn_automatic", "without_conv3", 1),
@@ -363,14 +363,14 @@ EXPERIMENTS = (
     Experiment(
         "without_conv4",
         "Without a middle convolution the top-1 error is about 2 % higher: conv4.",
-        "[PAPER] section 7; no run in the notes",
+        "[PAPER] section 7; no run noted",
         "about +2",
         ("cnn_automatic", "without_conv4"),
         difference("cnn_automatic", "without_conv4", 1),
     ),
     Experiment(
         "relu",
-        "A four-layer net learns CIFAR-10 several times faster with ReLU than with tanh, to 25 % training error.",
+        "A four-layer net reaches 25 % training error on CIFAR-10 several times faster with ReLU than with tanh.",
         "[PAPER] section 3.1, figure 1",
         "6 times",
         ("figure_1_relu", "figure_1_tanh"),
@@ -387,7 +387,7 @@ EXPERIMENTS = (
     Experiment(
         "cifar_normalization_30",
         "The same with 30 of the 520 epochs.",
-        "small relative of `cifar_normalization`",
+        "small version of `cifar_normalization`",
         "-",
         ("cifar_11pct_30", "cifar_13pct_30"),
         difference("cifar_11pct_30", "cifar_13pct_30", 10),
@@ -395,7 +395,7 @@ EXPERIMENTS = (
     ),
     Experiment(
         "figure_3_bvlc",
-        "The first kernels become color-agnostic in one tower and color-specific in the other: in BVLC's AlexNet.",
+        "The first kernels of one tower become color-agnostic, those of the other color-specific: BVLC's AlexNet.",
         "[PAPER] section 6.1, figure 3",
         "no number",
         (),
@@ -416,7 +416,7 @@ EXPERIMENTS = (
     ),
     Experiment(
         "figure_4_imagenette",
-        "Images near each other in the last hidden layer are alike (ours: neighbors that are of the same class).",
+        "Images near each other in the last hidden layer are alike (ours: neighbors of the same class).",
         "[PAPER] section 6.1, figure 4",
         "no number",
         ("imagenette",),
@@ -426,7 +426,7 @@ EXPERIMENTS = (
     Experiment(
         "imagenette_views",
         "On Imagenette: ten views of each image against one.",
-        "small relative of `ten_views`",
+        "small version of `ten_views`",
         "-",
         ("imagenette",),
         gain_of_views("imagenette"),
@@ -435,7 +435,7 @@ EXPERIMENTS = (
     Experiment(
         "imagenette_ensemble",
         "On Imagenette: three nets, their probabilities averaged.",
-        "small relative of `table_2_five`",
+        "small version of `table_2_five`",
         "-",
         ("imagenette",),
         ensemble_error("imagenette_ensemble"),
@@ -444,7 +444,7 @@ EXPERIMENTS = (
     Experiment(
         "imagenette_normalization",
         "On Imagenette: without response normalization.",
-        "small relative of `normalization`",
+        "small version of `normalization`",
         "-",
         ("imagenette", "imagenette_no_normalization"),
         difference("imagenette", "imagenette_no_normalization", 1),
@@ -453,7 +453,7 @@ EXPERIMENTS = (
     Experiment(
         "imagenette_pooling",
         "On Imagenette: without overlap between pooling windows.",
-        "small relative of `pooling`",
+        "small version of `pooling`",
         "-",
         ("imagenette", "imagenette_non_overlapping"),
         difference("imagenette", "imagenette_non_overlapping", 1),
@@ -461,7 +461,7 @@ EXPERIMENTS = (
     ),
 )
 
-_CORE = "one core of an AMD EPYC"
+_CORE = "1 AMD EPYC core"
 
 REPRODUCED = {  # by training, for those whose logs are kept
     "figure_1_relu": Reproduced("d6f13d1", _CORE),

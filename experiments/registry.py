@@ -1,4 +1,4 @@
-"""The vocabulary in which the paper's claims are written down: trainings, what is measured on them, what it costs."""
+"""The types that describe the paper's claims: trainings, what is measured on them, and what they cost."""
 
 import dataclasses
 import importlib
@@ -12,7 +12,7 @@ from alexnet_jax.config import Config, set_field
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-    """Errors that were published for a training, in percent; None where the source does not give it."""
+    """The published errors of a training, in percent; None if the source does not give one."""
 
     views: int
     top1: float
@@ -22,15 +22,15 @@ class Published:
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """One run, or the same with several seeds.
+    """One run, or the same run with several seeds.
 
-    name: of its workdir and of its logs. what: in a few words. config: the file under `configs/`, without its ending.
-    overrides: fields that differ from it; {seed} in a text is the run's seed. published: its errors. seeds: how many
-    runs the claim is about. note: what differs from the published run.
+    name: of its workdir and its logs. config: the file under `configs/`, without its suffix. overrides: fields that
+    differ from it; {seed} in a string is the run's seed. published: its errors. seeds: how many runs the claim is
+    about. note: how it differs from the published run.
     """
 
     name: str
-    what: str
+    description: str
     config: str
     overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     published: tuple[Published, ...] = ()
@@ -38,18 +38,18 @@ class Training:
     note: str = ""
 
     def build(self, seed: int = 0) -> Config:
-        """Its config, not yet validated."""
+        """Build its config, not yet validated."""
         config: Config = importlib.import_module(f"configs.{self.config}").get_config()
         for name, value in self._overrides(seed).items():
             set_field(config, name, value)
         return config
 
     def workdir(self, seed: int = 0) -> str:
-        """Where its commands write to."""
+        """Return the folder that its commands write to."""
         return f"runs/{self.name}/{seed}"
 
     def commands(self, seed: int = 0) -> list[str]:
-        """What trains it, and evaluates it with the numbers of views that were published beside those of training."""
+        """Return the commands that train it and evaluate it with the other published numbers of views."""
         arguments = [f"--config=configs/{self.config}.py", f"--workdir={self.workdir(seed)}"]
         arguments += [_argument(name, value) for name, value in self._overrides(seed).items()]
         views = sorted({errors.views for errors in self.published} - {self.build().eval.views})
@@ -72,9 +72,9 @@ def _argument(name: str, value: Any) -> str:
 class Experiment:
     """A claim, and how it is tested.
 
-    claim: a sentence. source: where it stands. published: its number, top-1 / top-5 in percent, + for a difference.
-    trainings: by name, in the order in which they are run. measure: from the folder of the logs to what came out, None
-    as long as a log is missing. evaluate: commands beyond those of the trainings.
+    claim: a sentence. source: where it is from. published: its number, top-1 / top-5 in percent, + for a difference.
+    trainings: their names, in the order of running them. measure: the result, from the folder of the logs; None if a
+    log is missing. evaluate: commands beyond those of the trainings.
     """
 
     name: str
@@ -88,7 +88,7 @@ class Experiment:
 
 @dataclasses.dataclass(frozen=True)
 class Reproduced:
-    """With what a training was run whose logs lie in `experiments/logs/NAME/SEED/`: `metrics.jsonl`, `config.json`."""
+    """The code and hardware behind the logs in `experiments/logs/NAME/SEED/`, `metrics.jsonl` and `config.json`."""
 
     commit: str
     hardware: str
@@ -96,7 +96,7 @@ class Reproduced:
 
 @dataclasses.dataclass(frozen=True)
 class Machine:
-    """How many images a second a machine trains on, and who says so."""
+    """The training speed of a machine, and its source."""
 
     name: str
     images_per_second: float
@@ -106,12 +106,12 @@ class Machine:
 def by_hand(
     epochs: float, drops: tuple[int, ...], *, noise_until: int | None = None, conv1: tuple[int, ...], frozen: int
 ) -> dict[str, Any]:
-    """The overrides of a schedule that the author set by hand, from the epochs in his notes (`layer-params-*.cfg`).
+    """Return the overrides of a schedule that the author set by hand, from the epochs in his `layer-params-*.cfg`.
 
-    drops: when all rates fell to a tenth. noise_until: when the color noise was turned off; None: never. conv1: when
-    conv1's rate fell besides. frozen: when it became 0. The notes don't say when the rate of the biases fell; here it
-    does once, with the first drop, as in the author's scripted runs (`configs/original_145.py`). To four digits, a
-    hundredth of an epoch: the notes are no more exact.
+    drops: when all learning rates fell to a tenth. noise_until: when the color noise was turned off; None for never.
+    conv1: when conv1's learning rate also fell. frozen: when it became 0. The notes do not say when the learning rate
+    of the biases fell; here it falls once, with the first drop, as in the author's scripted runs
+    (`configs/original_145.py`). Fractions have four digits, a hundredth of an epoch; the notes are not more exact.
     """
 
     def fractions(*times: float) -> tuple[float, ...]:

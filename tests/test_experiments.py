@@ -1,4 +1,4 @@
-"""The registry of experiments: its numbers are the published ones, its commands do what it says."""
+"""The experiments: their numbers are the published ones, and their commands give the configs they describe."""
 
 import json
 import math
@@ -26,13 +26,13 @@ from alexnet_jax.state import create_model, create_train_state
 from alexnet_jax.train_step import create_train_step
 from docs.generate_reproduction import DOCUMENT, with_new_tables
 from experiments import costs, figure_1, logs
-from experiments.__main__ import how
+from experiments.__main__ import describe
 from experiments.paper import EXPERIMENTS, MACHINES, REPRODUCED, TRAININGS
 from experiments.registry import Training
 
 BY_NAME = {training.name: training for training in TRAININGS}
 
-# From the paper (tables 1 and 2; sections 3.2, 3.3, 3.4, 4.1, 6, 7), written down apart from the registry.
+# From the paper (tables 1 and 2; sections 3.2, 3.3, 3.4, 4.1, 6, 7), independently of experiments/paper.py.
 CLAIMS = {
     "table_1": "37.5 / 17.0",
     "ten_views": "+1.5 / +1.3",  # 39.0 / 18.3 with one patch
@@ -108,7 +108,7 @@ def test_published_errors_are_those_of_the_notes() -> None:
     ],
 )
 def test_the_notes_are_what_the_paper_rounds(claim: str, worse: tuple, better: tuple | None) -> None:
-    """A difference is one of rounded numbers, so up to 0.1 off."""
+    """The paper's differences are of rounded numbers, so up to 0.1 off."""
     exact = 100 * (np.array(NOTES[worse]) - (np.array(NOTES[better]) if better else 0))
     np.testing.assert_allclose(
         [float(number) for number in CLAIMS[claim].split(" / ")], exact, atol=0.1 if better else 0.0501
@@ -134,7 +134,7 @@ def test_configs_are_valid_and_the_commands_give_them(training: Training, monkey
 
 @pytest.mark.parametrize("training", TRAININGS, ids=lambda training: training.name)
 def test_each_rule_moves_every_kernel_downhill(training: Training) -> None:
-    """With the rates of the training's first step; whole nets: test_each_net_takes_a_step_at_full_size."""
+    """Check the first step's learning rates; test_each_net_takes_a_step_at_full_size has whole nets."""
     config = training.build()
     layers = [layer.name for layer in build_net(config.model).layers if hasattr(layer, "decay")]
     ones = {name: {"kernel": jnp.ones(2), "bias": jnp.ones(2)} for name in layers}
@@ -143,7 +143,7 @@ def test_each_rule_moves_every_kernel_downhill(training: Training) -> None:
     assert all(float(jnp.max(updates[name]["kernel"])) < 0 for name in layers)
 
 
-def test_names_are_unique_and_lead_somewhere() -> None:
+def test_names_are_unique_and_refer_to_trainings() -> None:
     assert len(BY_NAME) == len(TRAININGS)
     for experiment in EXPERIMENTS:
         trained = {BY_NAME[name].workdir(seed) for name in experiment.trainings for seed in range(BY_NAME[name].seeds)}
@@ -157,12 +157,12 @@ def test_names_are_unique_and_lead_somewhere() -> None:
                 assert int(number) < BY_NAME[name].seeds
 
 
-def test_the_document_is_what_data_and_logs_say() -> None:
+def test_the_document_agrees_with_data_and_logs() -> None:
     text = DOCUMENT.read_text()
     assert with_new_tables(text) == text, "run python -m docs.generate_reproduction"
 
 
-def test_every_number_has_a_log_and_every_log_its_training() -> None:
+def test_every_log_has_its_training_and_config() -> None:
     kept = {path.parent.parent.name for path in logs.LOGS.glob("*/*/metrics.jsonl")}
     assert kept == REPRODUCED.keys()
     for name in kept:
@@ -226,7 +226,7 @@ def test_epochs_to_an_error_are_counted_on_the_means_of_epochs(tmp_path: Path) -
     assert logs.epochs_to(errors, 0.5) == math.inf
     assert logs.epochs_to([], 25.0) == math.inf
 
-    with pytest.raises(UserError, match="holds no log yet: run figure_1_relu"):
+    with pytest.raises(UserError, match="has no log yet; run figure_1_relu"):
         figure_1.figure(tmp_path)
     write_log(tmp_path, "figure_1_relu", 0, fast)
     slow = training_lines([(float(epoch), 100.0 - 5.0 * epoch) for epoch in range(1, 20)])
@@ -238,7 +238,7 @@ def test_epochs_to_an_error_are_counted_on_the_means_of_epochs(tmp_path: Path) -
 
 
 def test_costs_follow_from_images_and_speed() -> None:
-    """91 epochs of ILSVRC-2012 at the paper's speed: five and a half to six days a run."""
+    """91 epochs of ILSVRC-2012 at the paper's speed take five and a half to six days per run."""
     row = next(line for line in DOCUMENT.read_text().splitlines() if line.startswith("| `cnn` | 5 |"))
     hours = float(row.split("|")[4])
     assert hours == pytest.approx(5 * 91 * 1_281_167 / MACHINES[0].images_per_second / 3600, rel=0.01)
@@ -252,7 +252,7 @@ def test_every_training_has_a_cost() -> None:
 
 
 def test_costs_of_small_sets_follow_from_the_logs_of_the_same_net(tmp_path: Path) -> None:
-    """Imagenette, 40 epochs of 9,469 images, three seeds; a tanh net's log says nothing of ReLU's."""
+    """Imagenette: 40 epochs of 9,469 images, three seeds. The log of a tanh net does not count for ReLU."""
     for seed, speed in enumerate((400.0, 500.0, 900.0)):
         first, later = {"step": 1, "images_per_second": None}, {"step": 2, "images_per_second": speed}
         write_log(tmp_path, "imagenette", seed, [first, later, evaluation(2, 1, 50.0, 20.0)])
@@ -263,20 +263,21 @@ def test_costs_of_small_sets_follow_from_the_logs_of_the_same_net(tmp_path: Path
     assert costs.hours_of_small(BY_NAME["cnn"], tmp_path) == {}
 
 
-def test_an_experiment_is_told_by_its_name() -> None:
-    text = how("normalization")
+def test_an_experiment_is_described_by_its_name() -> None:
+    text = describe("normalization")
     assert "--config.model.normalization=none" in text
     assert text.count("alexnet_jax.main") == 5 + 1
-    assert "Here: not run" in text
+    assert "Ours: not run" in text
     assert "# hours: 704.0 (2 x GTX 580), " in text
-    assert " (one core of an AMD EPYC)" in how("relu")
-    assert how("imagenette_views").startswith("On Imagenette: ten views of each image against one. (small relative of")
+    assert " (1 AMD EPYC core)" in describe("relu")
+    beginning = "On Imagenette: ten views of each image against one. (small version of"
+    assert describe("imagenette_views").startswith(beginning)
     with pytest.raises(UserError, match="did you mean 'normalization'"):
-        how("normalisation")
+        describe("normalisation")
 
 
 def distinct_nets() -> list[Training]:
-    """One training for each net that differs from all others in more than the number of classes: the one with most."""
+    """Return one training per net that differs in more than its number of classes: the one with the most classes."""
     found = {}
     for training in sorted(TRAININGS, key=lambda training: -training.build().model.num_classes):
         model = training.build().model

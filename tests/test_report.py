@@ -1,4 +1,4 @@
-"""A report shows what the run is: its numbers agree with the evaluation's, and what is missing is said."""
+"""A report's numbers agree with the evaluation's, and it says what is missing."""
 
 import io
 import json
@@ -36,7 +36,7 @@ NASTY = '<script>alert("$x^2$")</script>'
 
 @pytest.fixture(scope="module")
 def trained(digits_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The workdir of a short training, evaluated twice."""
+    """Train briefly, with two evaluations, and return the workdir."""
     config = quickstart.get_config()
     config.num_epochs, config.eval.every_epochs, config.log.every_steps = 2.0, 1.0, 1
     config.model.conv_width, config.model.fc_width = 0.0833, 0.0079
@@ -74,7 +74,7 @@ def test_the_page_needs_no_other_file(contents: Contents) -> None:
 
 
 def test_the_same_checkpoint_gives_the_same_bytes(trained: Path, contents: Contents) -> None:
-    """Whatever the user's own settings are."""
+    """Also if the user's matplotlib settings are different."""
     with matplotlib.rc_context({"figure.dpi": 50, "figure.facecolor": "red", "lines.linewidth": 5, "font.size": 20}):
         assert page(*collect(trained, None, None, 10_000)) == page(*contents)
 
@@ -87,7 +87,7 @@ def test_numbers_agree_with_the_evaluation(trained: Path, contents: Contents) ->
 
 
 def test_few_images_drawn_evenly_suffice(trained: Path) -> None:
-    """The neighbors shown are those that the module, applied plainly, and scikit-learn find among the same images."""
+    """Compare the neighbors with those that the module alone and scikit-learn find among the same images."""
     found = texts(collect(trained, None, None, 50))
     assert "50 of 360 images" in found[confusion.TITLE]
     assert "50 of 1,437 training images" in found[neighbors.TITLE]
@@ -119,10 +119,10 @@ def test_a_run_without_a_checkpoint_has_its_curves(trained: Path, tmp_path: Path
         assert re.fullmatch(r".* has no checkpoint yet; [^.]*\.", " ".join(section.text))
 
 
-def test_a_run_that_has_reported_nothing_says_so(trained: Path, tmp_path: Path) -> None:
+def test_a_run_without_records_says_so(trained: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text((trained / "config.json").read_text())
     title, _, _, (first, *_) = collect(tmp_path, None, None, 100)
-    assert title == f"{tmp_path.parent.name}/{tmp_path.name}: AlexNet on digits"  # a seed's folder has a bare number
+    assert title == f"{tmp_path.parent.name}/{tmp_path.name}: AlexNet on digits"  # a seed's folder is only a number
     assert first.figure is None
     assert "no records yet" in " ".join(first.text)
 
@@ -142,8 +142,8 @@ def test_without_the_data_set_the_kernels_are_shown(trained: Path, tmp_path: Pat
 
 def test_the_classes_must_be_those_of_the_training(trained: Path, tmp_path: Path) -> None:
     moved = Path(shutil.copytree(trained, tmp_path / "moved"))
-    facts = json.loads((moved / "dataset.json").read_text())
-    (moved / "dataset.json").write_text(json.dumps({**facts, "label_names": facts["label_names"][::-1]}))
+    info = json.loads((moved / "dataset.json").read_text())
+    (moved / "dataset.json").write_text(json.dumps({**info, "label_names": info["label_names"][::-1]}))
     sections = {section.title: section for section in collect(moved, None, None, 100).sections}
     (data,) = Path(json.loads((moved / "config.json").read_text())["data"]["dir"]).glob("digits/*/dataset_info.json")
     assert sections[confusion.TITLE].text == [
@@ -204,12 +204,14 @@ def test_names_cannot_smuggle_html_into_the_page() -> None:
 
 
 def test_the_correct_answer_is_marked_in_pink() -> None:
-    """One bar is pink and as long as the correct class is probable; none if that is not among the five best."""
+    """One bar is pink, as long as the correct class is probable; none if it is not among the five best guesses."""
     images = np.zeros((1, 8, 8, 3), np.uint8)
     probabilities = np.array([[0.3, 0.25, 0.2, 0.15, 0.1, 0.0]])
 
     def pink(label: int) -> int:
-        section = predictions.predictions_section(images, np.array([label]), probabilities, list("abcdef"))
+        section = predictions.predictions_section(
+            outputs.Examples(images, np.array([label])), probabilities, list("abcdef")
+        )
         red, green, blue = np.moveaxis(pixels(section.figure), -1, 0)
         return int(((red > 200) & (green < 170) & (blue > 150)).sum())
 
@@ -227,16 +229,17 @@ def test_color_is_the_share_of_energy_off_the_gray_axis() -> None:
     pattern = random.normal(size=(11, 11, 1, 3))
     gray = pattern * np.ones((1, 1, 3, 1))
     opponent = pattern * np.array([1.0, -1.0, 0.0])[:, None]
-    np.testing.assert_allclose(filters.color_shares(gray), 0, atol=1e-12)
-    np.testing.assert_allclose(filters.color_shares(opponent), 1)
+    np.testing.assert_allclose(filters.color_share(gray, filters.PER_KERNEL), 0, atol=1e-12)
+    np.testing.assert_allclose(filters.color_share(opponent, filters.PER_KERNEL), 1)
     red = pattern * np.array([1.0, 0.0, 0.0])[:, None]  # one part brightness, two parts color
-    np.testing.assert_allclose(filters.color_shares(red), 2 / 3)
-    assert filters.color_shares(random.normal(size=(11, 11, 3, 96))).mean() == pytest.approx(2 / 3, abs=0.01)
-    both = np.concatenate([gray, 0.01 * opponent], axis=-1)  # what is small hardly counts
-    assert filters.color_share_of_all(both) == pytest.approx(1e-4 / (1 + 1e-4), rel=0.5)
+    np.testing.assert_allclose(filters.color_share(red, filters.PER_KERNEL), 2 / 3)
+    normal = random.normal(size=(11, 11, 3, 96))
+    assert filters.color_share(normal, filters.PER_KERNEL).mean() == pytest.approx(2 / 3, abs=0.01)
+    both = np.concatenate([gray, 0.01 * opponent], axis=-1)  # small kernels hardly count
+    assert filters.color_share(both) == pytest.approx(1e-4 / (1 + 1e-4), rel=0.5)
 
 
-def test_kernels_stand_in_rows_of_sixteen_on_one_scale() -> None:
+def test_kernels_are_laid_out_in_rows_of_sixteen_on_one_scale() -> None:
     kernels = np.random.default_rng(1).uniform(-1, 1, (5, 5, 3, 20))
     image = filters.mosaic(kernels, -1.0, 1.0)
     assert image.shape == (2 * 6 + 1, 16 * 6 + 1, 3)
@@ -303,8 +306,8 @@ def test_of_two_evaluations_of_a_step_the_last_counts() -> None:
     assert [values.tolist() for values in curves.curve(series["train"], "loss")] == [[0.1], [2.0]]
 
 
-def test_long_curves_are_drawn_as_means_of_neighbors() -> None:
-    epochs, values = curves.smoothed(np.arange(10.0), np.arange(10.0) ** 2, bins=5)
+def test_long_curves_are_drawn_as_means_of_consecutive_points() -> None:
+    epochs, values = curves.smoothed(np.array([np.arange(10.0), np.arange(10.0) ** 2]), bins=5)
     assert epochs.tolist() == [0.5, 2.5, 4.5, 6.5, 8.5]
     assert values.tolist() == [0.5, 6.5, 20.5, 42.5, 72.5]
 

@@ -1,4 +1,4 @@
-"""The printed table and its JSON say what the paper and the mesh say, at once and without JAX."""
+"""The printed table and its JSON agree with the paper and the mesh, and need no JAX."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def as_json(*arguments: str) -> dict:
 
 
 def cells(line: str) -> list[str]:
-    """The columns of a line of the table; two spaces or more set them apart."""
+    """Split a line of the table into its cells, which are two or more spaces apart."""
     return [cell.strip() for cell in line.split("  ") if cell.strip()]
 
 
@@ -37,8 +37,8 @@ def test_the_table_of_the_paper():
     assert result.returncode == 0, result.stderr
     lines = {line.split()[0]: line for line in result.stdout.splitlines() if line}
     assert cells(lines["layer"]) == [
-        *("layer", "what", "output", "neurons", "parameters", "multiply-adds", "KiB"),
-        *("output over", "kernel over", "starts from"),
+        *("layer", "description", "output", "neurons", "parameters", "multiply-adds", "KiB"),
+        *("output sharding", "kernel sharding", "initialization"),
     ]
     assert cells(lines["conv1"]) == [
         *("conv1", "96 kernels 11x11x3, stride 4, padding 0 before, 3 after", "55x55x96"),
@@ -69,25 +69,25 @@ def test_json_of_two_towers_on_two_devices():
     }
     assert layers["relu4"]["kernel_spec"] is None
     assert layers["relu4"]["neurons"] == layers["relu4"]["parameters"] == 0
-    assert layers["fc8"]["output_spec"] == ["data", None]  # every device has all scores, in float32
+    assert layers["fc8"]["output_spec"] == ["data", None]  # every device has all logits, in float32
     assert layers["fc8"]["activation_bytes"] == 4000
     assert found["total"]["parameters"] == 60_965_224
     assert found["total"]["parameters_on_device"] == (60_965_224 - 1000) // 2 + 1000
-    assert found["total"]["parameter_and_velocity_bytes"] == 8 * found["total"]["parameters_on_device"]
+    assert found["total"]["parameter_and_momentum_bytes"] == 8 * found["total"]["parameters_on_device"]
     assert found["total"]["activation_bytes"] == sum(layer["activation_bytes"] for layer in found["layers"])
     assert (found["mesh"]["data"], found["mesh"]["tower"]) == (-1, 2)
     assert len(found["notes"]) == 2
 
 
 @pytest.mark.parametrize(("variant", "tower"), [("six_conv", 2), ("no_communication", 2), ("merged", 1)])
-def test_kernels_are_split_as_the_training_splits_them(variant, tower):
+def test_kernels_are_sharded_as_training_shards_them(variant, tower):
     found = as_json(f"--config=configs/{variant}.py", f"--config.mesh.tower={tower}")
     specs = {layer["name"]: layer["kernel_spec"] for layer in found["layers"] if layer["kernel_spec"] is not None}
     expected = parameter_specs(VARIANTS[variant], devices=tower)
     assert {name: P(*spec) for name, spec in specs.items()} == {name: spec["kernel"] for name, spec in expected.items()}
 
 
-def test_a_hybrid_splits_its_fully_connected_layers_over_data():
+def test_a_hybrid_shards_its_fully_connected_layers_over_data():
     found = as_json(
         *("--config=configs/one_weird_trick.py", "--config.mesh.data=8", "--config.mesh.fully_connected=exchanged")
     )
@@ -104,7 +104,7 @@ def test_a_hybrid_splits_its_fully_connected_layers_over_data():
     assert found["total"]["parameters_on_device"] == convolutions + (fully_connected - 1000) // 8 + 1000
 
 
-def test_options_are_named_and_notes_are_not_misplaced():
+def test_options_are_named_and_notes_appear_only_where_they_apply():
     found = as_json("--config=configs/torchvision.py", "--config.model.dropout=none", "--config.model.num_classes=10")
     assert found["options"] == {"model.dropout": "none"}
     assert found["num_classes"] == 10
@@ -113,7 +113,7 @@ def test_options_are_named_and_notes_are_not_misplaced():
 
 
 def test_jax_is_not_needed(tmp_path):
-    """A module of that name which can't be imported stands in the way; the summary does not notice."""
+    """A module named jax that can't be imported comes first on the path; the summary does not notice."""
     (tmp_path / "jax.py").write_text("raise ImportError('the summary needs no JAX')")
     result = subprocess.run(
         [sys.executable, "-m", "alexnet_jax.summary", "--config=configs/quickstart.py"],
@@ -152,7 +152,7 @@ def test_mistakes_end_in_one_sentence(arguments, words):
     assert words in line
 
 
-def test_a_reader_that_stops_reading_is_no_error() -> None:
+def test_a_reader_that_stops_reading_is_not_an_error() -> None:
     command = f"{sys.executable} -m alexnet_jax.summary --config=configs/paper.py | head -n 1"
     result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
     assert result.stderr == ""

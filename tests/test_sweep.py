@@ -1,4 +1,4 @@
-"""Sweeps: which runs there are, what is refused before the first, and what a second start does."""
+"""Sweeps: their runs, what is refused before the first one, and what a second start does."""
 
 import csv
 import json
@@ -46,7 +46,7 @@ def test_a_grid_is_every_combination():
     assert crossed([{}, {"seed": 5}], grid({"seed": (1, 2)})) == [{"seed": 1}, {"seed": 2}] * 2
 
 
-def test_samples_are_the_same_each_time_and_lie_in_their_ranges():
+def test_samples_are_reproducible_and_in_their_ranges():
     fields = {
         "optimizer.learning_rate": log_uniform(1e-4, 1e-1),
         "optimizer.momentum": uniform(0.5, 0.9),
@@ -64,7 +64,7 @@ def test_samples_are_the_same_each_time_and_lie_in_their_ranges():
     assert {run["model.activation"] for run in drawn} == {"relu", "tanh"}
 
 
-def test_names_tell_the_overrides_and_are_folders(tmp_path):
+def test_names_show_the_overrides_and_can_be_folders(tmp_path):
     sweep = [
         {"optimizer.learning_rate": 0.01, "seed": 1},
         {"optimizer.drops": (0.3, 0.6)},
@@ -77,12 +77,12 @@ def test_names_tell_the_overrides_and_are_folders(tmp_path):
     assert names[:4] == ["learning_rate=0.01+seed=1", "drops=_0.3_0.6_", "name=a_b", "base"]
     assert len(names[4]) <= 120
     assert [run.folder.parent for run in planned] == [tmp_path] * 5
-    assert planned[1].flags == ["--config.optimizer.drops=(0.3,0.6,)"]
+    assert runs.override_flags(planned[1].overrides) == ["--config.optimizer.drops=(0.3, 0.6)"]
     assert planned[1].config.optimizer.drops == (0.3, 0.6)
     assert planned[0].config.optimizer.drops == (*Config().optimizer.drops,)
 
 
-def test_fields_that_end_alike_keep_their_whole_names(tmp_path):
+def test_fields_that_share_a_name_keep_their_sections(tmp_path):
     planned = runs.plan(Config(), [{"batch_size": 64, "eval.batch_size": 128}], tmp_path)
     assert planned[0].name == "batch_size=64+eval.batch_size=128"
 
@@ -92,10 +92,10 @@ def test_all_faults_are_listed_before_the_first_run(tmp_path):
     with pytest.raises(UserError) as caught:
         runs.plan(Config(), sweep, tmp_path)
     patterns = [
-        r"runs 0 and 4 of the sweep are the same \(seed=1\)",
         r"run 1 .*no field 'sed'; did you mean 'seed'\?",
         r"run 2 .*batch_size='many' must be a whole number",
         r"run 3 .*optimizer.momentum=2.0 is not allowed",
+        r"runs 0 and 4 of the sweep are the same \(seed=1\)",
     ]
     assert len(str(caught.value).splitlines()) == 4
     for pattern, line in zip(patterns, str(caught.value).splitlines(), strict=True):
@@ -103,13 +103,13 @@ def test_all_faults_are_listed_before_the_first_run(tmp_path):
 
 
 def test_folders_with_other_runs_are_refused_before_the_first_run(tmp_path):
-    """Finished ones too: the results would be those of another config. What alters no result may change."""
+    """Also finished ones, since their results are those of another config. Fields that alter no result may change."""
     planned = runs.plan(Config(), grid({"seed": (0, 1, 2)}), tmp_path)
     for run, status in zip(planned[:2], (0, 2), strict=True):
         run.folder.mkdir()
         (run.folder / "config.json").write_text(json.dumps(to_dict(run.config)))
         (run.folder / runs.CONSOLE).touch()
-        run.note_outcome(status)
+        run.record_outcome(status)
     other = Config()
     other.eval.batch_size = 32
     runs.check_folders(runs.plan(other, grid({"seed": (0, 1, 2)}), tmp_path))
@@ -144,7 +144,7 @@ def test_a_wrong_sweep_file_is_refused(tmp_path, monkeypatch, text, message):
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("configs/sweeps/*.py")), ids=lambda path: path.stem)
-def test_every_sweep_that_is_given_is_right(path, tmp_path):
+def test_every_sweep_file_is_valid(path, tmp_path):
     base = re.search(r"--config=configs/(\w+)\.py", path.read_text())[1]
     config = __import__(f"configs.{base}", fromlist=["get_config"]).get_config()
     assert len(runs.plan(config, runs.read_sweep(path), tmp_path)) > 1
@@ -155,11 +155,11 @@ def test_gpus_are_divided(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
     assert slots(2) == [Slot(gpus="4,6"), Slot(gpus="5,7")]
     assert slots(1) == [Slot()]
-    with pytest.raises(UserError, match=r"--parallel=5, but there are 4 GPUs"):
+    with pytest.raises(UserError, match=r"parallel=5 is more than the 4 GPUs"):
         slots(5)
 
 
-def test_gpus_are_counted_without_their_parts(tmp_path, monkeypatch):
+def test_mig_instances_are_not_counted_as_gpus(tmp_path, monkeypatch):
     listed = ["GPU 0: A100 (UUID: GPU-1)", "  MIG 1g.5gb Device 0: (UUID: MIG-1)", "GPU 1: A100 (UUID: GPU-2)"]
     (tmp_path / "nvidia-smi").write_text("#!/bin/sh\n" + "".join(f"echo '{line}'\n" for line in listed))
     (tmp_path / "nvidia-smi").chmod(0o755)
@@ -187,13 +187,13 @@ def test_a_run_keeps_to_its_cores(tmp_path, monkeypatch):
     script.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(script))
     (run,) = runs.plan(Config(), [{"seed": 1}], tmp_path)
-    execution.carry_out([run], [], [Slot(cores=frozenset({max(ours)}))], NotedSignals(), lambda numbers: None)
+    execution.execute([run], [], [Slot(cores=frozenset({max(ours)}))], NotedSignals(), lambda numbers: None)
     assert (run.folder / runs.CONSOLE).read_text() == f"[{max(ours)}]\n"
     assert os.sched_getaffinity(0) == ours
 
 
 def test_an_error_leaves_no_run_behind(tmp_path, monkeypatch):
-    """The outcome of one run can't be written: the other is asked to save, and waited for."""
+    """If the outcome of one run can't be written, the other is asked to save, and waited for."""
     script = tmp_path / "python"
     script.write_text(
         f"""#!/bin/sh
@@ -209,26 +209,26 @@ for i in $(seq 600); do sleep 0.05; done
     def refuse(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(runs.Run, "note_outcome", refuse)
+    monkeypatch.setattr(runs.Run, "record_outcome", refuse)
     planned = runs.plan(Config(), grid({"seed": (0, 1)}), tmp_path)
     with pytest.raises(OSError, match="No space left"):
-        execution.carry_out(planned, [], [Slot()] * 2, NotedSignals(), lambda numbers: None)
+        execution.execute(planned, [], [Slot()] * 2, NotedSignals(), lambda numbers: None)
     assert (planned[1].folder / runs.CONSOLE).read_text() == "saved\n"
 
 
-def test_the_time_left_is_that_of_the_runs_to_do(tmp_path, capsys):
-    """Of four runs the first is done, the last not chosen. Of the others one fails, and one has no error at all."""
+def test_the_time_left_is_that_of_the_remaining_runs(tmp_path, capsys):
+    """Of four runs the first is done and the last not selected. Of the others one fails, and one has zero error."""
     planned = runs.plan(Config(), grid({"seed": (0, 1, 2, 3)}), tmp_path)
     for run in planned:
         run.folder.mkdir()
         (run.folder / runs.CONSOLE).touch()
-    planned[0].note_outcome(0)
+    planned[0].record_outcome(0)
     show = Display(planned, planned[:3])
     show({1})
-    planned[1].note_outcome(2)
+    planned[1].record_outcome(2)
     show({2})
     (planned[2].folder / "metrics.jsonl").write_text(json.dumps(evaluation(2, "validation", 1, top1_error=0.0)))
-    planned[2].note_outcome(0)
+    planned[2].record_outcome(0)
     show(set())
     lines = capsys.readouterr().out.splitlines()
     assert re.fullmatch(r"run 1 of 4, seed=1: failed, \d+ s left", lines[1])
@@ -250,13 +250,13 @@ def test_results_are_those_of_the_metrics(tmp_path):
         evaluation(2, "validation", 1, top1_error=30.0),
         {"step": 3, "epoch": 1.5, "split": "train", "loss": 1.5},
         evaluation(4, "validation", 1, top1_error=40.0),
-        # Made besides: by ten views, of another split, of an earlier checkpoint.
+        # Made by hand: with ten views, of another split, of an earlier checkpoint.
         evaluation(4, "validation", 10, top1_error=20.0),
         evaluation(4, "train", 1, top1_error=10.0),
         evaluation(2, "validation", 1, top1_error=30.0),
     ]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    planned[0].note_outcome(3)
+    planned[0].record_outcome(3)
     results.write(planned, tmp_path)
     with (tmp_path / "results.csv").open() as file:
         first, second = csv.DictReader(file)
@@ -277,17 +277,17 @@ def test_results_are_those_of_the_metrics(tmp_path):
     assert list((tmp_path / "hparams").glob("seed=0/events*"))
     assert planned[0].finished
 
-    # What failed is tried again: its numbers are not the last ones.
+    # A failed run is tried again, so its numbers are not final.
     planned[1].folder.mkdir()
     (planned[1].folder / runs.CONSOLE).touch()
     for status, written in ((2, []), (0, [tmp_path / "hparams" / "seed=1"])):
-        planned[1].note_outcome(status)
+        planned[1].record_outcome(status)
         results.write(planned, tmp_path)
         assert list((tmp_path / "hparams").glob("seed=1")) == written
 
 
 def test_a_sweep_from_end_to_end(tmp_path, digits_dir):
-    """One run of three fails and the others go on; the second start repeats only the one that failed."""
+    """One run of three fails and the others continue; a second start repeats only the failed one."""
     sweep = tmp_path / "sweep.py"
     sweep.write_text(
         "def get_sweep():\n    return [{'seed': 1}, {'data.eval_split': 'missing'}, {'optimizer.learning_rate': 1e9}]"
@@ -313,7 +313,7 @@ def test_a_sweep_from_end_to_end(tmp_path, digits_dir):
     assert times == [path.stat().st_mtime_ns for path in sorted((tmp_path / "w").glob("[ls]*/metrics.jsonl"))]
 
 
-def test_a_stopped_sweep_saves_and_goes_on(tmp_path, digits_dir):
+def test_a_stopped_sweep_saves_its_runs(tmp_path, digits_dir):
     sweep = tmp_path / "sweep.py"
     sweep.write_text("def get_sweep():\n    return [{'num_epochs': 20.0}, {'num_epochs': 21.0}]")
     workdir = tmp_path / "w"
@@ -331,15 +331,15 @@ def test_a_stopped_sweep_saves_and_goes_on(tmp_path, digits_dir):
     assert list((workdir / "num_epochs=20.0" / "checkpoints").glob("*"))
 
 
-def test_an_index_picks_one_run(tmp_path):
+def test_an_index_selects_one_run(tmp_path):
     planned = runs.plan(Config(), grid({"seed": (0, 1)}), tmp_path)
-    assert runs.pick(planned, None) == planned
-    assert runs.pick(planned, 1) == planned[1:]
-    with pytest.raises(UserError, match=r"--index=2, but the sweep has 2 runs, 0 to 1\."):
-        runs.pick(planned, 2)
+    assert runs.select(planned, None) == planned
+    assert runs.select(planned, 1) == planned[1:]
+    with pytest.raises(UserError, match=r"index=2 is out of range; the sweep has 2 runs, 0 to 1\."):
+        runs.select(planned, 2)
 
 
 def test_the_task_of_a_slurm_array_is_an_index(tmp_path, digits_dir, monkeypatch):
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "70")
     process = start(tmp_path / "w", digits_dir, "configs/sweeps/learning_rate.py")
-    assert process.communicate(timeout=100)[1] == "error: --index=70, but the sweep has 9 runs, 0 to 8.\n"
+    assert process.communicate(timeout=100)[1] == "error: index=70 is out of range; the sweep has 9 runs, 0 to 8.\n"

@@ -1,11 +1,11 @@
-"""Draws the paper's figures for one run: PNGs, and one page that holds them all.
+"""Draw the paper's figures for one run, as PNGs and as one page that contains them all.
 
     python -m alexnet_jax.report --workdir=DIR [--step=N] [--data_dir=DIR] [--output=DIR] [--max_images=10000]
 
 Learning curves, conv1's kernels by tower (figure 3), predictions and nearest neighbors (figure 4), and which classes
-are taken for which. The page is `DIR/report/index.html` and needs no other file; `report.json` has its numbers. A run
-in progress can be reported on; what needs a checkpoint or a data set that is not there says so in one sentence. Beside
-a training that fills a GPU, `JAX_PLATFORMS=cpu` keeps the report off it.
+are confused. The page, `DIR/report/index.html`, needs no other file; `report.json` has its numbers. A run in progress
+can be reported on: sections whose checkpoint or data set is missing say so in one sentence. While training uses the
+GPU, run the report with `JAX_PLATFORMS=cpu`.
 """
 
 import json
@@ -19,16 +19,14 @@ from alexnet_jax.files import expanded
 
 _WORKDIR = cli.define_workdir_flag("the folder that training wrote to")
 _STEP = flags.DEFINE_integer("step", None, "the checkpoint; by default the latest", lower_bound=0)
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "where the data set lies, if not where training found it")
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "where the data set is, if not where training found it")
 _OUTPUT = flags.DEFINE_string("output", None, "the folder to write to; by default `report` in the workdir")
-_MAX_IMAGES = flags.DEFINE_integer(
-    "max_images", 10_000, "how many images of each split are looked at, drawn evenly", lower_bound=1
-)
+_MAX_IMAGES = flags.DEFINE_integer("max_images", 10_000, "the most images to use of each split", lower_bound=1)
 flags.adopt_module_key_flags(cli)
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Writes the page and its figures."""
+    """Write the page and its figures."""
     cli.no_arguments(arguments)
     folder = cli.required_path(_WORKDIR)
     output = expanded(_OUTPUT.value, "--output") if _OUTPUT.value else folder / "report"
@@ -38,9 +36,9 @@ def main(arguments: Sequence[str]) -> None:
     contents = collect(folder, _STEP.value, _DATA_DIR.value, _MAX_IMAGES.value)
     figures = {f"{section.name}.png": section.figure for section in contents.sections if section.figure is not None}
     numbers = {section.name: section.numbers for section in contents.sections if section.numbers}
-    for_programs = json.dumps({**contents.facts, **numbers}, indent=1) + "\n"
-    html = page(*contents).encode(errors="xmlcharrefreplace")  # names from JSON may be no Unicode
-    write(output, {**figures, "report.json": for_programs.encode(), "index.html": html})
+    data = json.dumps({**contents.properties, **numbers}, indent=1) + "\n"
+    html = page(*contents).encode(errors="xmlcharrefreplace")  # names from JSON may hold lone surrogates
+    write(output, {**figures, "report.json": data.encode(), "index.html": html})
     for section in contents.sections:
         print(f"{section.title + ':':<32}{printable(' '.join(section.text))}")
     print(output / "index.html")

@@ -1,12 +1,11 @@
-"""The page: one HTML file that holds everything, its figures too."""
+"""The page: one HTML file that contains everything, including its figures."""
 
 import base64
-import os
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from alexnet_jax.files import writing
+from alexnet_jax.files import write_atomically, writing
 from alexnet_jax.report.section import Section, Table
 
 _STYLE = """
@@ -18,39 +17,35 @@ img { max-width: 100%; } td, th { overflow-wrap: anywhere; }
 """
 
 
-def page(title: str, facts: Mapping[str, str], settings: Table, sections: Sequence[Section]) -> str:
-    """The HTML of a report: facts of the run, its settings, then its sections. All text is escaped."""
-    head = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>\n" for name, value in facts.items())
+def page(title: str, properties: Mapping[str, str], settings: Table, sections: Sequence[Section]) -> str:
+    """Return the HTML of a report: the run's properties, its settings, then the sections. All text is escaped."""
+    rows = (f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>\n" for name, value in properties.items())
+    sections = [Section("Settings that differ from the defaults", table=settings), *sections]
     return (
         "<!doctype html>\n"
         f'<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title><style>{_STYLE}</style></head>\n'
-        f"<body><h1>{escape(title)}</h1>\n<table>{head}</table>\n"
-        f"{_section(Section('Settings that differ from the defaults', table=settings))}"
+        f"<body><h1>{escape(title)}</h1>\n<table>{''.join(rows)}</table>\n"
         f"{''.join(map(_section, sections))}</body></html>\n"
     )
 
 
 def _section(section: Section) -> str:
-    parts = [f"<h2>{escape(section.title)}</h2>\n", *(f"<p>{escape(text)}</p>\n" for text in section.text)]
+    html = f"<h2>{escape(section.title)}</h2>\n" + "".join(f"<p>{escape(text)}</p>\n" for text in section.text)
     if section.figure is not None:
         data = base64.b64encode(section.figure).decode()
-        parts.append(f'<p><img alt="{escape(section.title)}" src="data:image/png;base64,{data}"></p>\n')
+        html += f'<p><img alt="{escape(section.title)}" src="data:image/png;base64,{data}"></p>\n'
     if section.table is not None:
-        parts.append(_table(section.table))
-    return "".join(parts)
+        html += f"<table>{_row(section.table.header, 'th')}{''.join(map(_row, section.table.rows))}</table>\n"
+    return html
 
 
-def _table(table: Table) -> str:
-    header = "".join(f"<th>{escape(cell)}</th>" for cell in table.header)
-    rows = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>\n" for row in table.rows)
-    return f"<table><tr>{header}</tr>\n{rows}</table>\n"
+def _row(cells: Sequence[str], tag: str = "td") -> str:
+    return f"<tr>{''.join(f'<{tag}>{escape(cell)}</{tag}>' for cell in cells)}</tr>\n"
 
 
 def write(output: Path, files: Mapping[str, bytes]) -> None:
-    """Writes files in order, each whole or not at all; UserError if the folder can't be written."""
+    """Write files in order, each whole or not at all; UserError if the folder can't be written."""
     with writing(f"--output={output}"):
         output.mkdir(parents=True, exist_ok=True)
         for name, data in files.items():
-            new = output / f"{name}.tmp"
-            new.write_bytes(data)
-            os.replace(new, output / name)
+            write_atomically(output / name, data)

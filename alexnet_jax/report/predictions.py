@@ -1,4 +1,4 @@
-"""What the net says of a few images (paper figure 4, left; released code, `shownet.py`)."""
+"""The net's best guesses for a few images (paper figure 4, left; released code, `shownet.py`)."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from alexnet_jax.report.section import BLUE, PINK, Section, in_figure, png, show_image, style
+from alexnet_jax.report.outputs import Examples
+from alexnet_jax.report.section import BLUE, PINK, Section, as_png, in_figure, show_image
 
 TITLE = "Predictions"
 NUM_IMAGES = 8  # in a grid of 2 x 4, as in shownet.py
@@ -14,47 +15,42 @@ NUM_GUESSES = 5
 _COLUMNS = 4
 
 
-def predictions_section(
-    images: np.ndarray, labels: np.ndarray, probabilities: np.ndarray, class_names: Sequence[str]
-) -> Section:
-    """Images uint8 [n, S, S, 3] with their labels int [n] and probabilities [n, classes]."""
-    text = [
-        "Evaluation images, seen in the center view, with the net's best guesses. Bars are probabilities; the "
-        "correct class is named under its image, and its bar is pink if it is among the guesses."
-    ]
-    with style():
-        return Section(TITLE, text, "predictions", png(_draw(images, labels, probabilities, class_names)))
+def predictions_section(examples: Examples, probabilities: np.ndarray, class_names: Sequence[str]) -> Section:
+    """Show the examples with the net's probabilities [n, classes]."""
+    text = (
+        "Evaluation images (center view) with the net's best guesses. Bars are probabilities. The correct class is "
+        "named under its image, and its bar is pink if it is among the guesses."
+    )
+    return Section(TITLE, [text], "predictions", _draw(examples, probabilities, class_names))
 
 
 def best_guesses(probabilities: np.ndarray, count: int = NUM_GUESSES) -> np.ndarray:
-    """The most probable classes, best first, [classes] -> [count]; of equals the one with the smaller number."""
+    """Return the most probable classes, best first, [classes] -> [count]; ties go to the smaller class number."""
     return np.argsort(-probabilities, kind="stable")[:count]
 
 
-def _draw(images: np.ndarray, labels: np.ndarray, probabilities: np.ndarray, class_names: Sequence[str]) -> Figure:
-    rows = -(-len(images) // _COLUMNS)
+@as_png
+def _draw(examples: Examples, probabilities: np.ndarray, class_names: Sequence[str]) -> Figure:
+    rows = -(-len(examples.labels) // _COLUMNS)
     figure = Figure(figsize=(9, 3.6 * rows), layout="constrained")
     grid = figure.subplots(2 * rows, _COLUMNS, squeeze=False, height_ratios=[2.0, 1.2] * rows)
-    for number in range(rows * _COLUMNS):
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for number, (image, label) in enumerate(zip(*examples, strict=True)):
         row, column = 2 * (number // _COLUMNS), number % _COLUMNS
-        if number < len(images):
-            show_image(grid[row, column], images[number])
-            grid[row, column].set_title(in_figure(class_names[labels[number]], 26), y=-0.14, fontweight="bold")
-            _draw_bars(grid[row + 1, column], labels[number], probabilities[number], class_names)
-        else:
-            grid[row, column].set_axis_off()
-            grid[row + 1, column].set_axis_off()
+        show_image(grid[row, column], image)
+        grid[row, column].set_title(in_figure(class_names[label], 26), y=-0.14, fontweight="bold")
+        _draw_bars(grid[row + 1, column], label, probabilities[number], class_names)
     return figure
 
 
 def _draw_bars(axes: Axes, label: int, probabilities: np.ndarray, class_names: Sequence[str]) -> None:
-    """Horizontal bars of probability, the best guess on top, with the classes' names written over them."""
+    """Draw horizontal bars of probability, the best guess on top, with the classes' names written over them."""
+    axes.set_axis_on()
     guesses = best_guesses(probabilities)
     colors = [PINK if guess == label else BLUE for guess in guesses]
     axes.barh(range(len(guesses)), probabilities[guesses], color=colors, alpha=0.55, height=0.85)
     for place, guess in enumerate(guesses):
         axes.text(0.02, place, in_figure(class_names[guess], 30), va="center", fontsize=8)
-    axes.set_xlim(0, 1)
-    axes.set_ylim(NUM_GUESSES - 0.5, -0.5)
-    axes.set_yticks([])
+    axes.set(xlim=(0, 1), ylim=(NUM_GUESSES - 0.5, -0.5), yticks=[])
     axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"], fontsize=7)

@@ -1,12 +1,12 @@
-"""What a report is made of, and how its figures look."""
+"""The sections of a report, and the style of its figures."""
 
-import contextlib
 import dataclasses
+import functools
 import io
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, ParamSpec
 
-import matplotlib
+import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -24,6 +24,7 @@ _STYLE: dict[Any, Any] = {
     "axes.spines.right": False,
     "legend.frameon": False,
 }
+_Arguments = ParamSpec("_Arguments")
 
 
 class Table(NamedTuple):
@@ -35,11 +36,7 @@ class Table(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """One part of the page.
-
-    title: its heading. text: paragraphs. figure: a PNG, kept as `name`.png and shown on the page. table: shown last.
-    numbers: what the text says, for programs.
-    """
+    """A heading with paragraphs, a figure (PNG, also written to `name`.png), a table, and the numbers for programs."""
 
     title: str
     text: Sequence[str] = ()
@@ -49,30 +46,27 @@ class Section:
     numbers: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
-@contextlib.contextmanager
-def style() -> Iterator[None]:
-    """Inside, figures are made in the style of the report, whatever the user's own settings are."""
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(_STYLE)
-        yield
+def as_png(draw: Callable[_Arguments, Figure]) -> Callable[_Arguments, bytes]:
+    """Decorate a function to return its figure as a PNG, the same bytes whatever the user's settings are."""
 
+    @functools.wraps(draw)
+    def drawn(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> bytes:
+        buffer = io.BytesIO()
+        with matplotlib.style.context(["default", _STYLE]):
+            draw(*args, **kwargs).savefig(buffer, format="png", metadata={"Software": None})  # not matplotlib's version
+        return buffer.getvalue()
 
-def png(figure: Figure) -> bytes:
-    """The figure as a PNG: the same bytes for the same figure."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})  # otherwise matplotlib's version
-    return buffer.getvalue()
+    return drawn
 
 
 def show_image(axes: Axes, image: np.ndarray) -> None:
-    """An image [H, W, 3] without axes, each pixel a square."""
+    """Draw an image [H, W, 3] without axes, each pixel a square."""
     axes.imshow(image, interpolation="nearest")
     axes.set_axis_off()
 
 
 def in_figure(name: str, length: int) -> str:
-    """A name for a figure: no longer than this, and with control characters and dollar signs taken literally."""
+    """Return a name for a figure, cut to `length`, with control characters escaped and dollar signs literal."""
     name = printable(name)
     name = name if len(name) <= length else name[: length - 1].rstrip() + "…"
     return name.replace("$", r"\$")

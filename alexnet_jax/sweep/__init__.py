@@ -1,1 +1,1 @@
-"""`python -m alexnet_jax.sweep`: many runs of one config, planned, run and tabulated."""
+"""`python -m alexnet_jax.sweep`: many runs of one config, planned, executed and tabulated."""

@@ -1,4 +1,4 @@
-"""The net, and the net without one part at a time; the paper measures each of these changes.
+"""The net, and the net without one of its components at a time; the paper measures each of these changes.
 
     python -m alexnet_jax.sweep --config=configs/imagenette.py --sweep=configs/sweeps/ablations.py \
         --workdir=runs/ablations

@@ -1,9 +1,9 @@
-"""Three learning rates with three seeds each: which one trains best, and how much is chance.
+"""Three learning rates with three seeds each: which trains best, and how much is chance?
 
     python -m alexnet_jax.sweep --config=configs/quickstart.py --sweep=configs/sweeps/learning_rate.py \
         --workdir=runs/learning_rate --parallel=2
 
-Three minutes per run on two cores.
+Each run takes three minutes on two cores.
 """
 
 from alexnet_jax.sweep.space import Overrides, grid
