@@ -41,7 +41,7 @@ LAYOUTS = {
     "caffe": [Layout(data=2, tower=2)],
     "one_weird_trick": [
         Layout(data=8, fully_connected="gathered"),
-        Layout(data=4, fully_connected="broadcast", shard_velocity=True),
+        Layout(data=4, fully_connected="gathered", shard_velocity=True),
         Layout(data=2, fully_connected="exchanged", gradient_accumulation=2),
     ],
 }
@@ -52,7 +52,7 @@ FOR_TWO_TOWERS = [
 ]
 FOR_ONE_TOWER = [
     *(Layout(data=2), Layout(data=8), Layout(data=8, shard_velocity=True), Layout(gradient_accumulation=4)),
-    *(Layout(data=n, fully_connected=way) for n in (2, 4, 8) for way in ("gathered", "broadcast")),
+    *(Layout(data=n, fully_connected=way) for n in (2, 4, 8) for way in ("gathered",)),
     *(Layout(data=n, fully_connected="exchanged") for n in (2, 4, 8)),
 ]
 OTHER_CASES = [
