@@ -4,6 +4,7 @@ python -m benchmarks.table
 """
 
 import collections
+import itertools
 import json
 import re
 from pathlib import Path
@@ -38,7 +39,7 @@ def environment(row: dict[str, Any]) -> str:
 def compact(benchmark: str, lines: list[Line]) -> list[Line]:
     """Return the lines as the document shows them, without columns that are empty."""
     if benchmark in FIRST_LINES:
-        lines = [*lines[: FIRST_LINES[benchmark]], lines[-1]]
+        lines = [*lines[:-1][: FIRST_LINES[benchmark]], lines[-1]]  # the last line is the sum
     lines = [_compact(line) for line in lines if not LINES_LEFT_OUT.fullmatch(str(line.get("contender")))]
     lines = _beside(lines) if "column" in lines[0] else lines
     empty = {name for name in lines[0] if all(line[name] in ("", None) for line in lines)}
@@ -74,7 +75,7 @@ def _beside(lines: list[Line]) -> list[Line]:
 
 
 def section(row: dict[str, Any], usual: str) -> str:
-    """Return one row as Markdown: its command, date, commit, environment unless it is the usual one, and table."""
+    """Return one row as Markdown: command, date, commit, environment (unless it is `usual`), and table."""
     origin = [f"`{row['command']}`", row["time"][:10], f"commit {row['commit']}"]
     origin += [environment(row)] if environment(row) != usual else []
     return f"{', '.join(origin)}:\n\n{markdown(compact(row['benchmark'], row['lines']))}\n"
@@ -86,11 +87,9 @@ def results(rows: list[dict[str, Any]]) -> str:
         return "Nothing has been measured yet.\n"
     shown = latest(rows)
     ((usual, _),) = collections.Counter(map(environment, shown)).most_common(1)
-    text = [f"Where a result names nothing else: {usual}.\n"]
-    for previous, row in zip([None, *shown], shown, strict=False):
-        if previous is None or previous["benchmark"] != row["benchmark"]:
-            text.append(f"### {row['benchmark']}\n")
-        text.append(section(row, usual))
+    text = [f"Unless a result names others, hardware and versions are: {usual}.\n"]
+    for benchmark, group in itertools.groupby(shown, lambda row: row["benchmark"]):
+        text += [f"### {benchmark}\n", *(section(row, usual) for row in group)]
     return "\n".join(text)
 
 

@@ -229,7 +229,7 @@ def test_a_result_from_another_machine_names_it() -> None:
     rows = [{**row, "command": f"python -m {name}", "settings": name} for name in "xyz"]
     rows[1] = {**rows[1], "hardware": {"cpu": "A", "cores": 2, "gpu": "B"}}
     text = table.results(rows)
-    assert text.startswith("Where a result names nothing else: A, 2 cores, jax 1.")
+    assert text.startswith("Unless a result names others, hardware and versions are: A, 2 cores, jax 1.")
     assert "`python -m y`, 2026-01-02, commit abc, B, jax 1:" in text
     assert "`python -m z`, 2026-01-02, commit abc:" in text
 
