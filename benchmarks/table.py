@@ -17,7 +17,7 @@ START, END = "<!-- results: python -m benchmarks.table -->", "<!-- end of result
 
 Line = dict[str, Any]
 # Only results.jsonl has these: columns that repeat others in another unit, lines of the peak, and short operations.
-COLUMNS_LEFT_OUT = re.compile(r".*GFLOP/s|TFLOP/s|sent / needed|(parameters|velocity|momentum|temporaries), %")
+COLUMNS_LEFT_OUT = re.compile(r".*GFLOP/s|TFLOP/s|sent / needed|(parameters|momentum|temporaries), %")
 LINES_LEFT_OUT = re.compile(r"matmul \d+, .*")
 FIRST_LINES = {"kernels": 8}
 NEW_NAMES = {"told like predict": "same class as predict"}  # of columns in older rows
