@@ -1,11 +1,12 @@
-"""How long training stands still for a checkpoint, and how long it takes until everything is on the disk.
+"""How long a checkpoint stops the training, and how long it takes until it is on disk.
 
 python -m benchmarks.checkpoint --variant=paper --batch=128
 
-After each save training goes on while the checkpoint is written, as in a run. PyTorch's side is `torch.save` of model
-and optimizer, which stands still until it is done.
+After each save, training continues while the checkpoint is written, as in a run. PyTorch's side is `torch.save` of
+model and optimizer, which returns when it has finished.
 """
 
+import dataclasses
 import itertools
 import statistics
 import tempfile
@@ -18,7 +19,7 @@ from benchmarks.harness import Contender, jax_environment, once, torch_device
 
 
 def ours(folder: str, repeats: int, **arguments: Any) -> dict[str, list[float]]:
-    """Seconds of undisturbed steps, of the standstill, of the steps while the disk is written, and of the writing."""
+    """Return the seconds of undisturbed steps, of the standstill, of steps while writing, and of the whole save."""
     import jax
 
     from alexnet_jax.checkpoint import Checkpoints
@@ -51,7 +52,7 @@ def ours(folder: str, repeats: int, **arguments: Any) -> dict[str, list[float]]:
 
 
 def peer(folder: str, repeats: int, **arguments: Any) -> dict[str, list[float]]:
-    """Seconds of a step and of `torch.save`."""
+    """Return the seconds of a step and of `torch.save`."""
     import torch
 
     from benchmarks import peer
@@ -77,40 +78,38 @@ def _megabytes(folder: str) -> float:
 
 
 def main() -> None:
-    """Measures one side after the other, --rounds times, and writes the row."""
+    """Measure one side after the other, --rounds times, and write the row."""
     parser = records.parser(__doc__, repeats=3)
     parser.add_argument("--rounds", type=int, default=2, help="processes of each side, in turns (%(default)s)")
-    parser.add_argument("--folder", default=None, help="where to save; on the disk in question (temporary)")
-    parser.add_argument("--variant", default="paper", help="which net (%(default)s)")
-    parser.add_argument("--batch", type=int, default=128, help="images in a batch (%(default)s)")
-    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--platform", choices=("cpu", "gpu"), default="cpu")
-    parser.add_argument("--width", type=float, default=1.0, help="multiplies the widths of all layers (%(default)s)")
+    parser.add_argument("--folder", default=None, help="where to save: on the disk to measure (temporary)")
+    records.add_net_flags(parser)
+    records.add_platform_flag(parser)
     flags = parser.parse_args()
-    arguments = {name: getattr(flags, name) for name in ("variant", "batch", "precision", "width", "repeats")}
-    peers = {"device": torch_device(flags.platform), "layout": "NCHW", "mode": "eager"}
+    arguments = {**records.net_arguments(flags), "repeats": flags.repeats}
+    peers = {**arguments, "device": torch_device(flags.platform), "layout": "NCHW", "mode": "eager"}
+    contenders = [
+        Contender("ours", "benchmarks.checkpoint:ours", arguments, jax_environment(flags.platform), tuned=True),
+        Contender("PyTorch, torch.save", "benchmarks.checkpoint:peer", peers),
+    ]
     measured: dict[str, dict[str, list[float]]] = {}
     for _ in range(flags.rounds):
-        for name, task, more, environment in (
-            ("ours", "ours", {}, jax_environment(flags.platform)),
-            ("PyTorch, torch.save", "peer", peers, {}),
-        ):
+        for contender in contenders:
             with tempfile.TemporaryDirectory(dir=flags.folder) as folder:
-                here = {**arguments, **more, "folder": folder}
-                answer = once(Contender(name, f"benchmarks.checkpoint:{task}", here, environment, tuned=task == "ours"))
-            for part, values in answer.items():
-                measured.setdefault(name, {}).setdefault(part, []).extend(values)
-    columns = list(dict.fromkeys(itertools.chain.from_iterable(measured.values())))
+                arguments = {**contender.arguments, "folder": folder}
+                answer = once(dataclasses.replace(contender, arguments=arguments))
+            for quantity, values in answer.items():
+                measured.setdefault(contender.name, {}).setdefault(quantity, []).extend(values)
+    medians = {
+        name: {quantity: statistics.median(values) for quantity, values in quantities.items()}
+        for name, quantities in measured.items()
+    }
+    columns = list(dict.fromkeys(itertools.chain.from_iterable(medians.values())))
+    titles = {quantity: "MB on disk" if quantity == "megabytes" else f"{quantity}, s" for quantity in columns}
     lines = [
         {"contender": name}
-        | {
-            f"{part}, s" if part != "megabytes" else "MB on disk": statistics.median(parts[part])
-            if part in parts
-            else None
-            for part in columns
-        }
-        | {"standstill, steps": statistics.median(parts["standstill"]) / statistics.median(parts["step"])}
-        for name, parts in measured.items()
+        | {titles[quantity]: seconds.get(quantity) for quantity in columns}
+        | {"standstill, steps": seconds["standstill"] / seconds["step"]}
+        for name, seconds in medians.items()
     ]
     records.write("checkpoint", flags, lines, times=measured)
 

@@ -1,8 +1,7 @@
-"""What a compiled program sends between devices, read from its text.
+"""The transfers between devices in the text of a compiled program.
 
 Bytes are those that a device sends with the usual ring algorithms in a group of n devices: (n - 1) / n of the whole
-array for an all-gather or a reduce-scatter (and, on average, for a broadcast or a reduction to one), twice that for an
-all-reduce, all of it for a permutation.
+array for an all-gather or a reduce-scatter, twice that for an all-reduce, the whole array for a permutation.
 """
 
 import math
@@ -23,7 +22,7 @@ _TIMES = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 
 
 class Collective(NamedTuple):
-    """One transfer: its kind, the bytes of the whole array before or after, devices in a group, times in a step."""
+    """A transfer: its kind, the bytes of the whole array before or after, devices in a group, times per step."""
 
     kind: str
     array_bytes: int
@@ -32,41 +31,45 @@ class Collective(NamedTuple):
 
     @property
     def sent(self) -> float:
-        """Bytes that each device sends in a step."""
+        """Return the bytes that each device sends in a step."""
         share = 1.0 if self.kind == "collective-permute" else (self.devices - 1) / self.devices
         return self.times * share * self.array_bytes * (2 if self.kind == "all-reduce" else 1)
 
 
 def collectives(program: str) -> list[Collective]:
-    """The transfers of a compiled program (`compiled.as_text()`), in no particular order."""
+    """Return the transfers of a compiled program (`compiled.as_text()`), in no particular order.
+
+    Raises:
+      ValueError: a loop of unknown length contains a transfer, or a transfer names no groups of devices.
+    """
     computations, entry = _computations(program)
-    found: list[Collective] = []
+    transfers: list[Collective] = []
 
     def visit(name: str, times: int) -> None:
         for line in computations[name]:
             if match := _COLLECTIVE.search(line):
-                found.extend(_transfers(match["kind"], match["result"], line, times))
+                transfers.extend(_transfers(match["kind"], match["result"], line, times))
             elif called := _CALLED.findall(line):
                 trips = _TIMES.search(line)
                 if " while(" in line and trips is None and _sends(called, computations):
-                    raise ValueError(f"a loop of unknown length sends something: {line.strip()}")
+                    raise ValueError(f"a loop of unknown length contains a transfer: {line.strip()}")
                 for each in called:
                     visit(each, times * (int(trips[1]) if trips else 1))
 
     visit(entry, 1)
-    return found
+    return transfers
 
 
-def in_words(found: list[Collective]) -> str:
-    """How many of each kind: "3 all-gather, 20 all-reduce"."""
+def in_words(transfers: list[Collective]) -> str:
+    """Return the number of each kind: "3 all-gather, 20 all-reduce"."""
     counts: Counter[str] = Counter()
-    for each in found:
+    for each in transfers:
         counts[each.kind] += each.times
     return ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items())) or "none"
 
 
 def _computations(program: str) -> tuple[dict[str, list[str]], str]:
-    """The lines of each computation by its name, and the name of the one that is run."""
+    """Return the lines of each computation by name, and the name of the entry computation."""
     computations: dict[str, list[str]] = {}
     entry, lines = "", []
     for line in program.splitlines():
@@ -83,7 +86,7 @@ def _sends(names: list[str], computations: dict[str, list[str]]) -> bool:
 
 
 def _transfers(kind: str, result: str, line: str, times: int) -> Iterator[Collective]:
-    """A transfer of several arrays at once counts as one for each."""
+    """Yield one transfer per array, since a collective may transfer several."""
     devices = _group_size(line)
     for dtype, sizes in _ARRAY.findall(result):
         size = BYTES[dtype] * math.prod(int(number) for number in sizes.split(",") if number)
@@ -91,7 +94,7 @@ def _transfers(kind: str, result: str, line: str, times: int) -> Iterator[Collec
 
 
 def _group_size(line: str) -> int:
-    """Devices in a group, from {{0,1},{2,3}}, [2,2]<=[4] or mesh['a'=2,'b'=2] {'b'}; for a permutation's pairs 2."""
+    """Return the devices in a group: of {{0,1},{2,3}}, [2,2]<=[4] or mesh['a'=2,'b'=2] {'b'}; 2 for a permutation."""
     if "source_target_pairs=" in line:
         return 2
     if match := re.search(r"replica_groups=\{\{([\d,]+)\}", line):

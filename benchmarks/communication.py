@@ -1,19 +1,19 @@
-"""What each device sends in a training step, on different layouts, as the compiled program says.
+"""What each device sends in a training step on different layouts, according to the compiled program.
 
     python -m benchmarks.communication --variant=paper --batch=128
     python -m benchmarks.communication --variant=one_weird_trick --batch=128
 
 Nothing is run. "Needed" is the theoretical minimum from the layer table (`benchmarks.layouts.transfers`): activations
-and their gradients where devices meet, and gradients of parameters once a step. Layouts are data x tower.
+and their gradients where devices exchange them, and parameter gradients once per step. Layouts are data x tower.
 """
 
 from benchmarks import layouts, records
 
 
 def main() -> None:
-    """Compiles for each layout and writes the row."""
+    """Compile for each layout and write the row."""
     parser = records.parser(__doc__, repeats=1)
-    layouts.add_flags(parser)
+    records.add_net_flags(parser)
     flags = parser.parse_args()
     lines = [
         {

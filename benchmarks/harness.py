@@ -1,4 +1,4 @@
-"""Measuring side by side: contenders, each in a process of its own, take turns in one run."""
+"""Measures side by side: contenders, each in a process of its own, take turns in one run."""
 
 import contextlib
 import dataclasses
@@ -17,20 +17,19 @@ from alexnet_jax.runtime import MALLOC
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# Settings that would reach contenders by accident.
+# Variables of this process that contenders must not inherit.
 _TUNING = ("GLIBC_TUNABLES", "MALLOC_", "XLA_FLAGS", "OMP_", "KMP_", "MKL_", "TORCHINDUCTOR_", "ALEXNET_JAX_TUNING")
 
-# Columns of a comparison on a CPU. What malloc hands out to PyTorch: as glibc does by default, or as our own program
-# sets it for itself.
+# The two comparisons on a CPU: PyTorch with glibc's default malloc, or with the malloc settings of our own program.
 AS_INSTALLED: dict[str, str] = {}
 AT_BEST = {"GLIBC_TUNABLES": MALLOC}
 
 
 @dataclasses.dataclass(frozen=True)
 class Contender:
-    """Somebody who does the work: `task` is "module:function", called with `arguments` in a process of its own.
+    """One side of a comparison: `task` is "module:function", called with `arguments` in a process of its own.
 
-    `environment` is added to a clean one; `tuned` lets `alexnet_jax.runtime` set what it sets for every command.
+    `environment` is added to a clean one; `tuned` applies the settings of `alexnet_jax.runtime`, as every command does.
     """
 
     name: str
@@ -41,29 +40,29 @@ class Contender:
 
 
 def clean_environment() -> dict[str, str]:
-    """The environment of this process without settings that make one of the contenders faster or slower."""
+    """Return the environment of this process without variables that make a contender faster or slower."""
     return {name: value for name, value in os.environ.items() if not name.startswith(_TUNING)}
 
 
 def jax_environment(platform: str) -> dict[str, str]:
-    """One platform only; on a GPU memory is taken as needed, since several processes share it."""
+    """Return JAX's variables for one platform; a GPU's memory is allocated on demand, since processes share it."""
     if platform == "cpu":
         return {"JAX_PLATFORMS": "cpu"}
     return {"JAX_PLATFORMS": "cuda", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 
 
 def torch_device(platform: str) -> str:
-    """PyTorch's name of the platform."""
+    """Return PyTorch's name of the platform."""
     return "cuda" if platform == "gpu" else "cpu"
 
 
 def columns(platform: str) -> dict[str, dict[str, str]]:
-    """The columns of a comparison on this platform, and the environment that each gives to PyTorch."""
+    """Return the comparisons to make on this platform, and the environment of PyTorch in each."""
     return {"as installed": AS_INSTALLED, "at best": AT_BEST} if platform == "cpu" else {"GPU": {}}
 
 
 class FailedError(RuntimeError):
-    """A contender's process ended; the message holds the end of what it printed."""
+    """A contender's process has ended; the message holds the end of its output."""
 
 
 class Times(NamedTuple):
@@ -75,7 +74,7 @@ class Times(NamedTuple):
 
     @classmethod
     def of(cls, seconds: Sequence[float]) -> "Times":
-        """From the repeats' own times."""
+        """Summarize the times of the repeats."""
         if len(seconds) == 1:
             return cls(seconds[0], seconds[0], seconds[0])
         low, median, high = statistics.quantiles(seconds, n=4, method="inclusive")
@@ -83,7 +82,7 @@ class Times(NamedTuple):
 
 
 class Process:
-    """A contender that is warm and waits to be asked."""
+    """A contender's process, which warms up and then runs a repeat on request."""
 
     def __init__(self, contender: Contender, seconds: float):
         request = {
@@ -105,18 +104,18 @@ class Process:
         )
 
     def ready(self) -> dict[str, Any]:
-        """Waits for the warm-up: {"calls": {piece: calls in a repeat}, "facts": {...}}."""
+        """Wait for the warm-up; return {"calls": {piece: calls in a repeat}, "notes": {...}}."""
         return self._answer()
 
     def repeat(self, piece: str) -> float:
-        """Seconds of one call of the piece, the mean of one repeat."""
+        """Run one repeat of the piece; return the mean seconds of a call."""
         assert self._process.stdin
         self._process.stdin.write(piece + "\n")
         self._process.stdin.flush()
         return self._answer()["seconds"]
 
     def close(self) -> None:
-        """Ends the process."""
+        """End the process."""
         self._process.kill()
         self._process.wait()
         for file in (self._process.stdin, self._process.stdout, self._log):
@@ -132,25 +131,32 @@ class Process:
 
 
 def once(contender: Contender) -> dict[str, Any]:
-    """What a task answers that measures by itself, once, in a process of its own."""
+    """Return the answer of a task that measures by itself, once, in a process of its own."""
     with contextlib.closing(Process(contender, 0.0)) as process:
         return process.ready()
 
 
 class Race(NamedTuple):
-    """`times`: {piece: {contender: Times}}; `facts`: {contender: its settings}."""
+    """`times`: {piece: {contender: Times}}; `notes`: {contender: its `Work.notes`}."""
 
     times: dict[str, dict[str, Times]]
-    facts: dict[str, dict[str, Any]]
+    notes: dict[str, dict[str, Any]]
 
 
 def race(contenders: Sequence[Contender], repeats: int, seconds: float = 0.5, pause: float = 0.0) -> Race:
-    """Every contender does every piece `repeats` times, in turns; each repeat lasts at least so many seconds.
+    """Let every contender do every piece `repeats` times, in turns.
 
-    Between two turns all pause for so many seconds: who reads ahead goes on for a while when its turn is over.
+    Contenders warm up one after the other; in each turn another one starts. A contender may lack some of the pieces
+    that others have; one that fails is left out, and the reason is printed.
 
-    They warm up one after the other. Who starts a turn moves on by one from turn to turn. A contender may lack some of
-    the pieces that others have; one that fails is left out, and the reason printed. FailedError if all do.
+    Args:
+      contenders: who takes part.
+      repeats: turns.
+      seconds: how long a repeat lasts, at least.
+      pause: seconds before each repeat; a contender that reads ahead continues for a while after its turn.
+
+    Raises:
+      FailedError: all contenders failed.
     """
     with contextlib.ExitStack() as stack:
         racing: dict[str, Process] = {}
@@ -166,9 +172,9 @@ def race(contenders: Sequence[Contender], repeats: int, seconds: float = 0.5, pa
                 racing[contender.name] = process
                 print(" is warm", file=sys.stderr)
         if not racing:
-            raise FailedError("none of the contenders could be measured; see above")
+            raise FailedError("all contenders failed; the reasons are above")
         times = {piece: _turns(racing, answers, piece, repeats, pause) for piece in _pieces(answers)}
-    return Race(times, {name: answer["facts"] for name, answer in answers.items()})
+    return Race(times, {name: answer["notes"] for name, answer in answers.items()})
 
 
 def _pieces(answers: dict[str, dict[str, Any]]) -> list[str]:
@@ -178,7 +184,7 @@ def _pieces(answers: dict[str, dict[str, Any]]) -> list[str]:
 def _turns(
     racing: dict[str, Process], answers: dict[str, dict[str, Any]], piece: str, repeats: int, pause: float
 ) -> dict[str, Times]:
-    """One piece by all who have it."""
+    """Time one piece by all contenders that have it."""
     names = [name for name in racing if piece in answers[name]["calls"]]
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for turn in range(repeats):
@@ -190,7 +196,10 @@ def _turns(
 
 
 def fastest(contenders: Sequence[Contender], piece: str, repeats: int, seconds: float = 0.5) -> list[Contender]:
-    """The contender with the lowest median when each runs by itself; none if all fail. One alone needs no heat."""
+    """Return the contender with the lowest median when each runs by itself, or none if all fail.
+
+    A single contender is returned without a heat.
+    """
     if len(contenders) == 1:
         return list(contenders)
     medians: dict[str, float] = {}

@@ -53,7 +53,7 @@ def main() -> None:
         reading = race(contenders(folder, flags), flags.repeats, flags.seconds, pause=0.7)
     step = race(steps(flags), flags.step_repeats)
     lines = table(reading, "batch", flags.batch) + table(step, "step", flags.batch)
-    records.write("input", flags, lines, jpeg_bytes=jpeg_bytes, facts={**reading.facts, **step.facts})
+    records.write("input", flags, lines, jpeg_bytes=jpeg_bytes, notes={**reading.notes, **step.notes})
 
 
 def contenders(folder: str, flags: argparse.Namespace) -> list[Contender]:

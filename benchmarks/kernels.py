@@ -1,9 +1,9 @@
-"""Where the time of a training step goes: the device's operations, by the time that they take.
+"""The time of a training step by operation of the device.
 
     python -m benchmarks.kernels --variant=paper --batch=128 --precision=bfloat16 --platform=gpu
 
-A trace of some steps is taken with JAX's profiler and kept under --trace, to be opened in TensorBoard or Perfetto. Each
-line says which operation of the compiled program it is and which of the model's operations it was made from.
+JAX's profiler traces a few steps; --trace keeps the trace, which TensorBoard and Perfetto can open. Each line names an
+operation of the compiled program and the operation of the model that it was made from.
 """
 
 import collections
@@ -21,13 +21,10 @@ _INSTRUCTION = re.compile(r"%?([\w.-]+) = .*metadata=\{[^}]*op_name=\"([^\"]*)\"
 
 
 def main() -> None:
-    """Traces steps and writes the row."""
+    """Trace steps and write the row."""
     parser = records.parser(__doc__, repeats=5)
-    parser.add_argument("--variant", default="paper", help="which net (%(default)s)")
-    parser.add_argument("--batch", type=int, default=128, help="images in a batch (%(default)s)")
-    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--platform", choices=("cpu", "gpu"), default="cpu")
-    parser.add_argument("--width", type=float, default=1.0, help="multiplies the widths of all layers (%(default)s)")
+    records.add_net_flags(parser)
+    records.add_platform_flag(parser)
     parser.add_argument("--top", type=int, default=30, help="how many operations are listed (%(default)s)")
     parser.add_argument("--trace", type=Path, default=None, help="a folder for the trace (temporary)")
     flags = parser.parse_args()
@@ -42,14 +39,12 @@ def main() -> None:
 
 
 def trace(flags: Any, folder: Path) -> dict[str, str]:
-    """Runs warm steps under the profiler; what each instruction of their program was made from."""
+    """Run warm steps under the profiler; return the model's operation for each instruction of the program."""
     import jax  # after JAX_PLATFORMS is set
 
     from benchmarks import ours
 
-    step, state, examples, statistics = ours.training(
-        flags.variant, flags.batch, flags.precision, flags.width, augmentation=True
-    )
+    step, state, examples, statistics = ours.training(**records.net_arguments(flags), augmentation=True)
     program = step.lower(state, examples, statistics).compile().as_text()
     for _ in range(3):
         state, _ = step(state, examples, statistics)
@@ -62,7 +57,7 @@ def trace(flags: Any, folder: Path) -> dict[str, str]:
 
 
 def operation_times(folder: Path) -> dict[tuple[str, str], float]:
-    """Seconds in all of each (instruction, kernel) in the trace; on a CPU the two are the same."""
+    """Return the total seconds of each (instruction, kernel) in the trace; on a CPU the two are the same."""
     from jax.profiler import ProfileData
 
     times: dict[tuple[str, str], float] = collections.defaultdict(float)
@@ -72,7 +67,7 @@ def operation_times(folder: Path) -> dict[tuple[str, str], float]:
         for plane in devices or planes:
             for line in plane.lines:
                 for event in line.events:
-                    # On a GPU each stream is a line; the others repeat what the streams did, in larger pieces.
+                    # On a GPU each stream is a line; the other lines repeat the same work in larger pieces.
                     if (not devices or line.name.startswith("Stream")) and (name := dict(event.stats).get("hlo_op")):
                         times[str(name), event.name] += event.duration_ns / 1e9
     return times
@@ -81,7 +76,7 @@ def operation_times(folder: Path) -> dict[tuple[str, str], float]:
 def table(
     times: dict[tuple[str, str], float], sources: dict[str, str], steps: int, top: int
 ) -> list[dict[str, str | float]]:
-    """The operations that take longest, and the rest in one line; milliseconds are those of one step."""
+    """Return the longest operations and, in one line, the rest; milliseconds are those of one step."""
     total = sum(times.values())
     longest = sorted(times.items(), key=lambda item: -item[1])
     lines: list[dict[str, str | float]] = [

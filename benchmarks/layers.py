@@ -1,42 +1,39 @@
-"""Each layer that multiplies, by itself: forward, gradient of the input, gradient of the kernel; beside PyTorch's.
+"""Each convolutional and fully connected layer alone, beside PyTorch's: forward, input gradient, kernel gradient.
 
 python -m benchmarks.layers --variant=paper --batch=64
 
-Layers in two groups do the work of both towers. Nothing needs the gradient of the image, so conv1 has none. Products
-of large square matrices are measured in the same turns, as what the hardware can do.
+Layers in two groups do the work of both towers. conv1 has no input gradient, because training does not need it.
+Products of large square matrices are measured in the same turns, as the speed of the hardware.
 """
 
-import importlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from alexnet_jax.config import Config
 from alexnet_jax.model.ablations import build_net
 from alexnet_jax.model.layers import Convolution, Dense, LayerShape, layer_shapes
 from benchmarks import operations
+from benchmarks.nets import net_config
 from benchmarks.work import Piece, Work
 
 MATMUL = 2048
 
 
 class Product(NamedTuple):
-    """A layer that multiplies, and in how many groups its units see different channels."""
+    """A layer with a kernel, and the number of groups whose units see different channels."""
 
     shape: LayerShape
     groups: int
 
     def pieces(self) -> tuple[str, ...]:
-        """The names of what is measured."""
+        """Return the names of its pieces of work."""
         name = self.shape.layer.name
         parts = ("forward", "kernel gradient") if name == "conv1" else ("forward", "input gradient", "kernel gradient")
         return tuple(f"{name} {part}" for part in parts)
 
 
 def products(variant: str, width: float) -> Iterator[Product]:
-    """The layers of the variant that multiply; `width` multiplies their widths."""
-    config: Config = importlib.import_module(f"configs.{variant}").get_config()
-    model = config.model
-    model.conv_width = model.fc_width = width
+    """Yield the layers of the variant that have kernels; `width` multiplies their widths."""
+    model = net_config(variant, width).model
     net = build_net(model)
     for shape in layer_shapes(net, model.image_size, model.num_classes):
         if shape.kernel_shape:
@@ -45,12 +42,12 @@ def products(variant: str, width: float) -> Iterator[Product]:
 
 
 def ours(batch: int, precision: str, variant: str, width: float) -> Work:
-    """`grouped_convolution`, and `jnp.dot` for fully connected layers; kernels are stored as float32."""
+    """Build `grouped_convolution`, and `jnp.dot` for fully connected layers; kernels are stored as float32."""
     import jax
     import jax.numpy as jnp
 
     from alexnet_jax.model.convolution import grouped_convolution
-    from benchmarks.ours import compiled, facts, matmul, noise, repeated
+    from benchmarks.ours import compiled, matmul, noise, notes, repeated
 
     def forward_of(product: Product):
         layer = product.shape.layer
@@ -71,28 +68,28 @@ def ours(batch: int, precision: str, variant: str, width: float) -> Work:
         cotangent = noise((batch, *shape.output_shape), precision, seed=2)
 
         forward = compiled(function)
-        of_input = compiled(lambda x, kernel, g: jax.vjp(lambda x: function(x, kernel), x)[1](g)[0])
-        of_kernel = compiled(lambda x, kernel, g: jax.vjp(lambda kernel: function(x, kernel), kernel)[1](g)[0])
+        input_gradient = compiled(lambda x, kernel, g: jax.vjp(lambda x: function(x, kernel), x)[1](g)[0])
+        kernel_gradient = compiled(lambda x, kernel, g: jax.vjp(lambda kernel: function(x, kernel), kernel)[1](g)[0])
         measured = {
             "forward": repeated(lambda: forward(x, kernel)),
-            "input gradient": repeated(lambda: of_input(x, kernel, cotangent)),
-            "kernel gradient": repeated(lambda: of_kernel(x, kernel, cotangent)),
+            "input gradient": repeated(lambda: input_gradient(x, kernel, cotangent)),
+            "kernel gradient": repeated(lambda: kernel_gradient(x, kernel, cotangent)),
         }
         return {name: measured[name.partition(" ")[2]] for name in product.pieces()}
 
     pieces = matmul(MATMUL, precision).pieces
     for product in products(variant, width):
         pieces = pieces | pieces_of(product)
-    return Work(pieces, facts())
+    return Work(pieces, notes())
 
 
 def peer(batch: int, precision: str, variant: str, width: float, device: str, layout: str, mode: str) -> Work:
-    """`conv2d` with its two gradients from `torch.nn.grad`, and products; all of one type, the image padded before."""
+    """Build `conv2d`, its two gradients from `torch.nn.grad`, and products; one precision, the image already padded."""
     import torch
     from torch.nn import functional as F
     from torch.nn.grad import conv2d_input, conv2d_weight
 
-    from benchmarks.peer import facts, in_mode, matmul, noise, repeated
+    from benchmarks.peer import in_mode, matmul, noise, notes, repeated
 
     def pieces_of(product: Product) -> dict[str, Piece]:
         shape, groups = product.shape, product.groups
@@ -100,37 +97,37 @@ def peer(batch: int, precision: str, variant: str, width: float, device: str, la
         layer = shape.layer
         if isinstance(layer, Convolution):
             side, _, channels = shape.input_shape
-            whole = layer.padding[0] == layer.padding[1]
-            padding = layer.padding[0] if whole else 0
-            side += 0 if whole else sum(layer.padding)
+            symmetric = layer.padding[0] == layer.padding[1]
+            padding = layer.padding[0] if symmetric else 0
+            side += 0 if symmetric else sum(layer.padding)
             x = noise((batch, channels, side, side), precision, device, layout)
-            rows, columns, seen, features = shape.kernel_shape
-            kernel = noise((features, seen, rows, columns), precision, device, layout)
+            *window, depth, features = shape.kernel_shape
+            kernel = noise((features, depth, *window), precision, device, layout)
             cotangent = noise((batch, features, *shape.output_shape[:2]), precision, device, layout)
             settings = (layer.stride, padding, 1, groups)
             forward = in_mode(lambda: F.conv2d(x, kernel, None, *settings), mode)
-            of_input = in_mode(lambda: conv2d_input(x.shape, kernel, cotangent, *settings), mode)
-            of_kernel = in_mode(lambda: conv2d_weight(x, kernel.shape, cotangent, *settings), mode)
+            input_gradient = in_mode(lambda: conv2d_input(x.shape, kernel, cotangent, *settings), mode)
+            kernel_gradient = in_mode(lambda: conv2d_weight(x, kernel.shape, cotangent, *settings), mode)
         else:
             inputs, units = shape.kernel_shape
             x = noise((batch, inputs), precision, device, layout)
             kernel = noise((units, inputs), precision, device, layout)
             cotangent = noise((batch, units), precision, device, layout)
             forward = in_mode(lambda: F.linear(x, kernel), mode)
-            of_input = in_mode(lambda: torch.mm(cotangent, kernel), mode)
-            of_kernel = in_mode(lambda: torch.mm(cotangent.T, x), mode)
-        measured = {"forward": forward, "input gradient": of_input, "kernel gradient": of_kernel}
+            input_gradient = in_mode(lambda: torch.mm(cotangent, kernel), mode)
+            kernel_gradient = in_mode(lambda: torch.mm(cotangent.T, x), mode)
+        measured = {"forward": forward, "input gradient": input_gradient, "kernel gradient": kernel_gradient}
         return {name: repeated(measured[name.partition(" ")[2]], device) for name in product.pieces()}
 
     pieces = matmul(MATMUL, precision, device).pieces
     with torch.no_grad():
         for product in products(variant, width):
             pieces = pieces | pieces_of(product)
-    return Work(pieces, facts(device))
+    return Work(pieces, notes(device))
 
 
 def main() -> None:
-    """Races, and writes the row with the rates."""
+    """Run the comparison and write the row with the rates."""
     parser = operations.parser(__doc__)
     parser.add_argument("--variant", default="paper", help="which net (%(default)s)")
     parser.add_argument("--width", type=float, default=1.0, help="multiplies the widths of all layers (%(default)s)")

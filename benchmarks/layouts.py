@@ -1,6 +1,4 @@
-"""The layouts that benchmarks and documents compare: what each has to send, from the layer table alone, and what the
-compiler makes of it.
-"""
+"""The layouts that benchmarks compare: the transfers that each needs, by the layer table, and those of the program."""
 
 import argparse
 import math
@@ -8,75 +6,82 @@ from typing import Any, NamedTuple
 
 from alexnet_jax.config import Config
 from alexnet_jax.model.ablations import build_net
-from alexnet_jax.model.layers import Classifier, Convolution, Dense, LayerShape, Net, ResponseNorm, layer_shapes
-from alexnet_jax.model.sharding import velocity_spec
-from alexnet_jax.parallel.towers import DATA_AXIS, parameter_specs
+from alexnet_jax.model.layers import Classifier, Convolution, Dense, LayerShape, Net, ResponseNorm
+from alexnet_jax.model.sharding import momentum_spec, parameter_specs
+from alexnet_jax.parallel.towers import DATA_AXIS
 from benchmarks.collectives import BYTES, Collective, collectives, in_words
 from benchmarks.harness import Contender, jax_environment, once
+from benchmarks.nets import net_shapes
+from benchmarks.records import net_arguments
 
-METRICS = 3  # numbers that are added up for the log
+METRICS = 3  # numbers that are summed for the log
 
 
 class Layout(NamedTuple):
-    """The fields of the config that lay a run out over devices."""
+    """The fields of the config that distribute a run over devices."""
 
     data: int = 1
     tower: int = 1
-    fully_connected: str = "replicated"
-    shard_velocity: bool = False
+    shard_fully_connected: bool = False
+    shard_momentum: bool = False
     gradient_accumulation: int = 1
 
     @property
     def devices(self) -> int:
-        """How many devices it takes."""
+        """Return the number of devices."""
         return self.data * self.tower
 
     @property
-    def workers(self) -> int:
-        """Over how many devices fully connected layers are split apart from towers."""
-        return 1 if self.fully_connected == "replicated" else self.data
+    def is_hybrid(self) -> bool:
+        """Return whether the devices of `data` hold shards of the fully connected layers."""
+        return self.fully_connected_shards > 1
+
+    @property
+    def fully_connected_shards(self) -> int:
+        """Return the number of shards along `data` of each fully connected layer."""
+        return self.data if self.shard_fully_connected else 1
 
     def __str__(self) -> str:
-        more = [self.fully_connected] if self.workers > 1 else []
-        more += ["split velocity"] if self.shard_velocity else []
+        more = ["hybrid"] if self.is_hybrid else []
+        more += ["sharded momentum"] if self.shard_momentum else []
         more += [f"{self.gradient_accumulation} micro-batches"] if self.gradient_accumulation > 1 else []
         return ", ".join([f"{self.data} x {self.tower}", *more])
 
     def put_into(self, config: Config) -> None:
-        """Sets these fields of a config."""
+        """Set these fields of a config."""
         config.mesh.data, config.mesh.tower = self.data, self.tower
-        config.mesh.fully_connected, config.mesh.shard_velocity = self.fully_connected, self.shard_velocity
+        config.mesh.shard_fully_connected = self.shard_fully_connected
+        config.mesh.shard_momentum = self.shard_momentum
         config.gradient_accumulation = self.gradient_accumulation
 
 
 TWO_TOWERS = (
     *(Layout(), Layout(tower=2), Layout(data=2), Layout(data=2, tower=2), Layout(data=4, tower=2)),
-    *(Layout(data=4, tower=2, shard_velocity=True), Layout(gradient_accumulation=4)),
+    *(Layout(data=4, tower=2, shard_momentum=True), Layout(gradient_accumulation=4)),
 )
 ONE_TOWER = (
-    *(Layout(), Layout(data=2), Layout(data=8), Layout(data=8, shard_velocity=True)),
-    Layout(data=2, fully_connected="gathered"),
-    *(Layout(data=8, fully_connected=scheme) for scheme in ("gathered", "broadcast", "exchanged")),
+    *(Layout(), Layout(data=2), Layout(data=8), Layout(data=8, shard_momentum=True)),
+    *(Layout(data=2, shard_fully_connected=True), Layout(data=8, shard_fully_connected=True)),
 )
 
 
 def layouts_of(net: Net) -> tuple[Layout, ...]:
-    """Those that the net allows."""
+    """Return the layouts that the net allows."""
     return TWO_TOWERS if net.towers == 2 else ONE_TOWER
 
 
 def plan(layout: list, variant: str, batch: int, precision: str, width: float) -> dict[str, Any]:
-    """The compiled training step on this layout: what it sends and what it holds. Nothing is run.
+    """Compile the training step on this layout, without running it.
 
     Returns:
-      "collectives" in words, "sent" and "needed" bytes that a device sends in a step, those of the "parameters" and the
-      "velocity" that it holds, "temporaries" (activations, gradients) and "peak", all as the compiler planned them.
+      "collectives" as text; in bytes per device: "sent" and "needed" in a step, the "parameters" and the "momentum"
+      that it holds, "temporaries" (activations, gradients) and the "peak" of memory, as the compiler has planned them.
     """
     import jax
 
     from alexnet_jax.optimizer import create_optimizer
     from alexnet_jax.parallel.mesh import batch_sharding, create_mesh
-    from alexnet_jax.state import abstract_train_state
+    from alexnet_jax.state import abstract_train_state, create_model
     from alexnet_jax.train_step import create_train_step
     from benchmarks import ours
 
@@ -84,88 +89,75 @@ def plan(layout: list, variant: str, batch: int, precision: str, width: float) -
     config = ours.config_of(variant, batch, precision, width, augmentation=True)
     chosen.put_into(config)
     config.eval.batch_size = batch
-    mesh = create_mesh(config)
-    optimizer = create_optimizer(config, ours.NUM_STEPS)
-    state = abstract_train_state(config, optimizer, mesh)
+    mesh, model = create_mesh(config.mesh), create_model(config)
+    optimizer = create_optimizer(config, model.net, ours.NUM_STEPS)
+    state = abstract_train_state(config, model, optimizer, mesh)
     size = ours.STORED_SIZE
     shapes = {"image": ((batch, size, size, 3), "uint8"), "label": ((batch,), "int32")}
     examples = {
         name: jax.ShapeDtypeStruct(shape, dtype, sharding=batch_sharding(mesh))
         for name, (shape, dtype) in shapes.items()
     }
-    step: Any = create_train_step(config, optimizer, mesh, ours.NUM_STEPS)
+    step: Any = create_train_step(config, model, optimizer, mesh, ours.NUM_STEPS)
     compiled = step.lower(state, examples, ours.statistics(size)).compile()
     memory = compiled.memory_analysis()
-    found = collectives(compiled.as_text())
+    transferred = collectives(compiled.as_text())
     fresh_outputs = memory.output_size_in_bytes - memory.alias_size_in_bytes
     return {
-        "collectives": in_words(found),
-        "sent": sum(each.sent for each in found),
+        "collectives": in_words(transferred),
+        "sent": sum(each.sent for each in transferred),
         "needed": sum(each.sent for each in transfers(config, chosen)),
-        "parameters": _bytes_here(state.params),
-        "velocity": _bytes_here(state.opt_state.velocity),
+        "parameters": _bytes_per_device(state.params),
+        "momentum": _bytes_per_device(state.opt_state),
         "temporaries": memory.temp_size_in_bytes,
         "peak": memory.argument_size_in_bytes + memory.temp_size_in_bytes + fresh_outputs,
     }
 
 
-def _bytes_here(tree: Any) -> int:
-    """Bytes of a tree of abstract arrays on each device."""
+def _bytes_per_device(tree: Any) -> int:
+    """Return the bytes of a tree of abstract arrays on each device."""
     import jax
 
     return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def plans(flags: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    """What `plan` finds for every layout of the net that the flags name, by the layout in words."""
-    arguments = {name: getattr(flags, name) for name in ("variant", "batch", "precision", "width")}
+    """Return the `plan` of every layout of the net that the flags choose, by the layout's name."""
     config = Config()
     config.model.variant = flags.variant
-    found = {}
+    compiled = {}
     for layout in layouts_of(build_net(config.model)):
+        arguments = {**net_arguments(flags), "layout": layout}
         environment = jax_environment("cpu") | {"JAX_NUM_CPU_DEVICES": str(layout.devices)}
-        task = Contender(
-            str(layout), "benchmarks.layouts:plan", {**arguments, "layout": layout}, environment, tuned=True
+        compiled[str(layout)] = once(
+            Contender(str(layout), "benchmarks.layouts:plan", arguments, environment, tuned=True)
         )
-        found[str(layout)] = once(task)
-    return found
-
-
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags that name a net."""
-    parser.add_argument("--variant", default="paper", help="which net (%(default)s)")
-    parser.add_argument("--batch", type=int, default=128, help="images in a batch, over all devices (%(default)s)")
-    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--width", type=float, default=1.0, help="multiplies the widths of all layers (%(default)s)")
+    return compiled
 
 
 def transfers(config: Config, layout: Layout) -> list[Collective]:
-    """All that the devices have to tell each other in one step: the theoretical minimum.
+    """Return all transfers that one step needs: the theoretical minimum.
 
-    Where the towers meet, activations are gathered and their gradients scattered (scores are added up); gradients are
-    added up over `data` once a step; a hybrid exchanges what enters the fully connected layers and what each of them
-    makes of it, and all labels.
+    Where the towers meet, activations are gathered and their gradients scattered (logits are summed). Gradients are
+    summed over `data` once per step. A hybrid gathers the inputs of the fully connected layers and scatters the logits.
     """
-    net = build_net(config.model)
-    shapes = list(layer_shapes(net, config.model.image_size, config.model.num_classes))
-    found = [transfer for shape in shapes for transfer in _activations(config, layout, shape)]
-    specs = parameter_specs(net, layout.tower, layout.workers)
+    shapes = net_shapes(config)
+    needed = [transfer for shape in shapes for transfer in _activations(config, layout, shape)]
+    specs = parameter_specs(build_net(config.model), layout.tower, layout.fully_connected_shards)
     if layout.data > 1:
         for shape in filter(lambda shape: shape.kernel_shape, shapes):
-            found += _gradients(layout, shape, specs[shape.layer.name])
-        small = "all-gather" if layout.workers > 1 else "all-reduce"  # the labels, or what is logged
-        count = config.batch_size if layout.workers > 1 else METRICS
-        found.append(Collective(small, count * BYTES["s32"], layout.data))
-    return found
+            needed += _gradients(layout, shape, specs[shape.layer.name])
+        needed.append(Collective("all-reduce", METRICS * BYTES["f32"], layout.data))  # the numbers for the log
+    return needed
 
 
 def _activations(config: Config, layout: Layout, shape: LayerShape) -> list[Collective]:
-    """What is sent before or in one layer, forward and backward."""
+    """Return the transfers before or in one layer, forward and backward."""
     images = config.batch_size // layout.data // layout.gradient_accumulation  # on a device at a time
     bytes_each = {"float32": BYTES["f32"], "bfloat16": BYTES["bf16"]}[config.precision]
     times = layout.gradient_accumulation
-    if layout.workers > 1:
-        return _of_hybrid(layout, shape, images, bytes_each, times)
+    if layout.is_hybrid:
+        return _hybrid_activations(layout, shape, images * layout.data, bytes_each)
     if layout.tower == 1:
         return []
     match shape.layer:
@@ -181,33 +173,31 @@ def _activations(config: Config, layout: Layout, shape: LayerShape) -> list[Coll
     return []
 
 
-def _of_hybrid(layout: Layout, shape: LayerShape, images: int, bytes_each: int, times: int) -> list[Collective]:
-    """The same where fully connected layers are split over `data`."""
-    rounds = 1 if layout.fully_connected == "gathered" else layout.workers
-    images = images * layout.workers // rounds  # in a round
+def _hybrid_activations(layout: Layout, shape: LayerShape, images: int, bytes_each: int) -> list[Collective]:
+    """Return the same for a hybrid; `images` are those of all devices."""
+    times = layout.gradient_accumulation
     match shape.layer:
         case Classifier():
             size = images * shape.output_shape[0] * BYTES["f32"]
-            return [Collective("all-reduce", size, layout.workers, rounds * times)]
         case Dense():
-            from_convolutions = len(shape.input_shape) == 3
-            broadcast = from_convolutions and layout.fully_connected == "broadcast"
-            kinds = ("broadcast", "reduce") if broadcast else ("all-gather", "reduce-scatter")
             size = images * math.prod(shape.input_shape) * bytes_each
-            return [Collective(kind, size, layout.workers, rounds * times) for kind in kinds]
-    return []
+        case _:
+            return []
+    return [Collective(kind, size, layout.data, times) for kind in ("all-gather", "reduce-scatter")]
 
 
 def _gradients(layout: Layout, shape: LayerShape, specs: dict) -> list[Collective]:
-    """What is sent of the gradients of one layer."""
+    """Return the transfers of the gradients of one layer."""
     assert shape.kernel_shape
-    found = []
+    needed = []
     for name, whole in (("kernel", shape.kernel_shape), ("bias", shape.kernel_shape[-1:])):
-        if layout.workers > 1 and DATA_AXIS in specs["kernel"]:
-            continue  # complete where they are
-        split = any(axis is not None for axis in specs[name])
-        size = math.prod(whole) // (layout.tower if split else 1) * BYTES["f32"]
-        scattered = layout.shard_velocity and DATA_AXIS in velocity_spec(specs[name], whole, layout.data)
+        if layout.is_hybrid and DATA_AXIS in specs[name]:
+            continue  # each device has the whole gradient of its shard
+        is_sharded = any(axis is not None for axis in specs[name])
+        size = math.prod(whole) // (layout.tower if is_sharded else 1) * BYTES["f32"]
+        scattered = (
+            layout.shard_momentum and name == "kernel" and DATA_AXIS in momentum_spec(specs[name], whole, layout.data)
+        )
         kinds = ("reduce-scatter", "all-gather") if scattered else ("all-reduce",)
-        found += [Collective(kind, size, layout.data) for kind in kinds]
-    return found
+        needed += [Collective(kind, size, layout.data) for kind in kinds]
+    return needed

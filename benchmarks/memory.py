@@ -1,10 +1,10 @@
-"""How many bytes of a device's memory the training step needs, on different layouts, as its compiled program says.
+"""How much of a device's memory the training step needs on different layouts, according to the compiled program.
 
     python -m benchmarks.memory --variant=paper --batch=128
 
-Nothing is run: the compiler plans all memory before the first step. Layouts are data x tower; shares are of what one
-device needs for the same batch. On a GPU only one device is measured, beside PyTorch: its peak is what its allocator
-counted over some steps; on a CPU it keeps no count.
+Nothing is run: the compiler plans all memory before the first step. Layouts are data x tower; percentages refer to one
+device with the same batch. On a GPU, one device is measured beside PyTorch, whose allocator counts its peak over a few
+steps; on a CPU it does not count.
 """
 
 import argparse
@@ -13,11 +13,11 @@ from typing import Any
 from benchmarks import layouts, records
 from benchmarks.harness import Contender, jax_environment, once, torch_device
 
-PARTS = ("parameters", "velocity", "temporaries", "peak")
+QUANTITIES = ("parameters", "momentum", "temporaries", "peak")
 
 
 def peer(**arguments: Any) -> dict[str, float]:
-    """Bytes at the peak of some steps on a GPU."""
+    """Return PyTorch's peak over a few steps on a GPU, in bytes."""
     import torch
 
     from benchmarks import peer
@@ -27,35 +27,35 @@ def peer(**arguments: Any) -> dict[str, float]:
 
 
 def beside_pytorch(flags: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    """On a GPU: ours on one device, and each of PyTorch's modes."""
-    arguments = {name: getattr(flags, name) for name in ("variant", "batch", "precision", "width")}
+    """Return the memory on one GPU: ours, and each of PyTorch's modes."""
+    arguments = records.net_arguments(flags)
     one = {**arguments, "layout": layouts.Layout()}
-    found = {"ours": once(Contender("ours", "benchmarks.layouts:plan", one, jax_environment("gpu"), tuned=True))}
+    plans = {"ours": once(Contender("ours", "benchmarks.layouts:plan", one, jax_environment("gpu"), tuned=True))}
     for mode in ("eager", "compiled"):
         peers = {**arguments, "device": torch_device("gpu"), "layout": "channels_last", "mode": mode}
-        found[f"PyTorch {mode}"] = once(Contender("PyTorch", "benchmarks.memory:peer", peers))
-    return found
+        plans[f"PyTorch {mode}"] = once(Contender("PyTorch", "benchmarks.memory:peer", peers))
+    return plans
 
 
-def lines_of(found: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """A line for each layout: MiB on each device, and the share of what the first line needs."""
-    first = next(iter(found.values()))
+def table(plans: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return a line per layout: MiB on each device, and the percentage of the first line."""
+    first = next(iter(plans.values()))
     return [
-        {"layout": name}
-        | {f"{part}, MiB": plan[part] / 2**20 if part in plan else None for part in PARTS}
-        | {f"{part}, %": 100.0 * plan[part] / first[part] if part in plan else None for part in PARTS}
-        for name, plan in found.items()
+        {"layout": layout}
+        | {f"{name}, MiB": plan[name] / 2**20 if name in plan else None for name in QUANTITIES}
+        | {f"{name}, %": 100.0 * plan[name] / first[name] if name in plan else None for name in QUANTITIES}
+        for layout, plan in plans.items()
     ]
 
 
 def main() -> None:
-    """Compiles for each layout and writes the row."""
+    """Compile for each layout and write the row."""
     parser = records.parser(__doc__, repeats=1)
-    layouts.add_flags(parser)
-    parser.add_argument("--platform", choices=("cpu", "gpu"), default="cpu")
+    records.add_net_flags(parser)
+    records.add_platform_flag(parser)
     flags = parser.parse_args()
-    found = layouts.plans(flags) if flags.platform == "cpu" else beside_pytorch(flags)
-    records.write("memory", flags, lines_of(found))
+    plans = layouts.plans(flags) if flags.platform == "cpu" else beside_pytorch(flags)
+    records.write("memory", flags, table(plans))
 
 
 if __name__ == "__main__":

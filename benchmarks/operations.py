@@ -1,6 +1,6 @@
-"""What the benchmarks of single operations share: their flags, who races, and their table.
+"""What benchmarks of single operations share: flags, contenders, and the table.
 
-The module of such a benchmark has two tasks, `ours` and `peer`, which build the same pieces of work by name.
+The module of such a benchmark has two tasks, `ours` and `peer`, which build pieces of work with the same names.
 """
 
 import argparse
@@ -14,31 +14,31 @@ OURS = "ours"
 
 
 def parser(description: str) -> argparse.ArgumentParser:
-    """The flags."""
+    """Return the parser of such a benchmark."""
     flags = records.parser(description, repeats=11)
     flags.add_argument("--batch", type=int, default=64, help="images in a batch (%(default)s)")
     flags.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
-    flags.add_argument("--platform", choices=("cpu", "gpu"), default="cpu")
+    records.add_platform_flag(flags)
     flags.add_argument("--modes", nargs="+", default=["eager", "compiled"], help="PyTorch's (benchmarks/peer.py)")
     flags.add_argument("--layouts", nargs="+", default=["NCHW", "channels_last"], help="PyTorch's")
-    flags.add_argument("--seconds", type=float, default=0.1, help="how long a repeat lasts at least (%(default)s)")
+    flags.add_argument("--seconds", type=float, default=0.1, help="how long a repeat lasts, at least (%(default)s)")
     return flags
 
 
 def compare(
     benchmark: str, flags: argparse.Namespace, work: dict[str, int] | None = None, **arguments: Any
 ) -> dict[str, Any]:
-    """Lets `benchmarks.<benchmark>:ours` race with `:peer` in all modes and layouts; writes and returns the row.
+    """Race `benchmarks.<benchmark>:ours` against `:peer` in all modes and layouts; write and return the row.
 
     Args:
       benchmark: name of the module.
       flags: as parsed by `parser`.
-      work: operations of each piece; then rates are listed, too.
-      arguments: of both tasks, beside batch and precision; `peer` also gets device, layout and mode.
+      work: operations of each piece; if given, the table has GFLOP/s too.
+      arguments: arguments of both tasks besides batch and precision; `peer` also gets device, layout and mode.
     """
     arguments |= {"batch": flags.batch, "precision": flags.precision}
     lines: list[dict[str, Any]] = []
-    everything, facts = {}, {}
+    all_times, notes = {}, {}
     for column, environment in columns(flags.platform).items():
         print(f"{column}:", file=sys.stderr)
         ours = Contender(OURS, f"benchmarks.{benchmark}:ours", arguments, jax_environment(flags.platform), tuned=True)
@@ -54,29 +54,26 @@ def compare(
         ]
         result = race([ours, *peers], flags.repeats, flags.seconds)
         lines += table(column, flags.modes, result, work or {})
-        everything[column] = {piece: {n: t._asdict() for n, t in of.items()} for piece, of in result.times.items()}
-        facts[column] = result.facts
-    return records.write(benchmark, flags, lines, times=everything, facts=facts)
+        all_times[column] = {
+            piece: {name: each._asdict() for name, each in times.items()} for piece, times in result.times.items()
+        }
+        notes[column] = result.notes
+    return records.write(benchmark, flags, lines, times=all_times, notes=notes)
 
 
 def table(column: str, modes: list[str], result: Race, work: dict[str, int]) -> list[dict[str, Any]]:
-    """A line for each piece: our median and quartiles, each of PyTorch's modes in its better layout, the ratio."""
+    """Return a line per piece: our median and quartiles, PyTorch's modes in their better layouts, and the ratio."""
     lines = []
     for piece, times in result.times.items():
         ours = times[OURS]
         best = {
-            mode: min(found, default=None)
+            mode: min((t.median for name, t in times.items() if name.startswith(f"PyTorch {mode},")), default=None)
             for mode in modes
-            for found in [[t.median for name, t in times.items() if name.startswith(f"PyTorch {mode},")]]
         }
-        line: dict[str, Any] = {
-            "column": column,
-            "operation": piece,
-            "ours, ms": 1e3 * ours.median,
-            "quartiles": f"{records.rounded(1e3 * ours.low)} to {records.rounded(1e3 * ours.high)}",
-        }
-        line |= {f"PyTorch {mode}, ms": None if t is None else 1e3 * t for mode, t in best.items()}
-        medians = [t for t in best.values() if t is not None]
+        ms, quartiles = records.milliseconds(ours).values()
+        line = {"column": column, "operation": piece, "ours, ms": ms, "quartiles": quartiles}
+        line |= {f"PyTorch {mode}, ms": None if median is None else 1e3 * median for mode, median in best.items()}
+        medians = [median for median in best.values() if median is not None]
         line["ours is faster"] = f"{min(medians) / ours.median:.2f}x" if medians else None
         if work:
             line["ours, GFLOP/s"] = work[piece] / ours.median / 1e9 if piece in work else None

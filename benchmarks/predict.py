@@ -1,9 +1,9 @@
-"""How fast `alexnet_jax.predict` goes through image files, beside PyTorch with the same weights.
+"""How fast `alexnet_jax.predict` classifies image files, beside PyTorch with the same weights.
 
     python -m benchmarks.predict --workdir=DIR --photos=FOLDER
 
-From file to the five most probable classes. PyTorch's side reads, resizes and crops with Pillow, on as many threads,
-and gets images in batches of the same size; the row also says how many images both tell alike. Contenders take turns.
+From file to the five most probable classes. PyTorch's side reads, resizes and crops with Pillow, on as many threads
+and in batches of the same size. The row also has the share of images that both sides assign to the same class.
 """
 
 import itertools
@@ -24,15 +24,15 @@ OURS, BATCH = "predict", 64
 
 
 def main() -> None:
-    """Writes the weights down for the other side, lets all take turns, and writes one row."""
+    """Write the weights to a file for PyTorch's side, run the comparison, and write one row."""
     parser = records.parser(__doc__, repeats=7)
     parser.add_argument("--workdir", required=True, help="a trained or converted net")
     parser.add_argument("--photos", required=True, help="a folder of JPEGs")
-    parser.add_argument("--images", type=int, default=256, help="images of a repeat; photographs recur (%(default)s)")
+    parser.add_argument("--images", type=int, default=256, help="images per repeat; photographs recur (%(default)s)")
     parser.add_argument("--modes", nargs="+", default=["eager", "compiled"], help="PyTorch's (benchmarks/peer.py)")
     flags = parser.parse_args()
     arguments = {"workdir": flags.workdir, "photos": flags.photos, "images": flags.images}
-    lines, facts = [], {}
+    lines, notes = [], {}
     with tempfile.TemporaryDirectory(prefix="alexnet_jax_predict_") as folder:
         weights = write_weights(Path(flags.workdir), Path(folder))
         for column, environment in columns("cpu").items():
@@ -47,56 +47,56 @@ def main() -> None:
                 for mode in flags.modes
             ]
             result = race(contenders, flags.repeats, seconds=0.1)
-            times, told = result.times["images"], {name: fact.pop("told") for name, fact in result.facts.items()}
+            times, classes = result.times["images"], {name: each.pop("classes") for name, each in result.notes.items()}
             lines += [
                 {
                     "column": column,
                     "contender": name,
                     "images/s": flags.images / times[name].median,
                     "predict is faster": f"{times[name].median / times[OURS].median:.2f}x",
-                    "told like predict": f"{np.mean(np.equal(told[name], told[OURS])):.1%}",
+                    "same class as predict": f"{np.mean(np.equal(classes[name], classes[OURS])):.1%}",
                 }
                 for name in times
             ]
-            facts[column] = result.facts
-    records.write("predict", flags, lines, facts=facts)
+            notes[column] = result.notes
+    records.write("predict", flags, lines, notes=notes)
 
 
-def files_of(photos: str, images: int) -> list[Path]:
-    """So many files, those of the folder over and over again."""
+def photo_files(photos: str, images: int) -> list[Path]:
+    """Return `images` files: those of the folder, repeated as needed."""
     return list(itertools.islice(itertools.cycle(sorted(Path(photos).glob("*.JPEG"))), images))
 
 
 def write_weights(workdir: Path, folder: Path) -> Path:
-    """The parameters of a workdir's net and its mean image, as arrays by name."""
+    """Write the parameters of a workdir's net and its mean image, as arrays by name."""
     from alexnet_jax.restore import restore
 
     net = restore(workdir)
-    arrays = {f"{layer}/{kind}": value for layer, both in net.params.items() for kind, value in both.items()}
+    arrays = {f"{layer}/{kind}": value for layer, params in net.params.items() for kind, value in params.items()}
     path = folder / "weights.npz"
     np.savez(path, mean_image=net.dataset_info.statistics.mean_image, **arrays)
     return path
 
 
 def ours(workdir: str, photos: str, images: int) -> Work:
-    """What the command does between its start and its end."""
+    """Build the command's work without its start."""
     from alexnet_jax.predict.batching import predict_files
     from alexnet_jax.restore import restore
 
-    net, files = restore(Path(workdir)), files_of(photos, images)
+    net, files = restore(Path(workdir)), photo_files(photos, images)
     labels = net.dataset_info.label_names
-    facts: dict[str, Any] = {}
+    notes: dict[str, Any] = {}
 
     def run(calls: int) -> None:
         for _ in range(calls):
-            told = list(predict_files([net], files, views=1, top=5, broken=[]))
-            facts["told"] = [labels.index(one["predictions"][0]["label"]) for one in told]
+            answers = list(predict_files([net], files, views=1, top=5, broken=[]))
+            notes["classes"] = [labels.index(answer["predictions"][0]["label"]) for answer in answers]
 
-    return Work({"images": run}, facts)
+    return Work({"images": run}, notes)
 
 
 def peer(workdir: str, photos: str, images: int, weights: str, mode: str) -> Work:
-    """The same from PyTorch's and Pillow's own parts."""
+    """Build the same of PyTorch's and Pillow's functions."""
     import torch
 
     from alexnet_jax.model.ablations import build_net
@@ -113,7 +113,7 @@ def peer(workdir: str, photos: str, images: int, weights: str, mode: str) -> Wor
     start = (stored - size) // 2
     mean = torch.from_numpy(arrays["mean_image"][start : start + size, start : start + size])
     classify = in_mode(lambda batch: torch.softmax(model(batch), dim=-1).topk(5), mode)
-    files, facts = files_of(photos, images), {}
+    files, notes = photo_files(photos, images), {}
 
     def batches() -> Iterator[torch.Tensor]:
         with ThreadPoolExecutor() as threads:
@@ -125,13 +125,13 @@ def peer(workdir: str, photos: str, images: int, weights: str, mode: str) -> Wor
     def run(calls: int) -> None:
         with torch.no_grad():
             for _ in range(calls):
-                facts["told"] = [row[0] for batch in batches() for row in classify(batch).indices.tolist()]
+                notes["classes"] = [row[0] for batch in batches() for row in classify(batch).indices.tolist()]
 
-    return Work({"images": run}, facts)
+    return Work({"images": run}, notes)
 
 
 def load_weights(model: Any, shapes: Iterable[LayerShape], arrays: Mapping[str, np.ndarray]) -> None:
-    """Our parameters ("conv1/kernel", ...) into PyTorch's modules: HWIO to OIHW, flattened [H, W, C] to [C, H, W]."""
+    """Copy our parameters ("conv1/kernel", ...) into PyTorch's modules: HWIO to OIHW, flat [H, W, C] to [C, H, W]."""
     import torch
 
     for shape in shapes:
@@ -142,8 +142,8 @@ def load_weights(model: Any, shapes: Iterable[LayerShape], arrays: Mapping[str, 
         if kernel.ndim == 2 and len(shape.input_shape) == 1:
             kernel = kernel.T
         else:
-            seen = shape.input_shape if kernel.ndim == 2 else kernel.shape[:-1]
-            kernel = kernel.reshape(*seen, -1).transpose(3, 2, 0, 1)
+            height_width_channels = shape.input_shape if kernel.ndim == 2 else kernel.shape[:-1]
+            kernel = kernel.reshape(*height_width_channels, -1).transpose(3, 2, 0, 1)
         module = model.get_submodule(name)
         with torch.no_grad():
             module.weight.copy_(torch.from_numpy(kernel.reshape(module.weight.shape).copy()))
@@ -151,7 +151,7 @@ def load_weights(model: Any, shapes: Iterable[LayerShape], arrays: Mapping[str, 
 
 
 def _central(path: Path, stored: int, size: int) -> np.ndarray:
-    """uint8 [size, size, 3]: the shorter side to `stored`, then the middle."""
+    """Return uint8 [size, size, 3]: the image with its shorter side resized to `stored`, center crop."""
     from PIL import Image, ImageOps
 
     image = ImageOps.exif_transpose(Image.open(path)).convert("RGB")

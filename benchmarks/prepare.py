@@ -1,9 +1,9 @@
-"""How fast `alexnet_jax.prepare` makes 256 x 256 JPEGs of photographs, beside the bare libraries.
+"""How fast `alexnet_jax.prepare` turns photographs into 256 x 256 JPEGs, beside the bare libraries.
 
     python -m benchmarks.prepare --photos=FOLDER
 
-The bare libraries decode, resize and encode the same files, in memory, on as many threads, and keep nothing. The
-preparation reads them from a tar, measures the training set, and writes, shuffles and describes a data set.
+The bare libraries decode, resize and encode the same files in memory, on as many threads, and discard the result. The
+preparation reads them from a tar, computes the statistics of the training set, and writes a shuffled data set.
 """
 
 import functools
@@ -35,11 +35,11 @@ BARE, OURS = "OpenCV and libjpeg-turbo, bare", "prepare"
 
 
 def main() -> None:
-    """Lets both take turns and writes one row."""
+    """Run the comparison and write one row."""
     parser = records.parser(__doc__, repeats=7)
     parser.add_argument("--photos", required=True, help="a folder of JPEGs as large as ImageNet's")
-    parser.add_argument("--images", type=int, default=1000, help="images of a repeat; photographs recur (%(default)s)")
-    parser.add_argument("--workers", type=int, default=2, help="threads of both (%(default)s)")
+    parser.add_argument("--images", type=int, default=1000, help="images per repeat; photographs recur (%(default)s)")
+    parser.add_argument("--workers", type=int, default=2, help="threads of each side (%(default)s)")
     flags = parser.parse_args()
     arguments = {"photos": flags.photos, "images": flags.images, "workers": flags.workers}
     contenders = [
@@ -52,44 +52,45 @@ def main() -> None:
         {"": name, "images/s": flags.images / times[name].median, "of bare": times[BARE].median / times[name].median}
         for name in (BARE, OURS)
     ]
-    records.write("prepare", flags, lines, facts=result.facts)
+    records.write("prepare", flags, lines, notes=result.notes)
 
 
 def photographs(photos: str, images: int) -> list[bytes]:
-    """So many files, those of the folder over and over again."""
+    """Return `images` encoded photographs: those of the folder, repeated as needed."""
     files = [path.read_bytes() for path in sorted(Path(photos).glob("*.JPEG"))]
     if not files:
-        sys.exit(f"error: {photos} holds no *.JPEG")
+        sys.exit(f"error: {photos} has no *.JPEG files")
     return list(itertools.islice(itertools.cycle(files), images))
 
 
 def bare(photos: str, images: int, workers: int) -> Work:
-    """Nothing but the libraries."""
+    """Build the work of the libraries alone."""
     cv2.setNumThreads(1)
     files = photographs(photos, images)
 
-    def one(data: bytes) -> bytes:
+    def resize(data: bytes) -> bytes:
         pixels = simplejpeg.decode_jpeg(data, "RGB")
         height, width = pixels.shape[:2]
         scale = SIZE / min(height, width)
         sizes = round(scale * width), round(scale * height)
         resized = cv2.resize(pixels, sizes, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
         top, left = (resized.shape[0] - SIZE) // 2, (resized.shape[1] - SIZE) // 2
-        central = np.ascontiguousarray(resized[top : top + SIZE, left : left + SIZE])
-        return simplejpeg.encode_jpeg(central, QUALITY, "RGB", SUBSAMPLING)
+        cropped = np.ascontiguousarray(resized[top : top + SIZE, left : left + SIZE])
+        return simplejpeg.encode_jpeg(cropped, QUALITY, "RGB", SUBSAMPLING)
+
+    def task(start: int) -> list[bytes]:
+        return [resize(data) for data in files[start : start + TASK]]
 
     def run(calls: int) -> None:
         with ThreadPoolExecutor(workers) as pool:
             for _ in range(calls):
-                list(
-                    pool.map(lambda start: [one(data) for data in files[start : start + TASK]], range(0, images, TASK))
-                )
+                list(pool.map(task, range(0, images, TASK)))
 
     return Work({"images": run}, {})
 
 
 def whole(photos: str, images: int, workers: int) -> Work:
-    """The preparation of a training set, from a tar to the finished folder."""
+    """Build the preparation of a training set, from a tar to the finished folder."""
     directory = tempfile.TemporaryDirectory(prefix="alexnet_jax_prepare_")
     archive = Path(directory.name) / "photographs.tar"
     with tarfile.open(archive, "w") as tar:
@@ -97,7 +98,7 @@ def whole(photos: str, images: int, workers: int) -> Work:
             member = tarfile.TarInfo(f"{number}.JPEG")
             member.size = len(data)
             tar.addfile(member, io.BytesIO(data))
-    facts: dict[str, float] = {}
+    notes: dict[str, float] = {}
 
     def read() -> Iterator[SourceImage]:
         for number, member in enumerate(tars.walk(archive)):
@@ -111,9 +112,9 @@ def whole(photos: str, images: int, workers: int) -> Work:
             with tempfile.TemporaryDirectory(dir=directory.name) as data_dir:
                 recipe = Recipe(SIZE, QUALITY, seed=0, keep_originals=False, name_feature="file_name")
                 prepare_dataset(raw, recipe, Path(data_dir), max_broken=0, num_threads=workers)
-        facts["peak MiB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        notes["peak MiB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
-    return Work({"images": run}, facts)
+    return Work({"images": run}, notes)
 
 
 if __name__ == "__main__":

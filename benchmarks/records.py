@@ -1,7 +1,7 @@
-"""What a benchmark leaves behind: a row in `results.jsonl` and a Markdown table.
+"""The result of a benchmark: a row in `results.jsonl`, and a Markdown table.
 
-A row holds what is needed to repeat it: commit, versions, hardware, time, command and settings; and `lines`, the table
-that the benchmark printed.
+A row holds all that is needed to repeat it: commit, versions, hardware, time, command and settings. Its `lines` are the
+table that the benchmark printed.
 """
 
 import argparse
@@ -13,34 +13,52 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import ROOT
+from benchmarks.harness import ROOT, Times
 
 RESULTS = ROOT / "benchmarks" / "results.jsonl"
 PACKAGES = ("jax", "jaxlib", "flax", "numpy", "torch")
-_GENERATED = (":!benchmarks/results.jsonl", ":!benchmarks/README.md")  # changed by measuring itself
+_GENERATED = (":!benchmarks/results.jsonl", ":!benchmarks/README.md")  # measuring changes these itself
 
 
-def parser(description: str, repeats: int) -> argparse.ArgumentParser:
-    """The flags that all benchmarks share."""
+def parser(description: str | None, repeats: int) -> argparse.ArgumentParser:
+    """Return a parser with the flags that all benchmarks share."""
     flags = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     flags.add_argument("--repeats", type=int, default=repeats, help="timed repeats of each contender (%(default)s)")
     flags.add_argument("--results", type=Path, default=RESULTS, help="the file that the row is appended to")
-    flags.add_argument("--commit", default=commit(), help="what the row says was measured (this checkout's commit)")
+    flags.add_argument("--commit", default=commit(), help="the commit that the row names (this checkout's)")
     return flags
 
 
+def add_net_flags(flags: argparse.ArgumentParser) -> None:
+    """Add the flags that choose a net and its batch."""
+    flags.add_argument("--variant", default="paper", help="which net (%(default)s)")
+    flags.add_argument("--batch", type=int, default=128, help="images in a batch, over all devices (%(default)s)")
+    flags.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
+    flags.add_argument("--width", type=float, default=1.0, help="multiplies the widths of all layers (%(default)s)")
+
+
+def net_arguments(flags: argparse.Namespace) -> dict[str, Any]:
+    """Return the values of `add_net_flags`, as arguments of a task."""
+    return {name: getattr(flags, name) for name in ("variant", "batch", "precision", "width")}
+
+
+def add_platform_flag(flags: argparse.ArgumentParser) -> None:
+    """Add the choice between CPU and GPU."""
+    flags.add_argument("--platform", choices=("cpu", "gpu"), default="cpu")
+
+
 def write(benchmark: str, flags: argparse.Namespace, lines: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
-    """Appends the row of one run, prints its table, and returns the row.
+    """Append the row of one run, print its table, and return the row.
 
     Args:
       benchmark: its name.
       flags: as parsed by `parser`.
-      lines: the table: for each line the same columns, texts or numbers; numbers are kept to four digits.
-      more: what else is worth keeping, JSON values.
+      lines: the table: text or numbers by column, the same columns in each line; numbers are kept to four digits.
+      more: further JSON values to keep.
     """
     given = {name: value for name, value in vars(flags).items() if name not in ("results", "commit")}
     settings = {name: without_path(value) if isinstance(value, str) else value for name, value in given.items()}
@@ -63,21 +81,27 @@ def write(benchmark: str, flags: argparse.Namespace, lines: list[dict[str, Any]]
 
 
 def without_path(argument: str) -> str:
-    """An argument or a flag of the command line, with PATH for the name of a file or folder of this machine."""
+    """Return an argument of the command line with PATH instead of a file or folder of this machine."""
     flag, equals, value = argument.rpartition("=")
     return f"{flag}{equals}PATH" if os.sep in value else argument
 
 
 def markdown(lines: Sequence[Mapping[str, Any]]) -> str:
-    """A Markdown table with the columns of the first line."""
+    """Return a Markdown table with the columns of the first line."""
     columns = list(lines[0])
-    text = [columns, ["---"] * len(columns)]
-    text += [["" if line[name] is None else str(line[name]) for name in columns] for line in lines]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in text)
+    rows = [columns, *(["" if line[name] is None else str(line[name]) for name in columns] for line in lines)]
+    header, *body = ("| " + " | ".join(cells) + " |" for cells in rows)
+    return "\n".join([header, "|" + "---|" * len(columns), *body])
+
+
+def milliseconds(times: Times) -> dict[str, Any]:
+    """Return the median and the quartiles as cells of a table."""
+    low, high = (rounded(1e3 * seconds) for seconds in (times.low, times.high))
+    return {"ms": 1e3 * times.median, "quartiles": f"{low} to {high}"}
 
 
 def rounded(value: Any) -> Any:
-    """Floats to four significant digits, without exponents; anything else as it is."""
+    """Round floats to four significant digits, without exponents; return anything else as it is."""
     if not isinstance(value, float):
         return value
     short = float(f"{value:.4g}")
@@ -85,7 +109,7 @@ def rounded(value: Any) -> Any:
 
 
 def commit() -> str:
-    """The commit of this checkout, with "-dirty" if its files were changed since; "unknown" without git."""
+    """Return the commit of this checkout, with "-dirty" if its files have changed; "unknown" without git."""
     try:
         head = _output(["git", "rev-parse", "--short=12", "HEAD"])
         changes = _output(["git", "status", "--porcelain", "--untracked-files=no", "--", ".", *_GENERATED])
@@ -95,7 +119,7 @@ def commit() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Python's version and those of the packages that are measured."""
+    """Return the versions of Python and of the packages that are measured."""
     installed = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -106,24 +130,20 @@ def versions() -> dict[str, str]:
 
 
 def hardware() -> dict[str, Any]:
-    """The processor and how many cores this process may use; the GPUs, if there are any."""
-    found: dict[str, Any] = {"cpu": _cpu_model(), "cores": len(os.sched_getaffinity(0)) if _is_linux() else None}
+    """Return the processor, the number of cores that this process may use, and the GPUs, if any."""
     try:
-        found["gpu"] = _output(["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"])
+        gpu = _output(["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"])
     except (OSError, subprocess.CalledProcessError):
-        found["gpu"] = None
-    return found
+        gpu = None
+    return {"cpu": _cpu_model(), "cores": len(os.sched_getaffinity(0)) if _is_linux() else None, "gpu": gpu}
 
 
 def _cpu_model() -> str:
-    if _is_linux():
-        names = _field(Path("/proc/cpuinfo").read_text().splitlines(), "model name")
-        return next(iter(names), platform.machine())
-    return platform.processor()
-
-
-def _field(lines: Iterable[str], name: str) -> list[str]:
-    return [line.partition(":")[2].strip() for line in lines if line.startswith(name)]
+    if not _is_linux():
+        return platform.processor()
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
 
 
 def _is_linux() -> bool:

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# The benchmarks of a step, its operations, start-up and checkpoints, one after the other, then their results in
-# README.md, which names the others too. It takes about 70 minutes on two cores, on a machine that does nothing else:
+# Runs the benchmarks of steps, operations, start-up and checkpoints, and writes their results into README.md, which lists
+# the other benchmarks too. Takes about 70 minutes on two cores of an idle machine:
 #
 #     bash benchmarks/run.sh
 #
-# Arguments go to every benchmark: --platform=gpu, --repeats=5.
+# Arguments, such as --platform=gpu or --repeats=5, go to every benchmark.
 # shellcheck source=launch/environment.sh
 . "$(dirname "${BASH_SOURCE[0]}")/../launch/environment.sh"
 install_requirements requirements-dev.txt

@@ -1,11 +1,11 @@
-"""Watches a training from outside: does its memory grow, do open files or threads pile up, does it slow down?
+"""Watches a training from outside: does its memory grow, do open files or threads accumulate, does it slow down?
 
     python -m alexnet_jax.main --config=configs/quickstart.py --workdir=DIR --config.num_epochs=1000 & pid=$!
     python -m benchmarks.soak --pid=$pid --workdir=DIR --seconds=3600
 
-It may be attached to a training that is long under way, and ends with it or after --seconds. Every few seconds it
-appends a sample to --samples; at the end it writes the row and draws the plot. `--samples=FILE` without --pid does only
-that, from samples taken before. The training is not touched; nothing but reading `/proc` disturbs it.
+It can be attached to a running training, and ends with it or after --seconds. Every few seconds it appends a sample to
+--samples; at the end it writes the row and draws the plot. `--samples=FILE` without --pid does only that, from earlier
+samples. It only reads `/proc` and the metrics, so it does not disturb the training.
 """
 
 import argparse
@@ -26,7 +26,7 @@ Sample = dict[str, float | None]
 
 
 class Quantity(NamedTuple):
-    """What is watched: its name in the samples and in the table."""
+    """What is watched: its name in the samples, and its title in the table."""
 
     name: str
     title: str
@@ -41,10 +41,10 @@ QUANTITIES = (
 
 
 def sample(process: psutil.Process, workdir: Path | None) -> Sample:
-    """What the process and its children hold now, and the last speed that the training wrote down.
+    """Return what the process and its children hold now, and the last speed that the training has logged.
 
     Raises:
-      psutil.NoSuchProcess: it has ended.
+      psutil.NoSuchProcess: the process has ended.
     """
     family = [process, *process.children(recursive=True)]
     resident, files, threads = 0.0, 0, 0
@@ -65,7 +65,10 @@ def sample(process: psutil.Process, workdir: Path | None) -> Sample:
 
 
 def watch(process: psutil.Process, workdir: Path | None, every: float, seconds: float) -> Iterator[Sample]:
-    """A sample every few seconds, with `seconds` since the process started, until it ends or the time is over."""
+    """Yield a sample every `every` seconds until the process ends or `seconds` are over.
+
+    The "seconds" of a sample count from the start of the process.
+    """
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         try:
@@ -76,9 +79,9 @@ def watch(process: psutil.Process, workdir: Path | None, every: float, seconds: 
 
 
 def summary(samples: Sequence[Sample], settled: float) -> list[dict[str, str | float]]:
-    """A line for each quantity: in the first and the last quarter, largest, and the slope of the straight line through.
+    """Return a line per quantity: medians of the first and last quarter, extremes, and the slope of a linear fit.
 
-    Samples of the first `settled` seconds of the process are left out: it compiles and fills its caches.
+    Samples of the first `settled` seconds of the process are left out, since it compiles and fills its caches.
     """
     lines: list[dict[str, str | float]] = []
     for quantity in QUANTITIES:
@@ -102,14 +105,14 @@ def summary(samples: Sequence[Sample], settled: float) -> list[dict[str, str | f
 
 
 def series(samples: Sequence[Sample], name: str, settled: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
-    """Seconds and values of one quantity, where it is known."""
+    """Return the seconds and values of one quantity, where it is known."""
     known = [(each["seconds"], each[name]) for each in samples if each[name] is not None]
-    found = np.array([pair for pair in known if pair[0] >= settled], float).reshape(-1, 2)
-    return found[:, 0], found[:, 1]
+    points = np.array([point for point in known if point[0] >= settled], float).reshape(-1, 2)
+    return points[:, 0], points[:, 1]
 
 
 def draw(samples: Sequence[Sample], settled: float, path: Path) -> None:
-    """One panel for each quantity over minutes; what comes before `settled` seconds is shaded."""
+    """Draw a panel per quantity over minutes; the time before `settled` seconds is shaded."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -129,13 +132,13 @@ def draw(samples: Sequence[Sample], settled: float, path: Path) -> None:
 
 
 def main() -> None:
-    """Watches, then writes the row and the plot."""
+    """Watch, then write the row and the plot."""
     parser = records.parser(__doc__, repeats=1)
-    parser.add_argument("--pid", type=int, help="the training; without it, only the samples taken before are used")
-    parser.add_argument("--workdir", type=Path, help="its workdir, for the images/s in metrics.jsonl")
-    parser.add_argument("--every", type=float, default=5.0, help="seconds from one sample to the next (%(default)s)")
-    parser.add_argument("--seconds", type=float, default=3600.0, help="how long to watch at most (%(default)s)")
-    parser.add_argument("--settled", type=float, default=120.0, help="seconds of the start not counted (%(default)s)")
+    parser.add_argument("--pid", type=int, help="the training; without it, only earlier samples are used")
+    parser.add_argument("--workdir", type=Path, help="its workdir, whose metrics.jsonl has the images/s")
+    parser.add_argument("--every", type=float, default=5.0, help="seconds between samples (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=3600.0, help="how long to watch, at most (%(default)s)")
+    parser.add_argument("--settled", type=float, default=120.0, help="seconds of start-up left out (%(default)s)")
     parser.add_argument("--samples", type=Path, default=ROOT / "runs" / "soak.jsonl", help="JSONL (%(default)s)")
     parser.add_argument("--plot", type=Path, default=ROOT / "docs" / "soak.png", help="the picture (%(default)s)")
     flags = parser.parse_args()
@@ -150,13 +153,13 @@ def main() -> None:
     if not lines:
         parser.error(f"{flags.samples} has fewer than 4 samples after --settled={flags.settled:g} seconds.")
     draw(samples, flags.settled, flags.plot)
-    for name in ("pid", "workdir", "samples", "plot"):  # of this machine, not of what was measured
+    for name in ("pid", "workdir", "samples", "plot"):  # they describe this machine, not the measurement
         delattr(flags, name)
     records.write("soak", flags, lines, minutes=(samples[-1]["seconds"] - samples[0]["seconds"]) / 60)
 
 
 def watched(parser: argparse.ArgumentParser, pid: int) -> psutil.Process:
-    """The process; ends this one with a sentence if there is none."""
+    """Return the process to watch; exit with a message if there is none."""
     try:
         return psutil.Process(pid)
     except psutil.NoSuchProcess:

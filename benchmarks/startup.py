@@ -1,12 +1,13 @@
-"""From the start of a process to its first training steps: with nothing compiled before, and with what a run left.
+"""From the start of a process to its first training steps: with empty caches, and with those of an earlier run.
 
 python -m benchmarks.startup --variant=paper --batch=128
 
-Times count from the start of the process: when the imports are done, when the state is made, and after the first step.
-The warm figures are the medians of --repeats starts with the cache of the cold one.
+Times count from the start of the process to the end of the imports, of the initialization, and of the first step. The
+warm figures are medians of --repeats starts with the caches that the cold start filled.
 """
 
 import argparse
+import dataclasses
 import statistics
 import tempfile
 import time
@@ -18,8 +19,8 @@ from benchmarks.harness import Contender, jax_environment, once, torch_device
 
 
 def ours(started: float, **arguments: Any) -> dict[str, float]:
-    """Seconds of each part of our start."""
-    import alexnet_jax.train  # noqa: F401 - what training imports
+    """Return the seconds of each stage of our start."""
+    import alexnet_jax.train  # noqa: F401 - training imports it
     from benchmarks import ours
 
     imported = time.time()
@@ -28,7 +29,7 @@ def ours(started: float, **arguments: Any) -> dict[str, float]:
 
 
 def peer(started: float, **arguments: Any) -> dict[str, float]:
-    """Seconds of each part of PyTorch's start."""
+    """Return the seconds of each stage of PyTorch's start."""
     from benchmarks import peer
 
     imported = time.time()
@@ -49,14 +50,13 @@ def _first_steps(started: float, imported: float, built: float, step: Any) -> di
 
 
 def start(contender: Contender) -> dict[str, float]:
-    """What the contender's process says of its start, now."""
-    arguments = {**contender.arguments, "started": time.time()}
-    return once(Contender(contender.name, contender.task, arguments, contender.environment, contender.tuned))
+    """Start the contender's process now; return the seconds of each stage."""
+    return once(dataclasses.replace(contender, arguments={**contender.arguments, "started": time.time()}))
 
 
 def contenders(flags: argparse.Namespace, cache: Path) -> list[Contender]:
-    """Both sides, their caches in a folder that is empty at first."""
-    arguments = {name: getattr(flags, name) for name in ("variant", "batch", "precision", "width")}
+    """Return both sides, with caches in a folder that is empty at first."""
+    arguments = records.net_arguments(flags)
     peers = {**arguments, "device": torch_device(flags.platform), "layout": "NCHW"}
     jax_cache = {**jax_environment(flags.platform), "JAX_COMPILATION_CACHE_DIR": str(cache / "xla")}
     torch_cache = {"TORCHINDUCTOR_CACHE_DIR": str(cache / "inductor"), "TRITON_CACHE_DIR": str(cache / "triton")}
@@ -68,13 +68,10 @@ def contenders(flags: argparse.Namespace, cache: Path) -> list[Contender]:
 
 
 def main() -> None:
-    """Starts each contender once cold and then, in turns, warm; writes the row."""
+    """Start each contender once cold and then, in turns, warm; write the row."""
     parser = records.parser(__doc__, repeats=3)
-    parser.add_argument("--variant", default="paper", help="which net (%(default)s)")
-    parser.add_argument("--batch", type=int, default=128, help="images in a batch (%(default)s)")
-    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--platform", choices=("cpu", "gpu"), default="cpu")
-    parser.add_argument("--width", type=float, default=1.0, help="multiplies the widths of all layers (%(default)s)")
+    records.add_net_flags(parser)
+    records.add_platform_flag(parser)
     flags = parser.parse_args()
     with tempfile.TemporaryDirectory() as cache:
         racing = contenders(flags, Path(cache))
@@ -85,7 +82,7 @@ def main() -> None:
                 warm[contender.name].append(start(contender))
     lines = [
         {"contender": name, "cache": cache}
-        | {f"{part}, s": statistics.median(start[part] for start in starts[name]) for part in starts[name][0]}
+        | {f"{stage}, s": statistics.median(each[stage] for each in starts[name]) for stage in starts[name][0]}
         for cache, starts in (("cold", cold), ("warm", warm))
         for name in starts
     ]

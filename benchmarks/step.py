@@ -1,66 +1,58 @@
-"""Whole steps, training (augmentation, forward, backward, update) and inference, beside PyTorch's.
+"""Whole steps beside PyTorch's: training (augmentation, forward, backward, update) and inference.
 
     python -m benchmarks.step --variant=paper --batch=128 --what=training
 
-PyTorch runs the same net in all its modes and layouts first, each by itself; the fastest of each mode then takes turns
-with ours, and with products of square matrices, whose rate is what shares are of. On a CPU that is done twice: as
-installed, where our program sets for itself what it needs and PyTorch runs as its users start it, and at best, where
-PyTorch gets the allocator settings that serve it best.
+PyTorch first runs the same net in each mode and layout alone. The faster layout of each mode then takes turns with ours
+and with products of square matrices, whose rate is the peak that shares refer to. A CPU is measured twice: as
+installed, where PyTorch runs as its users start it (our program tunes itself), and at best, where PyTorch gets the
+allocator settings that are best for it.
 """
 
 import argparse
-import dataclasses
-import importlib
 import sys
-from collections.abc import Iterable
 from typing import Any
 
-from alexnet_jax.config import Config
-from alexnet_jax.model.ablations import build_net
-from alexnet_jax.model.layers import LayerShape, layer_shapes
 from benchmarks import records
 from benchmarks.harness import AT_BEST, Contender, Race, columns, fastest, jax_environment, race, torch_device
+from benchmarks.nets import inference_operations, net_config, net_shapes, training_operations
 
 OURS = "ours"
 WITH_AUGMENTATION = "ours, with augmentation"
-# PyTorch's mode "frozen", for inference: its compiler takes weights as constants and stores them as serves it best.
+# PyTorch's mode "frozen", for inference: its compiler treats weights as constants and chooses their memory layout.
 FROZEN = {"TORCHINDUCTOR_FREEZING": "1"}
 
 
 def main() -> None:
-    """Runs the columns that the platform has and writes one row."""
+    """Run the comparisons of the platform and write one row."""
     flags = parse()
-    lines, facts = [], {}
+    lines, notes = [], {}
     for column, environment in columns(flags.platform).items():
         print(f"{column}:", file=sys.stderr)
         peers = [best for mode in flags.modes for best in fastest_layout(flags, mode, environment)]
         result = race([*ours(flags), *peers, *matmuls(flags)], flags.repeats, flags.seconds)
         lines += table(flags, column, result)
-        facts[column] = result.facts
-    records.write("step", flags, lines, facts=facts)
+        notes[column] = result.notes
+    records.write("step", flags, lines, notes=notes)
 
 
 def parse() -> argparse.Namespace:
-    """The flags."""
+    """Parse the command line."""
     parser = records.parser(__doc__, repeats=11)
-    parser.add_argument("--variant", default="paper", help="which net (%(default)s)")
-    parser.add_argument("--batch", type=int, default=128, help="images in a batch (%(default)s)")
+    records.add_net_flags(parser)
+    records.add_platform_flag(parser)
     parser.add_argument("--what", choices=("training", "inference"), default="training")
-    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--platform", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument("--modes", nargs="+", default=["eager", "compiled"], help="PyTorch's (benchmarks/peer.py)")
     parser.add_argument("--layouts", nargs="+", default=["NCHW", "channels_last"], help="PyTorch's")
-    parser.add_argument("--width", type=float, default=1.0, help="multiplies the widths of all layers (%(default)s)")
-    parser.add_argument("--seconds", type=float, default=0.5, help="how long a repeat lasts at least (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=0.5, help="how long a repeat lasts, at least (%(default)s)")
     parser.add_argument(
-        "--ours_environment", nargs="*", default=[], metavar="NAME=VALUE", help="settings for our side, to try them"
+        "--ours_environment", nargs="*", default=[], metavar="NAME=VALUE", help="variables for our side, to try them"
     )
     return parser.parse_args()
 
 
 def ours(flags: argparse.Namespace) -> list[Contender]:
-    """Our side: the same work as the peer's, and in training also with the augmentation that the peer does without."""
-    arguments = {name: getattr(flags, name) for name in ("variant", "batch", "precision", "width")}
+    """Return our side: the same work as the peer's, and in training also with augmentation, which the peer lacks."""
+    arguments = records.net_arguments(flags)
     environment = {**jax_environment(flags.platform), **dict(item.split("=", 1) for item in flags.ours_environment)}
     if flags.what == "inference":
         return [Contender(OURS, "benchmarks.ours:predict_step", arguments, environment, tuned=True)]
@@ -73,10 +65,9 @@ def ours(flags: argparse.Namespace) -> list[Contender]:
 
 
 def fastest_layout(flags: argparse.Namespace, mode: str, environment: dict[str, str]) -> list[Contender]:
-    """PyTorch in this mode, in the layout that serves it best; nothing if it fails in all of them."""
+    """Return PyTorch in this mode and in its fastest layout; nothing if it fails in all layouts."""
     task = "benchmarks.peer:" + ("train_step" if flags.what == "training" else "predict_step")
-    arguments = {name: getattr(flags, name) for name in ("variant", "batch", "precision", "width")}
-    arguments |= {"device": torch_device(flags.platform), "mode": mode}
+    arguments = {**records.net_arguments(flags), "device": torch_device(flags.platform), "mode": mode}
     candidates = [
         Contender(
             f"PyTorch {mode}, {layout}",
@@ -90,7 +81,7 @@ def fastest_layout(flags: argparse.Namespace, mode: str, environment: dict[str, 
 
 
 def matmuls(flags: argparse.Namespace) -> list[Contender]:
-    """Products of large square matrices in both frameworks."""
+    """Return products of large square matrices in both frameworks."""
     arguments = {"size": matmul_size(flags), "precision": flags.precision}
     return [
         Contender("JAX", "benchmarks.ours:matmul", arguments, jax_environment(flags.platform), tuned=True),
@@ -99,26 +90,25 @@ def matmuls(flags: argparse.Namespace) -> list[Contender]:
 
 
 def matmul_size(flags: argparse.Namespace) -> int:
-    """Large enough for the rate to be the hardware's; PyTorch's bfloat16 crawls on CPUs that lack the instructions."""
+    """Return a size that reaches the hardware's rate; small for bfloat16 on a CPU, where PyTorch may be very slow."""
     if flags.platform == "gpu":
         return 8192
     return 3072 if flags.precision == "float32" else 1024
 
 
 def table(flags: argparse.Namespace, column: str, result: Race) -> list[dict[str, Any]]:
-    """A line for each contender: time, rate, share of the matmul peak, and how many times as fast ours is."""
+    """Return a line per contender: time, rate, share of the matmul peak, and the ratio of its time to ours."""
     peak = matmul_rate(result, matmul_size(flags))
-    work = operations(flags.variant, flags.width, flags.what) * flags.batch
+    total = operations(flags.variant, flags.width, flags.what) * flags.batch
     steps = result.times[flags.what]
     return [
         {
             "column": column,
             "contender": name,
-            "ms": 1e3 * times.median,
-            "quartiles": f"{records.rounded(1e3 * times.low)} to {records.rounded(1e3 * times.high)}",
+            **records.milliseconds(times),
             "images/s": flags.batch / times.median,
-            "TFLOP/s": work / times.median / 1e12,
-            "share of matmul peak": work / times.median / peak,
+            "TFLOP/s": total / times.median / 1e12,
+            "share of matmul peak": total / times.median / peak,
             "ours is faster": f"{times.median / steps[OURS].median:.2f}x",
         }
         for name, times in steps.items()
@@ -126,8 +116,7 @@ def table(flags: argparse.Namespace, column: str, result: Race) -> list[dict[str
         {
             "column": column,
             "contender": f"matmul {matmul_size(flags)}, {name}",
-            "ms": 1e3 * times.median,
-            "quartiles": f"{records.rounded(1e3 * times.low)} to {records.rounded(1e3 * times.high)}",
+            **records.milliseconds(times),
             "images/s": None,
             "TFLOP/s": 2 * matmul_size(flags) ** 3 / times.median / 1e12,
             "share of matmul peak": None,
@@ -138,25 +127,14 @@ def table(flags: argparse.Namespace, column: str, result: Race) -> list[dict[str
 
 
 def matmul_rate(result: Race, size: int) -> float:
-    """The higher of the two frameworks' rates, in operations a second."""
+    """Return the rate of the faster framework, in operations per second."""
     return 2 * size**3 / min(times.median for times in result.times["matmul"].values())
 
 
 def operations(variant: str, width: float, what: str) -> int:
-    """Operations for one image: two for each multiply-add of the layer table, three times that in training.
-
-    Forward, gradient of the input and gradient of the kernel take the same number, except that nothing needs the
-    gradient of the image.
-    """
-    config: Config = importlib.import_module(f"configs.{variant}").get_config()
-    model = dataclasses.replace(config.model, conv_width=width, fc_width=width)
-    shapes = list(layer_shapes(build_net(model), model.image_size, model.num_classes))
-    forward = 2 * sum(shape.multiply_adds for shape in shapes)
-    return forward if what == "inference" else 3 * forward - 2 * _first_with_kernel(shapes).multiply_adds
-
-
-def _first_with_kernel(shapes: Iterable[LayerShape]) -> LayerShape:
-    return next(shape for shape in shapes if shape.kernel_shape)
+    """Return the operations for one image, in training or in inference."""
+    shapes = net_shapes(net_config(variant, width))
+    return inference_operations(shapes) if what == "inference" else training_operations(shapes)
 
 
 if __name__ == "__main__":

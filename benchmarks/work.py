@@ -1,14 +1,14 @@
-"""What a task hands to the process that measures it."""
+"""What a task gives to the process that measures it."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-# Does a piece of work so many times over and returns when the device is done with all of it.
+# Does a piece of work the given number of times, and returns when the device has finished.
 Piece = Callable[[int], object]
 
 
 class Work(NamedTuple):
-    """What a task builds: its pieces by name, and what is worth writing down of its settings."""
+    """What a task builds: its pieces by name, and notes for the row (settings of the process, results) as JSON."""
 
     pieces: dict[str, Piece]
-    facts: dict[str, Any]
+    notes: dict[str, Any]

@@ -1,4 +1,4 @@
-"""A small part of the fuzzing campaign (`fuzzing/`), the same files each time: read, or refused in one sentence."""
+"""A small part of the fuzzing campaign (`fuzzing/`), with the same files each time."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import pytest
 from fuzzing.campaign import fuzz
 from fuzzing.kinds import KINDS
 
-# What takes longer: starting a reader, drawing a figure.
+# Slow kinds: they start a process or draw a figure.
 FEW = {"development kit": 3, "metrics.jsonl, drawn": 2, "checkpoint": 15, "checkpoint, checksums forged": 15}
 
 
@@ -17,6 +17,6 @@ def test_no_file_ends_in_a_crash(kind: str, tmp_path: Path) -> None:
     result = fuzz(kind, KINDS[kind].subject(tmp_path), inputs, seed=7)
     assert not result.crashes
     assert result.accepted + result.refused == inputs
-    if inputs > 100 and kind not in ("metrics.jsonl", "outcome.json"):  # lines that are none are passed over
+    if inputs > 100 and kind not in ("metrics.jsonl", "outcome.json"):  # invalid lines are skipped
         assert result.accepted
         assert result.refused

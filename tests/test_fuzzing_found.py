@@ -1,4 +1,4 @@
-"""What fuzzing found, each as the smallest file that did it: read, passed over or refused in one sentence since."""
+"""The bugs that fuzzing found, each as its smallest file, which is now read, skipped or refused in one sentence."""
 
 import json
 from pathlib import Path
@@ -28,14 +28,14 @@ def caffemodel_of_shape(*shape: int) -> bytes:
     return bytes_field(100, bytes_field(1, "conv1") + bytes_field(7, blob) * 2)
 
 
-FACTS = {"name": "digits", "num_examples": 1, "label_names": ["0"], "class_names": ["0"]}
+DATASET_INFO = {"name": "digits", "num_examples": 1, "label_names": ["0"], "class_names": ["0"]}
 STATISTICS = {"mean_image": np.zeros((8, 8, 3), np.float32), "color_std": np.zeros(3), "color_axes": np.zeros((3, 3))}
 NO_PIXELS = STATISTICS | {"mean_image": np.zeros((0, 0, 3), np.float32)}
 TENSOR = b"ctorch._utils\n_rebuild_tensor_v2\n"
 TWO_LINES = b"\x80\x04\x8c\x01a\x8c\x03b\nc\x93."
 
-# Which reader, the file that is changed, its content, and what the sentence must say.
-FOUND = {
+# The reader, the file to replace, its content, and a pattern of the error message.
+BUGS = {
     "nested too deep": (runs.configs, "config.json", NESTED, "config.json is damaged"),
     "a net wider than a number": (
         runs.configs, "config.json", configured(model={"conv_width": 1e308}), r"conv_width=1e\+308 is not allowed"
@@ -43,33 +43,33 @@ FOUND = {
     "a number longer than a float": (
         runs.configs, "config.json", configured(batch_size=10**400), r"batch_size=10+ is not allowed"
     ),
-    "a variant that is none": (
+    "an unknown variant": (
         runs.configs, "config.json", configured(model={"variant": "x"}), "model.variant='x' is unknown"
     ),
-    "a name that no file can have": (
+    "an impossible file name": (
         runs.configs, "config.json", configured(data={"dir": "a\0b"}), r"data.dir='a\\x00b' is not allowed"
     ),
-    "no number among three": (
+    "nan among three numbers": (
         runs.configs, "config.json", configured(data={"std": [1, float("nan"), 1]}), r"data.std=.* is not allowed"
     ),
     "infinitely many examples": (
-        runs.facts,
+        runs.dataset_infos,
         "dataset.json",
-        json.dumps(FACTS | {"num_examples": float("inf")}).encode(),
+        json.dumps(DATASET_INFO | {"num_examples": float("inf")}).encode(),
         "dataset.json is damaged",
     ),
-    "facts nested too deep": (runs.facts, "dataset.json", NESTED, "dataset.json is damaged"),
+    "a data set's info nested too deep": (runs.dataset_infos, "dataset.json", NESTED, "dataset.json is damaged"),
     "statistics that are one array": (
-        runs.facts, "statistics.npz", npy(np.zeros(3)), "statistics.npz is damaged .it is a single array"
+        runs.dataset_infos, "statistics.npz", npy(np.zeros(3)), "statistics.npz is damaged .it is a single array"
     ),
     "statistics of text": (
-        runs.facts,
+        runs.dataset_infos,
         "statistics.npz",
         zipped({f"{name}.npy": npy(array.astype("U1")) for name, array in STATISTICS.items()}),
         "statistics.npz is damaged .* not finite numbers",
     ),
     "an empty mean image": (
-        runs.facts,
+        runs.dataset_infos,
         "statistics.npz",
         zipped({f"{name}.npy": npy(array) for name, array in NO_PIXELS.items()}),
         "statistics.npz is damaged",
@@ -82,11 +82,11 @@ FOUND = {
     "sizes whose product is 2^64": (
         weights.caffemodels, "net.caffemodel", caffemodel_of_shape(2**32, 2**32), "holds 0 numbers for an array of"
     ),
-    "class names that are none": (weights.class_names, "labels.txt", b" \n", "labels.txt is empty"),
-    "a pickle that remembers the two billionth thing": (
+    "blank class names": (weights.class_names, "labels.txt", b" \n", "labels.txt is empty"),
+    "a pickle that memoizes the two billionth object": (
         weights.pth_files, "net.pth", b"\x80\x02}r\xff\xff\xff\x7f.", "net.pth is not a .pth file"
     ),
-    "a pickle that changes what is read": (
+    "a pickle that changes its input": (
         weights.pth_files,
         "net.pth",
         zipped({"a/data.pkl": b"\x80\x05\x96\x01" + bytes(8) + b"\x98."}),
@@ -102,7 +102,7 @@ FOUND = {
         }),
         "net.pth is not a .pth file",
     ),
-    "a class of CIFAR-10 that is no text": (
+    "a class of CIFAR-10 that is not text": (
         images_and_archives.cifar_batches,
         "cifar-10-python.tar.gz",
         sources.tar([("batches.meta", sources.python2_pickle({b"label_names": [b"\xb7"]}))]),
@@ -117,10 +117,10 @@ FOUND = {
     "a name on two lines in a pickle of PyTorch": (
         weights.pth_files, "net.pth", zipped({"a/data.pkl": TWO_LINES}), r"names a.b\\nc, which is not part"
     ),
-    "a data set whose metadata are none": (
+    "a data set with invalid metadata": (
         images_and_archives.prepared_sets, "pictures/1.0.0/metadata.json", b"{", "can't be read as a TFDS data set"
     ),
-    "a data set whose files have no names": (
+    "a data set without file names": (
         images_and_archives.prepared_sets,
         "pictures/1.0.0/dataset_info.json",
         b'{"name":"pictures","version":"1.0.0","fileFormat":"array_record",'
@@ -146,9 +146,9 @@ FOUND = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("found", FOUND)
-def test_it_is_refused_in_one_sentence(found: str, tmp_path: Path) -> None:
-    make, name, data, sentence = FOUND[found]
+@pytest.mark.parametrize("bug", BUGS)
+def test_refused_in_one_sentence(bug: str, tmp_path: Path) -> None:
+    make, name, data, sentence = BUGS[bug]
     subject: Subject = make(tmp_path)
     for sample in subject.samples:
         sample.path.write_bytes(sample.wrap(sample.data))
@@ -157,7 +157,7 @@ def test_it_is_refused_in_one_sentence(found: str, tmp_path: Path) -> None:
         subject.read()
 
 
-def test_lines_of_metrics_that_are_no_records_are_passed_over(tmp_path: Path) -> None:
+def test_lines_of_metrics_that_are_not_records_are_skipped(tmp_path: Path) -> None:
     good = '{"step": 1, "epoch": 1.0, "split": "validation", "loss": 2.0, "top1_error": 9.0, "top5_error": null}'
     bad = ('{"step": 2, "split": {}}', '{"step": 2, "loss": []}', '{"step": NaN}', '{"step": 1e999}', "[" * 100_000)
     (tmp_path / FILE_NAME).write_text("\n".join([*bad, good, '{"step": 3}']))
@@ -165,7 +165,7 @@ def test_lines_of_metrics_that_are_no_records_are_passed_over(tmp_path: Path) ->
     assert curves_section(read_records(tmp_path)).text == ["Up to epoch 1.00. Not evaluated yet."]
 
 
-def test_an_outcome_that_is_no_number_counts_as_none(tmp_path: Path) -> None:
+def test_an_outcome_without_a_number_does_not_count(tmp_path: Path) -> None:
     subject = runs.outcomes(tmp_path)
     subject.samples[0].path.write_text('{"status": 1e999, "error": ""}')
     assert subject.read()[0] is False

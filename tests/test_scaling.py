@@ -53,25 +53,25 @@ def total(config: Config, layout: Layout) -> float:
 
 
 def test_the_towers_of_the_paper_send_what_section_3_5_says() -> None:
-    """Of each image, there and back, half of what conv3, fc6 and fc7 see; and 1,000 scores, added up."""
+    """Of each image, there and back, half of what conv3, fc6 and fc7 see; and 1,000 logits, added up."""
     assert total(paper.get_config(), Layout(tower=2)) == 128 * 4 * (13 * 13 * 256 + 6 * 6 * 256 + 4096 + 1000)
 
 
 def test_parts_of_the_batch_add_all_parameters_up() -> None:
     parameters, logged = 60_965_224, 3
     assert total(paper.get_config(), Layout(data=2)) == 4 * (parameters + logged)
-    assert total(paper.get_config(), Layout(data=2, shard_velocity=True)) == 4 * (parameters + logged)
+    assert total(paper.get_config(), Layout(data=2, shard_momentum=True)) == 4 * (parameters + logged)
     halves = (parameters - 1000) // 2 + 1000
     towers = 64 * 4 * (13 * 13 * 256 + 6 * 6 * 256 + 4096 + 1000)
     assert total(paper.get_config(), Layout(data=2, tower=2)) == 4 * (halves + logged) + towers
 
 
-@pytest.mark.parametrize("scheme", ["gathered", "broadcast", "exchanged"])
-def test_a_hybrid_sends_activities_instead_of_the_units_gradients(scheme: str) -> None:
-    """Section 4 of "One weird trick": 2,469,696 parameters of convolutions; 9,216 and 4,096 activities an image."""
-    activities = 2 * (9216 + 4096) + 2 * 1000  # there and back; scores are added up
-    expected = 7 / 8 * 4 * (2 * 2_469_696 + 128 * (activities + 1))  # and a label
-    assert total(one_weird_trick.get_config(), Layout(data=8, fully_connected=scheme)) == expected
+def test_a_hybrid_sends_activations_instead_of_the_units_gradients() -> None:
+    """Section 4 of "One weird trick": 2,469,696 parameters of convolutions; 9,216 and 4,096 activations per image."""
+    activations = 2 * (9216 + 4096) + 2 * 1000  # there and back; logits are added up, and their gradients gathered
+    reduced = 2_469_696 + 1000 + 3  # and the classifier's biases, and what is logged
+    expected = 7 / 8 * 4 * (2 * reduced + 128 * activations)
+    assert total(one_weird_trick.get_config(), Layout(data=8, shard_fully_connected=True)) == expected
 
 
 def test_time_is_compute_update_and_transfers() -> None:
@@ -85,6 +85,6 @@ def test_time_is_compute_update_and_transfers() -> None:
     assert towers.compute == one.compute / 2
     assert towers.update == one.update / 2
     sent = total(config, Layout(tower=2))
-    assert towers.communication == pytest.approx(sent / 1e9 + 7e-3)  # three there and back, and the scores
-    split = step_time(config, Layout(data=4, shard_velocity=True), device)
+    assert towers.communication == pytest.approx(sent / 1e9 + 7e-3)  # three there and back, and the logits
+    split = step_time(config, Layout(data=4, shard_momentum=True), device)
     assert split.update == one.update / 4

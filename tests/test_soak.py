@@ -1,4 +1,4 @@
-"""The soak counts what a process holds, and tells flat from growing."""
+"""The soak counts what a process holds, and distinguishes constant from growing."""
 
 import subprocess
 import sys
@@ -11,7 +11,7 @@ import pytest
 from alexnet_jax.metrics import append_record
 from benchmarks import soak
 
-HOLDS_WHAT_IT_IS_TOLD = """
+HOLDS_MEMORY_ON_REQUEST = """
 import sys, threading
 held = []
 for line in sys.stdin:
@@ -25,21 +25,21 @@ for line in sys.stdin:
 
 def test_memory_files_and_threads_of_a_process_are_counted(tmp_path: Path) -> None:
     with subprocess.Popen(
-        [sys.executable, "-c", HOLDS_WHAT_IT_IS_TOLD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", HOLDS_MEMORY_ON_REQUEST], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as child:
 
-        def told(mib: int) -> soak.Sample:
+        def sample_with(mib: int) -> soak.Sample:
             child.stdin.write(f"{mib}\n")
             child.stdin.flush()
             assert child.stdout.readline() == "done\n"
             return soak.sample(watched, tmp_path)
 
         watched = psutil.Process(child.pid)
-        before = told(0)
+        before = sample_with(0)
         assert before["images_per_second"] is None
         append_record(tmp_path, {"step": 1, "split": "train", "images_per_second": 7.5})
         append_record(tmp_path, {"step": 1, "split": "validation", "loss": 2.0})
-        after = told(64)
+        after = sample_with(64)
         child.stdin.close()
         child.wait()
         assert list(soak.watch(watched, tmp_path, every=0, seconds=60)) == []
@@ -48,7 +48,7 @@ def test_memory_files_and_threads_of_a_process_are_counted(tmp_path: Path) -> No
     assert after["images_per_second"] == 7.5
 
 
-def test_a_slope_is_told_from_noise_and_the_start_does_not_count(tmp_path: Path) -> None:
+def test_a_slope_is_distinguished_from_noise_and_the_start_does_not_count(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).normal(0, 1, 720)
     samples = [
         {
@@ -69,7 +69,7 @@ def test_a_slope_is_told_from_noise_and_the_start_does_not_count(tmp_path: Path)
     assert (tmp_path / "soak.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_process_that_is_not_there(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_does_not_exist(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as child:
         pass
     monkeypatch.setattr(sys, "argv", ["soak", f"--pid={child.pid}"])

@@ -1,4 +1,4 @@
-"""The whole campaign: each kind in a process of its own, one after the other; a table in Markdown at the end."""
+"""The whole campaign: each kind of file in a process of its own, one after the other; a Markdown table at the end."""
 
 import argparse
 import multiprocessing
@@ -14,9 +14,9 @@ from fuzzing.kinds import KINDS
 
 
 def main() -> int:
-    """Exit status: 1 if anything crashed."""
+    """Run the campaign; return 1 if anything crashed."""
     parser = argparse.ArgumentParser(prog="PYTHONPATH=tests python -m fuzzing", description=__doc__)
-    parser.add_argument("--inputs", type=int, default=100_000, help="how many files in all")
+    parser.add_argument("--inputs", type=int, default=100_000, help="number of files in all")
     parser.add_argument("--seed", type=int, default=0, help="other seeds give other files")
     parser.add_argument("--kinds", nargs="*", default=list(KINDS), choices=list(KINDS), help="only these")
     parser.add_argument("--keep", type=Path, help="a folder for one input of each crash")
@@ -30,14 +30,14 @@ def main() -> int:
         for crash, count in result.crashes.items():
             print(f"    {count:,} x {crash}", flush=True)
     print(f"\n| {' | '.join(HEADER)} |\n|{' --- |' * len(HEADER)}")
-    for result in (*results, together(results)):
+    for result in (*results, total(results)):
         print(row(result))
     print(f"\nSeed {arguments.seed}; Python {platform.python_version()}, jax {jax.__version__}.")
     return int(any(result.crashes for result in results))
 
 
-def together(results: list[Result]) -> Result:
-    """The sums of all kinds, and the highest peak."""
+def total(results: list[Result]) -> Result:
+    """Return the sums of all kinds, and the highest peak."""
     crashes = sum(sum(result.crashes.values()) for result in results)
     _, inputs, accepted, refused, _, seconds, peaks = zip(*results, strict=True)
     return Result("all", sum(inputs), sum(accepted), sum(refused), {"": crashes}, sum(seconds), max(peaks))
@@ -47,14 +47,14 @@ HEADER = ("file", "inputs", "read", "refused", "crashes", "seconds", "peak memor
 
 
 def row(result: Result) -> str:
-    """A line of the table."""
+    """Return a line of the table."""
     crashes = sum(result.crashes.values())
     numbers = (result.inputs, result.accepted, result.refused, crashes, result.seconds, result.peak / 1e6)
     return f"| {result.kind} | {' | '.join(f'{number:,.0f}' for number in numbers)} |"
 
 
 def in_a_process(kind: str, inputs: int, seed: int, keep: Path | None) -> Result:
-    """Forked before JAX has threads; one that dies leaves the file that it died of in a folder that is named."""
+    """Fuzz one kind in a process forked before JAX has threads; if it dies, name the folder with the fatal file."""
     context = multiprocessing.get_context("fork")
     queue = context.SimpleQueue()
     folder = Path(tempfile.mkdtemp(prefix="fuzzing-"))

@@ -1,6 +1,6 @@
-"""Feeds mutated files to what reads them, and counts what comes of it.
+"""Feeds mutated files to their readers and counts the outcomes.
 
-The promise: a file is read, or refused by a `UserError` whose one sentence names it. Anything else is a crash: another
+A file must be read, or refused by a `UserError` of one sentence that names it. Anything else is a crash: another
 exception, more than 4 GiB of memory, or more than a minute of computing, which ends the process with a traceback.
 """
 
@@ -22,12 +22,12 @@ import psutil
 from alexnet_jax.errors import UserError, print_error
 from fuzzing.mutations import mutate
 
-MEMORY = 4 << 30  # bytes that reading one file may take
+MEMORY = 4 << 30  # bytes that one file may use
 SECONDS = 60  # of computing, for one file
 
 
 class Sample(NamedTuple):
-    """A sound file: where it lies, the part of it that is mutated, and how that part becomes the file again."""
+    """A valid file: its path, the part that is mutated, and the function that turns this part into the file again."""
 
     path: Path
     data: bytes
@@ -35,7 +35,7 @@ class Sample(NamedTuple):
 
 
 class Subject(NamedTuple):
-    """Sound files, what the program does with them where they lie, and what a sentence about them must name."""
+    """Valid files, the function that reads them at their paths, and the name that error messages must contain."""
 
     samples: Sequence[Sample]
     read: Callable[[], Any]
@@ -43,7 +43,7 @@ class Subject(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What came of the inputs of one kind; `crashes` counts them by exception and place."""
+    """The outcomes for one kind of file; `crashes` counts by exception and place."""
 
     kind: str
     inputs: int
@@ -51,14 +51,14 @@ class Result(NamedTuple):
     refused: int
     crashes: dict[str, int]
     seconds: float
-    peak: int  # bytes of memory that the process had at most
+    peak: int  # bytes of memory, of the process
 
 
 def fuzz(kind: str, subject: Subject, inputs: int, seed: int, keep: Path | None = None) -> Result:
-    """Mutates and reads so many files; `keep` is a folder for one input of each crash."""
+    """Mutate and read `inputs` files; `keep` is a folder for one input of each crash."""
     for sample in subject.samples:
         sample.path.write_bytes(sample.wrap(sample.data))
-    subject.read()  # sound files are read
+    subject.read()  # valid files are read
     accepted, crashes, start = 0, Counter[str](), time.monotonic()
     for number in range(inputs):
         rng = random.Random(f"{seed}/{kind}/{number}")
@@ -70,11 +70,11 @@ def fuzz(kind: str, subject: Subject, inputs: int, seed: int, keep: Path | None 
                 subject.read()
             accepted += 1
         except UserError as error:
-            said = _said(str(error))
-            if subject.named not in said or not said.removesuffix("\n").isprintable():
-                _note(f"the sentence {said[:200]!r}", crashes, sample, data, keep)
+            printed = _printed(str(error))
+            if subject.named not in printed or not printed.removesuffix("\n").isprintable():
+                _record(f"the sentence {printed[:200]!r}", crashes, sample, data, keep)
         except Exception as error:
-            _note(_place_of(error), crashes, sample, data, keep)
+            _record(_describe(error), crashes, sample, data, keep)
         sample.path.write_bytes(sample.wrap(sample.data))
     refused = inputs - accepted - crashes.total()
     peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -83,7 +83,7 @@ def fuzz(kind: str, subject: Subject, inputs: int, seed: int, keep: Path | None 
 
 @contextlib.contextmanager
 def _bounded() -> Iterator[None]:
-    """Inside, memory can't grow by more than MEMORY, and SECONDS of computing end the process with a traceback."""
+    """Limit the growth of memory to MEMORY; end the process with a traceback after SECONDS of computing."""
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + MEMORY, hard))
     faulthandler.register(signal.SIGPROF, chain=True)
@@ -96,21 +96,21 @@ def _bounded() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
-def _said(sentence: str) -> str:
-    """What stands on stderr in the end."""
+def _printed(message: str) -> str:
+    """Return what a command prints on stderr."""
     with contextlib.redirect_stderr(io.StringIO()) as stderr:
-        print_error(sentence)
+        print_error(message)
     return stderr.getvalue()
 
 
-def _place_of(error: Exception) -> str:
-    """The exception, and the last line of this program that it went through."""
+def _describe(error: Exception) -> str:
+    """Return the exception, and the last line of this program in its traceback."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "alexnet_jax" in frame.filename]
-    where = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "?"
-    return f"{type(error).__name__} at {where}: {str(error)[:80]!r}"
+    place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "?"
+    return f"{type(error).__name__} at {place}: {str(error)[:80]!r}"
 
 
-def _note(crash: str, crashes: Counter[str], sample: Sample, data: bytes, keep: Path | None) -> None:
+def _record(crash: str, crashes: Counter[str], sample: Sample, data: bytes, keep: Path | None) -> None:
     if keep and crash not in crashes:
         keep.mkdir(parents=True, exist_ok=True)
         (keep / f"{len(list(keep.iterdir()))}-{sample.path.name}").write_bytes(sample.wrap(data))

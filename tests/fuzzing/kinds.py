@@ -1,4 +1,4 @@
-"""All kinds of files, and their shares of a campaign: what is read in less time gets more inputs."""
+"""All kinds of files, and their shares of a campaign: kinds that are read faster get more inputs."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +9,7 @@ from fuzzing.campaign import Subject
 
 
 class Kind(NamedTuple):
-    """`subject` makes the sound files in an empty folder."""
+    """`subject` creates the valid files in an empty folder; `share` is a fraction of all inputs."""
 
     subject: Callable[[Path], Subject]
     share: float
@@ -29,7 +29,7 @@ KINDS = {
     "mean image": Kind(weights.mean_images, 0.08),
     "class names": Kind(weights.class_names, 0.02),
     "config.json": Kind(runs.configs, 0.09),
-    "dataset.json, statistics.npz": Kind(runs.facts, 0.05),
+    "dataset.json, statistics.npz": Kind(runs.dataset_infos, 0.05),
     "metrics.jsonl": Kind(runs.records, 0.05),
     "metrics.jsonl, drawn": Kind(runs.curves, 0.0005),
     "outcome.json": Kind(runs.outcomes, 0.0115),

@@ -1,7 +1,7 @@
-"""What damage and malice do to a file: one sound file in, one that may not be out; the same for the same random state.
+"""Mutations that simulate damage and malice: a valid file becomes one that may not be; deterministic for a given `rng`.
 
-Kinds of mutation after AFL's (lcamtuf.coredump.cx/afl/technical_details.txt): flipped bits, values at which arithmetic
-tips over, cut, repeated and spliced parts; and for JSON, values of other types in the right places.
+Kinds of mutation after AFL's (lcamtuf.coredump.cx/afl/technical_details.txt): flipped bits, values that make arithmetic
+overflow, parts that are cut, repeated or spliced; and in JSON, values of other types in the right places.
 """
 
 import json
@@ -18,7 +18,7 @@ _VALUES: tuple[Any, ...] = (
 
 
 def mutate(data: bytes, others: Sequence[bytes], rng: random.Random) -> bytes:
-    """`data` after one to four mutations; `others` are sound files to splice with."""
+    """Return `data` after one to four mutations; `others` are valid files to splice with."""
     if data[:1] in (b"{", b"[") and rng.random() < 0.6:
         return _mutate_json(data, rng)
     if rng.random() < 0.01:
@@ -29,7 +29,7 @@ def mutate(data: bytes, others: Sequence[bytes], rng: random.Random) -> bytes:
 
 
 def _place(data: bytes, rng: random.Random) -> int:
-    """A position; half of them near the two ends, where files describe themselves."""
+    """Return a random position, often near one of the ends, where files have headers and indices."""
     if not data:
         return 0
     near = min(len(data), 256)
@@ -47,7 +47,7 @@ def _set_byte(data: bytes, others: Sequence[bytes], rng: random.Random) -> bytes
 
 
 def _set_number(data: bytes, others: Sequence[bytes], rng: random.Random) -> bytes:
-    """A length, size or count that is far from what it was, in 1, 2, 4 or 8 bytes of either order, or in digits."""
+    """Overwrite with an extreme length, size or count, in 1, 2, 4 or 8 bytes of either byte order, or in digits."""
     place, size = _place(data, rng), rng.choice((1, 2, 4, 8))
     number = rng.choice(_NUMBERS)
     if rng.random() < 0.2:
@@ -86,7 +86,7 @@ _MUTATIONS = (_flip_bit, _set_byte, _set_number, _set_number, _cut, _remove, _re
 
 
 def _mutate_json(data: bytes, rng: random.Random) -> bytes:
-    """JSON, or lines of it, in which one value of one line is another, missing, new or nested a thousand times."""
+    """Return JSON, or lines of it, with one value replaced, deleted, added or nested thousands of times."""
     lines = data.splitlines() if b"}\n{" in data else [data]
     number = rng.randrange(len(lines))
     root = [json.loads(lines[number])]
@@ -106,7 +106,7 @@ def _mutate_json(data: bytes, rng: random.Random) -> bytes:
 
 
 def _places(value: Any):
-    """Every (container, key) below a value."""
+    """Yield every (container, key) below a value."""
     for key, item in list(value.items() if isinstance(value, dict) else enumerate(value)):
         yield value, key
         if isinstance(item, dict | list):

@@ -1,4 +1,4 @@
-"""What a workdir holds, and what stands on the command line."""
+"""The files of a workdir, and flags on the command line."""
 
 import contextlib
 import io
@@ -29,13 +29,13 @@ from fuzzing.campaign import Sample, Subject
 
 
 def configs(folder: Path) -> Subject:
-    """`config.json`."""
+    """Return `config.json`."""
     path = folder / "config.json"
     return Subject([Sample(path, json.dumps(to_dict(Config())).encode())], lambda: read_config(folder), path.name)
 
 
-def facts(folder: Path) -> Subject:
-    """`dataset.json` and `statistics.npz`."""
+def dataset_infos(folder: Path) -> Subject:
+    """Return `dataset.json` and `statistics.npz`."""
     statistics = Statistics(np.full((8, 8, 3), 117, np.float32), np.ones(3, np.float32), np.eye(3, dtype=np.float32))
     save_dataset_info(DatasetInfo("digits", 1797, ("0", "1"), ("zero", "one"), statistics), folder)
     paths = [folder / "dataset.json", folder / "statistics.npz"]
@@ -43,7 +43,7 @@ def facts(folder: Path) -> Subject:
 
 
 def records(folder: Path) -> Subject:
-    """`metrics.jsonl`, as a training that goes on, a sweep and a report read it."""
+    """Return `metrics.jsonl`, as a resumed training and a sweep read it."""
     run = Run(0, "run", {"seed": 1}, Config(), folder)
 
     def read() -> None:
@@ -57,27 +57,27 @@ def records(folder: Path) -> Subject:
 
 
 def curves(folder: Path) -> Subject:
-    """`metrics.jsonl` drawn by `report`."""
+    """Return `metrics.jsonl`, as `report` draws it."""
     sample = Sample(folder / FILE_NAME, _records(folder))
     return Subject([sample], lambda: curves_section(read_records(folder)), FILE_NAME)
 
 
 def outcomes(folder: Path) -> Subject:
-    """`outcome.json` of a sweep's run."""
+    """Return `outcome.json` of a sweep's run."""
     run = Run(0, "run", {"seed": 1}, Config(), folder)
     sample = Sample(folder / OUTCOME, json.dumps({"status": 3, "error": "The loss is nan."}).encode())
     return Subject([sample], lambda: (run.finished, results.lines(results.table([run]))), OUTCOME)
 
 
 def checkpoints(folder: Path) -> Subject:
-    """The files of a checkpoint, by accident: their checksums tell."""
+    """Return the files of a checkpoint, damaged by accident: their checksums reveal it."""
     step, read = _checkpoint(folder)
     files = [path for path in sorted(step.rglob("*")) if path.is_file()]
     return Subject([Sample(path, path.read_bytes()) for path in files], read, str(folder))
 
 
 def forged_checkpoints(folder: Path) -> Subject:
-    """The files of a checkpoint by design: with checksums that fit what was changed."""
+    """Return the files of a checkpoint, changed on purpose: with checksums that match."""
     step, read = _checkpoint(folder)
     content = json.loads((step / manifest.NAME).read_bytes())["content"]
     files = [path for path in sorted(step.rglob("*")) if path.is_file() and path.name != manifest.NAME]
@@ -91,12 +91,12 @@ def forged_checkpoints(folder: Path) -> Subject:
 
     originals = [path.read_bytes() for path in files]
     samples = [Sample(path, data) for path, data in zip(files, originals, strict=True)]
-    about = Sample(step / manifest.NAME, json.dumps(content).encode(), signed)
-    return Subject([*samples, about, about], read_with_new_checksums, str(folder))
+    manifests = [Sample(step / manifest.NAME, json.dumps(content).encode(), signed)] * 2
+    return Subject([*samples, *manifests], read_with_new_checksums, str(folder))
 
 
 def signed(data: bytes) -> bytes:
-    """A manifest with this content, and a checksum that fits."""
+    """Return a manifest with this content and a matching checksum."""
     with contextlib.suppress(ValueError, RecursionError):
         text = json.dumps(json.loads(data), sort_keys=True)
         return b'{"crc32": %d, "content": %s}' % (zlib.crc32(text.encode()), data)
@@ -104,21 +104,21 @@ def signed(data: bytes) -> bytes:
 
 
 def overrides(folder: Path) -> Subject:
-    """`--config.FIELD=VALUE` on the command line; the file stands for it."""
+    """Return `--config.FIELD=VALUE` on the command line; the file contains the text after `--config.`."""
     path = folder / "override"
     fields = ("seed=1", "batch_size=64", "optimizer.drops=(0.3,0.6)", "data.flip=False", "model.variant=paper",
               "optimizer.learning_rate=1e-2", "model.image_size=67", "optimizer.frozen=('conv1',)", "num_epochs=3",
               "mesh.data=2", "data.std=(1.0,2.0,3.0)", "eval.views=10")  # fmt: skip
 
     def read() -> None:
-        with contextlib.suppress(UnicodeDecodeError):  # what is no text can't be typed
+        with contextlib.suppress(UnicodeDecodeError):  # only text can be typed
             parse_config([f"--config.{path.read_bytes().decode()}"])
 
     return Subject([Sample(path, field.encode()) for field in fields], read, "config")
 
 
 def parse_config(arguments: list[str]) -> Config:
-    """The config, read from flags and checked as every command does; UserError with what stood on stderr."""
+    """Parse and validate the config as every command does; UserError with the text of stderr."""
     values, errors = flags.FlagValues(), io.StringIO()
     config = config_flags.DEFINE_config_file("config", None, "", flag_values=values)
     command = ["main", "--config=configs/quickstart.py", *arguments]
@@ -147,7 +147,7 @@ def _records(folder: Path) -> bytes:
 
 
 def _checkpoint(folder: Path):
-    """A checkpoint of two small arrays, and the function that restores it."""
+    """Write a checkpoint of two small arrays; return its folder and the function that restores it."""
     state = {"conv1": {"bias": jax.numpy.arange(8.0), "kernel": jax.numpy.ones((3, 4))}}
     abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state)
     with Checkpoints(folder / "checkpoints", keep_last=1, keep_best=1) as writer:
