@@ -115,11 +115,7 @@ def _summarize_layer(shape: LayerShape, towers: int, split: Split, activation_by
         "multiply_adds": shape.multiply_adds,
         "activation_bytes": outputs * BYTES["float32"] if classifier else outputs // split.devices * activation_bytes,
         "initialization": describe_initialization(shape),
-        "output_spec": [
-            "data" if classifier else split.images,
-            *[None] * (len(shape.output_shape) - 1),
-            None if classifier else split.axis,
-        ],
+        "output_spec": ["data", None] if classifier else [split.images, *inner, split.axis],
         "kernel_spec": kernel_spec,
     }
 
