@@ -14,6 +14,6 @@ def load(workdir: str | os.PathLike[str], step: int | None = None) -> "TrainedNe
     # Imported late: commands import this package before JAX may be imported (`runtime.use_huge_pages`).
     from alexnet_jax.files import expanded
     from alexnet_jax.predict.api import TrainedNet
-    from alexnet_jax.restore import restore
+    from alexnet_jax.run.restore import restore
 
     return TrainedNet(restore(expanded(workdir), step))

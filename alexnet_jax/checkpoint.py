@@ -22,7 +22,7 @@ from absl import logging
 from orbax.checkpoint import v1 as ocp
 
 from alexnet_jax.checkpoint_folder import CheckpointFolder
-from alexnet_jax.cluster.processes import on_process_0
+from alexnet_jax.cluster.agreement import on_process_0
 from alexnet_jax.errors import OLDER_VERSION, UserError
 
 

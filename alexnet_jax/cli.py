@@ -17,7 +17,6 @@ from alexnet_jax import runtime, validation
 from alexnet_jax.config import Config, field_types, unknown_field
 from alexnet_jax.errors import UserError, print_error
 from alexnet_jax.files import expanded, reading
-from alexnet_jax.run import limits
 
 _OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)")
 _CONFIG_FILE = re.compile(r"--?config(?:=(.*))?$")
@@ -110,7 +109,7 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
 
     def guarded(argv: Sequence[str]) -> None:
         try:
-            limits.allow_open_files()
+            runtime.allow_open_files()
             main(argv[1:])
             sys.stdout.flush()
         except UserError as error:

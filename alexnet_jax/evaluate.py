@@ -44,14 +44,13 @@ def evaluate_and_report(folders: Sequence[Path], weights: Sequence[float] | None
     """Restore, evaluate and print; append the result of a single net to its `metrics.jsonl`."""
     import jax
 
-    from alexnet_jax.cluster.processes import check_agreement
-    from alexnet_jax.console import evaluation_line
+    from alexnet_jax.cluster.agreement import check_agreement
     from alexnet_jax.data.datasets import open_dataset
     from alexnet_jax.evaluation import evaluate
-    from alexnet_jax.metrics import append_record
+    from alexnet_jax.metrics import append_record, evaluation_line
     from alexnet_jax.parallel.mesh import devices, divisible_batch
-    from alexnet_jax.restore import check_same_data, restore
     from alexnet_jax.run import startup
+    from alexnet_jax.run.restore import check_same_data, restore
 
     devices()  # or a sentence that says why there are none
     compared = (_WORKDIR, _WEIGHTS, _VIEWS, _SPLIT, _STEP, _BATCH_SIZE)

@@ -6,7 +6,7 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-from alexnet_jax.console import duration
+from alexnet_jax.metrics import duration
 
 
 class Progress(tqdm):

@@ -21,10 +21,9 @@ from alexnet_jax.optimizer import create_optimizer
 from alexnet_jax.predict_step import create_predict_step
 from alexnet_jax.run import startup
 from alexnet_jax.run.fine_tuning import create_initial_state
-from alexnet_jax.run.loss_checks import diverged
-from alexnet_jax.run.preemption import StopSignals
-from alexnet_jax.run.profiling import Profile
+from alexnet_jax.run.monitoring import Profile, diverged
 from alexnet_jax.run.reporter import Reporter
+from alexnet_jax.run.signals import StopSignals
 from alexnet_jax.run.workdir import checkpoints_in
 from alexnet_jax.state import abstract_train_state, create_model
 from alexnet_jax.train_step import create_train_step

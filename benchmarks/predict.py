@@ -69,7 +69,7 @@ def photo_files(photos: str, images: int) -> list[Path]:
 
 def write_weights(workdir: Path, folder: Path) -> Path:
     """Write the parameters of a workdir's net and its mean image, as arrays by name."""
-    from alexnet_jax.restore import restore
+    from alexnet_jax.run.restore import restore
 
     net = restore(workdir)
     arrays = {f"{layer}/{kind}": value for layer, params in net.params.items() for kind, value in params.items()}
@@ -81,7 +81,7 @@ def write_weights(workdir: Path, folder: Path) -> Path:
 def ours(workdir: str, photos: str, images: int) -> Work:
     """Build the command's work without its start."""
     from alexnet_jax.predict.batching import predict_files
-    from alexnet_jax.restore import restore
+    from alexnet_jax.run.restore import restore
 
     net, files = restore(Path(workdir)), photo_files(photos, images)
     labels = net.dataset_info.label_names

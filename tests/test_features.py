@@ -18,7 +18,7 @@ from alexnet_jax.features.nearest import Nearest
 from alexnet_jax.features.output import open_for_writing
 from alexnet_jax.model.variants import VARIANTS
 from alexnet_jax.predict_step import feature_shape, output_of
-from alexnet_jax.restore import restore
+from alexnet_jax.run.restore import restore
 from alexnet_jax.state import create_model
 
 LAYERS = ("conv1", "norm1", "pool5", "fc6", "fc7", "fc8")

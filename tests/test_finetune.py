@@ -20,10 +20,10 @@ from alexnet_jax.errors import PreemptedError, UserError
 from alexnet_jax.prepare.folders import image_folder
 from alexnet_jax.prepare.units import Recipe
 from alexnet_jax.prepare.workflow import prepare_dataset
-from alexnet_jax.restore import restore
 from alexnet_jax.run import startup
 from alexnet_jax.run.fine_tuning import create_initial_state, with_statistics
-from alexnet_jax.run.preemption import StopSignals
+from alexnet_jax.run.restore import restore
+from alexnet_jax.run.signals import StopSignals
 from alexnet_jax.state import create_train_state
 from alexnet_jax.train import train_and_evaluate
 from configs import finetune

@@ -6,8 +6,8 @@ import resource
 import jax
 import pytest
 
+from alexnet_jax import runtime
 from alexnet_jax.errors import UserError
-from alexnet_jax.run import limits
 
 
 @pytest.fixture
@@ -18,8 +18,8 @@ def granted(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     def set_limit(_: int, new: tuple[int, int]) -> None:
         both["soft"], both["hard"] = new
 
-    monkeypatch.setattr(limits.resource, "getrlimit", lambda _: (both["soft"], both["hard"]))
-    monkeypatch.setattr(limits.resource, "setrlimit", set_limit)
+    monkeypatch.setattr(runtime.resource, "getrlimit", lambda _: (both["soft"], both["hard"]))
+    monkeypatch.setattr(runtime.resource, "setrlimit", set_limit)
     return both
 
 
@@ -29,19 +29,19 @@ def granted(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
         (256, 1024, 0, 1024),
         (1024, 1024, 900, 1024),
         (256, resource.RLIM_INFINITY, 0, 256),
-        (256, resource.RLIM_INFINITY, 1024, 1024 + limits.OPEN_FILES),
+        (256, resource.RLIM_INFINITY, 1024, 1024 + runtime.OPEN_FILES),
         (resource.RLIM_INFINITY, resource.RLIM_INFINITY, 1024, resource.RLIM_INFINITY),
     ],
 )
 def test_as_many_files_may_be_open_as_the_system_allows(granted, soft: int, hard: int, files: int, new: int) -> None:
     granted |= {"soft": soft, "hard": hard}
-    limits.allow_open_files(files)
+    runtime.allow_open_files(files)
     assert granted == {"soft": new, "hard": hard}
 
 
 def test_a_data_set_of_too_many_files_is_refused(granted) -> None:
     with pytest.raises(UserError, match=r"may open 1,024 files and needs up to 1,064, 1,000 of them for the data set"):
-        limits.allow_open_files(1000)
+        runtime.allow_open_files(1000)
 
 
 @pytest.mark.parametrize(
@@ -55,4 +55,4 @@ def test_a_data_set_of_too_many_files_is_refused(granted) -> None:
     ],
 )
 def test_out_of_memory_is_told_from_other_errors(error: Exception, expected: bool) -> None:
-    assert limits.is_out_of_memory(error) == expected
+    assert runtime.is_out_of_memory(error) == expected

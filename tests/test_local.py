@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from alexnet_jax.model.local import locally_connected
+from alexnet_jax.model.convolution import locally_connected
 
 
 def in_loops(x, kernel, window, padding):

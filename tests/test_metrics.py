@@ -11,14 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alexnet_jax import console, metrics
+from alexnet_jax import metrics
 from alexnet_jax.config import Config
 from alexnet_jax.errors import DivergedError, UserError
-from alexnet_jax.run import loss_checks
-from alexnet_jax.run.metric_writer import MetricWriter
+from alexnet_jax.run import monitoring
+from alexnet_jax.run.metric_writer import Event, MetricWriter, SessionLog
+from alexnet_jax.run.monitoring import Throughput
 from alexnet_jax.run.reporter import Reporter
-from alexnet_jax.run.tensorboard import Event, SessionLog
-from alexnet_jax.run.throughput import Throughput
 
 
 def training_record(step: int, **changes) -> dict:
@@ -290,26 +289,26 @@ def test_throughput_of_a_lap_with_the_first_step():
     ],
 )
 def test_durations(seconds, text):
-    assert console.duration(seconds) == text
+    assert metrics.duration(seconds) == text
 
 
 def test_console_lines():
     record = training_record(1200, epoch=0.1199, loss=4.56789, top1_error=83.21, images_per_second=1234.5)
-    assert console.training_line(record, num_steps=900_810, num_epochs=90.0, seconds_left=12_345) == (
+    assert metrics.training_line(record, num_steps=900_810, num_epochs=90.0, seconds_left=12_345) == (
         "step   1,200/900,810  epoch 0.12/90  loss 4.5679  top-1 error  83.2 %  learning rate 0.01  "
         "1,234 images/s  25 % waiting for input  3 h 25 min left"
     )
     first = training_record(1, images_per_second=None, input_wait_fraction=None)
-    assert console.training_line(first, num_steps=10, num_epochs=0.1, seconds_left=None) == (
+    assert metrics.training_line(first, num_steps=10, num_epochs=0.1, seconds_left=None) == (
         "step  1/10  epoch 0.01/0.1  loss 2.0000  top-1 error  50.0 %  learning rate 0.01"
     )
-    assert console.evaluation_line(evaluation_record(900_810)) == (
+    assert metrics.evaluation_line(evaluation_record(900_810)) == (
         "step 900,810  validation: top-1 error 40.66 %, top-5 error 18.21 %, loss 1.5000 (50,000 images, 10 views)"
     )
 
 
 def test_a_plateau_is_warned_about_once_with_what_to_check():
-    watch = loss_checks.PlateauWatch(num_classes=1000, after_steps=2000)
+    watch = monitoring.PlateauWatch(num_classes=1000, after_steps=2000)
     assert all(watch.warning(step, 6.908) is None for step in range(0, 2000, 20))
     warning = watch.warning(2000, 6.9)
     assert "ln(1000)" in warning
@@ -321,13 +320,13 @@ def test_a_plateau_is_warned_about_once_with_what_to_check():
 
 @pytest.mark.parametrize("losses", [[6.908] * 50 + [6.5] * 10, [6.908] * 50 + [6.84, 6.82] * 5, [7.5] * 60])
 def test_no_plateau_once_the_loss_has_left_it(losses):
-    watch = loss_checks.PlateauWatch(num_classes=1000, after_steps=59)
+    watch = monitoring.PlateauWatch(num_classes=1000, after_steps=59)
     assert [watch.warning(step, loss) for step, loss in enumerate(losses)] == [None] * 60
 
 
 def test_plateau_is_judged_on_a_mean():
     """Ten classes: by chance the loss of a small batch is more than 1 % away from ln(10) = 2.303."""
-    watch = loss_checks.PlateauWatch(num_classes=10, after_steps=10)
+    watch = monitoring.PlateauWatch(num_classes=10, after_steps=10)
     warnings = [watch.warning(step, loss) for step, loss in enumerate([2.27, 2.34] * 6)]
     assert [w is not None for w in warnings] == [False] * 10 + [True, False]
 
@@ -335,11 +334,11 @@ def test_plateau_is_judged_on_a_mean():
 @pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf, np.float32(np.nan)])
 def test_a_loss_that_is_not_finite_stops_the_run(loss):
     with pytest.raises(DivergedError, match=r"at step 1,234: .*step 1,000.*learning_rate") as caught:
-        loss_checks.check_finite(loss, step=1234, last_checkpoint_step=1000)
+        monitoring.check_finite(loss, step=1234, last_checkpoint_step=1000)
     assert caught.value.exit_status == 3
     with pytest.raises(DivergedError, match="no checkpoint"):
-        loss_checks.check_finite(loss, step=3, last_checkpoint_step=None)
+        monitoring.check_finite(loss, step=3, last_checkpoint_step=None)
 
 
 def test_a_finite_loss_does_not_stop_it():
-    loss_checks.check_finite(np.float32(3e38), step=1, last_checkpoint_step=None)
+    monitoring.check_finite(np.float32(3e38), step=1, last_checkpoint_step=None)

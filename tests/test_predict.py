@@ -25,7 +25,7 @@ from alexnet_jax.predict.batching import (
     predict_files,
     with_progress,
 )
-from alexnet_jax.restore import RestoredNet, restore
+from alexnet_jax.run.restore import RestoredNet, restore
 
 
 @pytest.fixture(scope="module")

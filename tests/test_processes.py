@@ -161,7 +161,7 @@ def records(workdir: Path) -> list[dict]:
 
 def last_state(workdir: Path) -> tuple[int, dict]:
     """Step and parameters of the latest checkpoint."""
-    from alexnet_jax.restore import restore
+    from alexnet_jax.run.restore import restore
 
     net = restore(workdir)
     return net.step, jax.device_get(net.params)

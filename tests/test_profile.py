@@ -2,7 +2,7 @@
 
 from jax.profiler import ProfileData
 
-from alexnet_jax.run.profiling import WARM_UP
+from alexnet_jax.run.monitoring import WARM_UP
 from alexnet_jax.train import train_and_evaluate
 
 

@@ -25,7 +25,7 @@ from alexnet_jax.report import confusion, curves, filters, neighbors, outputs, p
 from alexnet_jax.report.contents import Contents, collect
 from alexnet_jax.report.page import page, write
 from alexnet_jax.report.section import Section, Table
-from alexnet_jax.restore import restore
+from alexnet_jax.run.restore import restore
 from alexnet_jax.state import create_model
 from alexnet_jax.train import train_and_evaluate
 from configs import quickstart

@@ -21,6 +21,8 @@ from fuzzing import images_and_archives
 from fuzzing.weights import npy, zipped
 from test_weights_faults import RunsCode
 
+from alexnet_jax import arrays, pickles
+from alexnet_jax.arrays import DamagedArraysError, load_arrays
 from alexnet_jax.config import Config
 from alexnet_jax.convert import torch_file
 from alexnet_jax.convert.torch_file import read_pth
@@ -31,8 +33,6 @@ from alexnet_jax.prepare import __main__ as prepare
 from alexnet_jax.prepare import tars
 from alexnet_jax.prepare.cifar import cifar10, load_pickle
 from alexnet_jax.report.curves import curves_section
-from alexnet_jax.untrusted import arrays, pickles
-from alexnet_jax.untrusted.arrays import DamagedArraysError, load_arrays
 from alexnet_jax.validation import faults
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -27,7 +27,7 @@ from alexnet_jax.model.ablations import build_net
 from alexnet_jax.model.layers import layer_shapes
 from alexnet_jax.model.variants import VARIANTS
 from alexnet_jax.parallel.mesh import create_mesh
-from alexnet_jax.restore import RestoredNet, restore
+from alexnet_jax.run.restore import RestoredNet, restore
 from alexnet_jax.state import create_model
 
 CLASSES = 7

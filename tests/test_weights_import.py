@@ -21,7 +21,7 @@ from alexnet_jax.data.class_names import imagenet_classes
 from alexnet_jax.model.ablations import build_net
 from alexnet_jax.model.alexnet import AlexNet
 from alexnet_jax.model.layers import Net
-from alexnet_jax.restore import restore
+from alexnet_jax.run.restore import restore
 from alexnet_jax.state import create_model
 
 CLASSES = 7

@@ -1,29 +1,26 @@
-"""Several processes that train as one: how they join, agree, and end together.
+"""Several processes that train as one: how they join and end together.
 
 A process joins its group before it uses a device (`joined`). From then on only process 0 prints and writes logs, and
-decisions that must be the same in all processes go through `gather` and the functions built on it. All processes must
-call these at the same point of the program; a process on its own gets its own value back.
+decisions that must be the same in all processes go through `agreement.py`.
 """
 
 import collections
 import contextlib
-import json
 import os
 import socket
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import jax
 import numpy as np
 from jax import lax
-from jax.experimental import multihost_utils
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from alexnet_jax.cluster.agreement import ALL, all_devices, gather
 from alexnet_jax.cluster.launcher import ProcessGroup
 from alexnet_jax.cluster.watch import Meeting, Watch, end_process, reach
 from alexnet_jax.errors import EXIT_CRASHED, EXIT_USER_ERROR, DivergedError, PreemptedError, UserError
@@ -31,8 +28,6 @@ from alexnet_jax.parallel.mesh import devices
 
 _JAX_HEARTBEAT = 60  # seconds after which JAX gives up a process, in case the watch does not work
 _WATCH_FIRST = 10.0  # seconds to hold an exception back: if another process died, the watch has the better message
-_PADDING = 1024  # bytes: messages of similar length are exchanged by the same compiled program
-_ALL = "all"  # the only axis of a mesh of all devices
 
 
 @contextlib.contextmanager
@@ -63,87 +58,18 @@ def joined(group: ProcessGroup | None) -> Iterator[list[str]]:
         yield table
 
 
-def gather(value: Any) -> list[Any]:
-    """Return the JSON values of all processes, in their order."""
-    text = json.dumps(value).encode()
-    if jax.process_count() == 1:
-        return [json.loads(text)]
-    longest = int(max(multihost_utils.process_allgather(np.int32(len(text)))))
-    padded = text.ljust(-(-longest // _PADDING) * _PADDING)  # with spaces, which JSON ignores
-    return [json.loads(bytes(row)) for row in multihost_utils.process_allgather(np.frombuffer(padded, np.uint8))]
-
-
-def on_process_0(function: Callable[[], Any]) -> Any:
-    """Run the function on process 0 only; every process gets its result, a JSON value, or its UserError."""
-    answer: dict[str, Any] = {}
-    if jax.process_index() == 0:
-        try:
-            answer = {"result": function()}
-        except UserError as error:
-            answer = {"error": str(error)}
-    answer = gather(answer)[0]
-    if "error" in answer:
-        raise UserError(answer["error"])
-    return answer["result"]
-
-
-def check_agreement(values: Mapping[str, Any]) -> None:
-    """Raise UserError, in all processes, that names the first of these JSON values in which two processes differ."""
-    first, *others = gather({"host": socket.gethostname(), "values": dict(values)})
-    for process, other in enumerate(others, start=1):
-        for name, value in first["values"].items():
-            other_value = other["values"].get(name)  # None if its code is another and has no such field
-            if value != other_value:
-                raise UserError(
-                    f"The processes disagree: {name} is {value!r} in process 0 (on {first['host']}) and "
-                    f"{other_value!r} in process {process} (on {other['host']}); use the same everywhere."
-                )
-
-
-def check_mesh_reaches_all(mesh: Mesh) -> None:
-    """Raise UserError if a process has no device in the mesh: it would have nothing to do."""
-    busy = {device.process_index for device in mesh.devices.flat}
-    if idle := sorted(set(range(jax.process_count())) - busy):
-        raise UserError(
-            f"config.mesh.data={mesh.shape['data']} x config.mesh.tower={mesh.shape['tower']} leaves process "
-            f"{', '.join(map(str, idle))} of {jax.process_count()} without a device; start fewer processes, or spread "
-            f"the mesh over all {jax.device_count()} devices (mesh.data=-1)."
-        )
-
-
-class LargestOfAll:
-    """The largest number that any process gave, available one call later, so that no process waits for its devices."""
-
-    def __init__(self) -> None:
-        self._previous: jax.Array | None = None
-        mesh = _all_devices()
-        self._sharding = NamedSharding(mesh, P(_ALL))
-        self._largest = jax.jit(lambda numbers: numbers.max(), out_shardings=NamedSharding(mesh, P()))
-
-    def __call__(self, number: int) -> int:
-        """Give this process's number (0 or more), and return the largest one of the previous call, at first 0."""
-        numbers = np.full(jax.local_device_count(), number, np.int32)
-        previous = self._previous
-        self._previous = self._largest(jax.make_array_from_process_local_data(self._sharding, numbers))
-        return 0 if previous is None else int(previous)
-
-
 def check_all_reduce() -> None:
     """Raise UserError unless every device of this process gets the right sum over all devices."""
-    mesh = _all_devices()
+    mesh = all_devices()
     numbers = np.arange(1, mesh.size + 1, dtype=np.int32)
-    sharded = jax.make_array_from_callback(numbers.shape, NamedSharding(mesh, P(_ALL)), numbers.__getitem__)
-    all_reduce = jax.shard_map(lambda number: lax.psum(number, _ALL), mesh=mesh, in_specs=P(_ALL), out_specs=P())
+    sharded = jax.make_array_from_callback(numbers.shape, NamedSharding(mesh, P(ALL)), numbers.__getitem__)
+    all_reduce = jax.shard_map(lambda number: lax.psum(number, ALL), mesh=mesh, in_specs=P(ALL), out_specs=P())
     for shard in jax.jit(all_reduce)(sharded).addressable_shards:
         if (answer := int(shard.data[0])) != numbers.sum():
             raise UserError(
                 f"{shard.device} got {answer} for the sum of 1 to {mesh.size} over all devices, which is "
                 f"{numbers.sum()}; exclude its machine and have the connection between the devices checked."
             )
-
-
-def _all_devices() -> Mesh:
-    return jax.make_mesh((jax.device_count(),), (_ALL,), axis_types=(AxisType.Auto,))
 
 
 def _leave_stdout_to_process_0(group: ProcessGroup) -> None:

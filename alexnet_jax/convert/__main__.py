@@ -74,7 +74,7 @@ def _export(folder: Path, form: str, path: Path) -> None:
         hint = f"; use --export=safetensors to write {path.name}" if path.suffix == ".safetensors" else ""
         raise UserError(f"--output={path} must end in {suffix} with --export={form}{hint}.")
     from alexnet_jax.convert.exporting import export
-    from alexnet_jax.restore import restore
+    from alexnet_jax.run.restore import restore
 
     for line in export(restore(folder, _STEP.value), form, path):
         print(line)

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message, message_factory
 
+from alexnet_jax.arrays import DamagedArraysError, load_array
 from alexnet_jax.convert.layout import Arrays
 from alexnet_jax.errors import UserError
-from alexnet_jax.untrusted.arrays import DamagedArraysError, load_array
 
 # As in caffe.proto, but with integers for enumerations.
 _SCHEMA = """

@@ -16,7 +16,7 @@ from alexnet_jax.errors import UserError
 from alexnet_jax.files import atomic, writing
 from alexnet_jax.model import layers
 from alexnet_jax.model.variants import TORCHVISION
-from alexnet_jax.restore import RestoredNet
+from alexnet_jax.run.restore import RestoredNet
 
 _PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 _TORCHVISION_SIDE = 6  # pixels that torchvision's `AdaptiveAvgPool2d` brings the last maps to

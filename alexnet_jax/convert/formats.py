@@ -12,10 +12,10 @@ import numpy as np
 import safetensors
 from safetensors.numpy import load_file, save
 
+from alexnet_jax.arrays import DamagedArraysError, load_arrays
 from alexnet_jax.convert.layout import Arrays
 from alexnet_jax.convert.torch_file import read_pth
 from alexnet_jax.errors import UserError
-from alexnet_jax.untrusted.arrays import DamagedArraysError, load_arrays
 
 _MODULES = {  # where the layers are in torchvision's two `nn.Sequential`
     "conv1": "features.0",

@@ -18,10 +18,10 @@ from typing import Any, BinaryIO, NamedTuple
 import ml_dtypes
 import numpy as np
 
+from alexnet_jax import pickles
+from alexnet_jax.arrays import MAX_BYTES
 from alexnet_jax.convert.layout import Arrays
 from alexnet_jax.errors import UserError, printable
-from alexnet_jax.untrusted import pickles
-from alexnet_jax.untrusted.arrays import MAX_BYTES
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of a file of the older form
 _DTYPES = {

@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from alexnet_jax.config import DataConfig
-from alexnet_jax.data import PREPARABLE, digits
+from alexnet_jax.data import DIGITS, PREPARABLE
 from alexnet_jax.data.class_names import names_for_people
 from alexnet_jax.data.dataset_info import DatasetInfo
 from alexnet_jax.data.pipeline import consecutive_batches
@@ -107,7 +107,9 @@ def find_directory(root: Path, name: str) -> Path:
 
     UserError if there is none, or there are several configs.
     """
-    if name == digits.NAME:
+    if name == DIGITS:
+        from alexnet_jax.data import digits  # how to write a data set, which only the first use needs
+
         return digits.prepare(root)
     directory = _newest(root, name)
     if directory is None and name not in PREPARABLE and _download(name, root):

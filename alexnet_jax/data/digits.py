@@ -12,11 +12,11 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
+from alexnet_jax.data import DIGITS
 from alexnet_jax.data.builder import Example, write_tfds
 from alexnet_jax.data.statistics import compute_statistics, save_statistics
 from alexnet_jax.files import writing
 
-NAME = "digits"
 VERSION = "1.0.0"
 IMAGE_SIZE = 72  # 9 times the 8 x 8 of the original, for random crops of 64
 JPEG_QUALITY = 95
@@ -28,7 +28,7 @@ def prepare(root: Path) -> Path:
     The set is written to a temporary folder first, which is then renamed: the result is always complete, even after a
     process was killed or if several processes prepare it at the same time.
     """
-    target = root / NAME / VERSION
+    target = root / DIGITS / VERSION
     if not target.is_dir():
         with writing(f"data.dir={root}"):
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -59,7 +59,7 @@ def _write(directory: Path) -> Path:
 
     finished = write_tfds(
         directory,
-        name=NAME,
+        name=DIGITS,
         version=VERSION,
         description=f"The 1,797 handwritten digits of scikit-learn, enlarged to {IMAGE_SIZE} x {IMAGE_SIZE} pixels.",
         homepage="https://archive.ics.uci.edu/dataset/80",

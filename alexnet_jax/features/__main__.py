@@ -57,7 +57,7 @@ def compute(folder: Path, output: Path | None, paths: Sequence[str]) -> None:
     from alexnet_jax.features.output import open_for_writing
     from alexnet_jax.predict.batching import BATCH_SIZES, BatchedProgram, with_progress
     from alexnet_jax.predict_step import feature_shape
-    from alexnet_jax.restore import restore
+    from alexnet_jax.run.restore import restore
 
     net = restore(folder, _STEP.value, int(_TOWER.value), _PRECISION.value)
     try:

@@ -8,7 +8,7 @@ from alexnet_jax.data.datasets import open_dataset
 from alexnet_jax.data.pipeline import consecutive_batches
 from alexnet_jax.data.sources import JpegSource
 from alexnet_jax.predict.batching import BatchedProgram, Outputs
-from alexnet_jax.restore import RestoredNet, check_same_data
+from alexnet_jax.run.restore import RestoredNet, check_same_data
 
 
 def open_split(net: RestoredNet, split: str, dataset: str | None, data_dir: str | None) -> JpegSource:

@@ -10,9 +10,8 @@ from jax import lax
 
 from alexnet_jax.model import dropout as dropout_lib
 from alexnet_jax.model import layers
-from alexnet_jax.model.convolution import add_bias, grouped_convolution
+from alexnet_jax.model.convolution import add_bias, grouped_convolution, locally_connected
 from alexnet_jax.model.initialization import bias_initializer, kernel_initializer
-from alexnet_jax.model.local import locally_connected
 from alexnet_jax.model.normalization import (
     channel_window,
     local_response_normalization,

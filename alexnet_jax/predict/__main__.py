@@ -29,7 +29,7 @@ def main(arguments: Sequence[str]) -> None:
         raise UserError("no image was given; name images or folders of images after the flags.")
     from alexnet_jax.data.image_files import find_images
     from alexnet_jax.predict.batching import as_text, predict_files
-    from alexnet_jax.restore import restore
+    from alexnet_jax.run.restore import restore
 
     files = find_images(arguments)
     nets = [restore(folder, _STEP.value) for folder in folders]

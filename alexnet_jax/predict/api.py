@@ -13,7 +13,7 @@ from alexnet_jax.data.image_files import cut_picture, find_images, in_a_sentence
 from alexnet_jax.errors import UserError
 from alexnet_jax.predict.batching import BatchedProgram
 from alexnet_jax.predict_step import Predictor, feature_shape
-from alexnet_jax.restore import RestoredNet
+from alexnet_jax.run.restore import RestoredNet
 
 OneImage = str | os.PathLike[str] | Image.Image | np.ndarray
 Images = OneImage | Iterable[OneImage]

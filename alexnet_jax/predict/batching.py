@@ -14,7 +14,7 @@ from alexnet_jax.errors import printable
 from alexnet_jax.parallel.mesh import divisible_batch, shard_batch
 from alexnet_jax.predict_step import Predictor, mean_of_probabilities
 from alexnet_jax.progress import Progress
-from alexnet_jax.restore import RestoredNet, check_same_data
+from alexnet_jax.run.restore import RestoredNet, check_same_data
 
 BATCH_SIZES = (1, 8, 64)  # compiling for more sizes would take longer than computing the padding up to one of these
 

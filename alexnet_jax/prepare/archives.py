@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from alexnet_jax.data import digits
+from alexnet_jax.data import DIGITS
 from alexnet_jax.errors import UserError
 from alexnet_jax.prepare.cifar import cifar10
 from alexnet_jax.prepare.folders import image_folder
@@ -19,9 +19,9 @@ def open_source(dataset: str, source: Path, name: str | None, validation_fractio
     if dataset in _PUBLISHED:
         return _PUBLISHED[dataset](source)
     name = name or source.resolve().name
-    if name == digits.NAME or not re.fullmatch(r"\w[\w.+-]*", name):  # also the name of its folder
+    if name == DIGITS or not re.fullmatch(r"\w[\w.+-]*", name):  # also the name of its folder
         raise UserError(
             f"name={name!r} can't be the name of a data set; use letters, digits and `_.+-`, begin with a letter or "
-            f"digit, and avoid {digits.NAME!r}, which is built in."
+            f"digit, and avoid {DIGITS!r}, which is built in."
         )
     return image_folder(source, name=name, validation_fraction=validation_fraction)

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from alexnet_jax import pickles
 from alexnet_jax.errors import UserError, printable
 from alexnet_jax.prepare import tars
 from alexnet_jax.prepare.source import SourceData, SourceImage, check_class_names
-from alexnet_jax.untrusted import pickles
 
 ARCHIVE = "cifar-10-python.tar.gz"
 HOMEPAGE = "https://www.cs.toronto.edu/~kriz/cifar.html"

@@ -18,8 +18,8 @@ from alexnet_jax.features.nearest import Nearest
 from alexnet_jax.metrics import read_records
 from alexnet_jax.report import confusion, curves, filters, neighbors, outputs, predictions
 from alexnet_jax.report.section import Section, Table
-from alexnet_jax.restore import RestoredNet, check_same_data, restore
 from alexnet_jax.run import startup, workdir
+from alexnet_jax.run.restore import RestoredNet, check_same_data, restore
 
 _SECTIONS_WITH_DATA = (predictions.TITLE, neighbors.TITLE, confusion.TITLE)
 

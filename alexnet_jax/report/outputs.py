@@ -10,7 +10,7 @@ from alexnet_jax.data.sources import ImageSource
 from alexnet_jax.model.layers import Activation, Net
 from alexnet_jax.parallel.mesh import divisible_batch, local_rows, shard_batch
 from alexnet_jax.predict_step import Predictor
-from alexnet_jax.restore import RestoredNet
+from alexnet_jax.run.restore import RestoredNet
 
 
 class Examples(NamedTuple):

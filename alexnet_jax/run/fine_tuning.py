@@ -23,8 +23,8 @@ from alexnet_jax.model.ablations import build_net
 from alexnet_jax.model.alexnet import AlexNet
 from alexnet_jax.model.layers import Classifier, Net, layer_shapes
 from alexnet_jax.optimizer import LAST_LAYER
-from alexnet_jax.restore import restore_params
 from alexnet_jax.run import workdir
+from alexnet_jax.run.restore import restore_params
 from alexnet_jax.state import TrainState, create_model, create_train_state
 
 # What two nets may differ in, of the fields that make up a net: the classifier, fresh layers, and what only training

@@ -1,12 +1,26 @@
 """The two logs of a training: `metrics.jsonl` and TensorBoard's event file."""
 
 import os
+import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from alexnet_jax.files import writing
 from alexnet_jax.metrics import Record, append_record, drop_records_after
-from alexnet_jax.run.tensorboard import Event, EventsWriter, SessionLog, Summary
+
+# tensorboardX imports PyTorch wherever it is installed, to recognize its tensors. That adds 1.6 s to every start, and
+# this program has no such tensors.
+_modules: dict[str, Any] = sys.modules
+_hidden = _modules.setdefault("torch", None) is None  # None makes the import fail, as where PyTorch is not installed
+try:
+    from tensorboardX import SummaryWriter as SummaryWriter  # for the table of a sweep
+    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
+    from tensorboardX.proto.summary_pb2 import Summary
+finally:
+    if _hidden:
+        del _modules["torch"]
 
 _NOT_PLOTTED = ("step", "epoch", "split", "views", "num_examples")
 

@@ -6,14 +6,12 @@ from typing import Any
 import jax
 from absl import logging
 
-from alexnet_jax.cluster.processes import on_process_0
+from alexnet_jax.cluster.agreement import on_process_0
 from alexnet_jax.config import Config
-from alexnet_jax.console import evaluation_line, training_line
-from alexnet_jax.metrics import read_records
+from alexnet_jax.metrics import evaluation_line, read_records, training_line
 from alexnet_jax.optimizer import learning_rate_schedule
-from alexnet_jax.run.loss_checks import PlateauWatch, check_finite
 from alexnet_jax.run.metric_writer import MetricWriter
-from alexnet_jax.run.throughput import Throughput
+from alexnet_jax.run.monitoring import PlateauWatch, Throughput, check_finite
 
 
 class Reporter:

@@ -14,14 +14,14 @@ from jax.sharding import Mesh
 
 import alexnet_jax
 from alexnet_jax import runtime
-from alexnet_jax.cluster import processes
+from alexnet_jax.cluster import agreement
 from alexnet_jax.config import Config, fields
 from alexnet_jax.data.datasets import Dataset, open_dataset
 from alexnet_jax.errors import UserError
 from alexnet_jax.model.ablations import build_net
 from alexnet_jax.parallel.mesh import create_mesh, devices
-from alexnet_jax.run import fine_tuning, limits, workdir
-from alexnet_jax.run.preemption import StopSignals
+from alexnet_jax.run import fine_tuning, workdir
+from alexnet_jax.run.signals import StopSignals
 from alexnet_jax.state import TrainState
 from alexnet_jax.validation import layout_faults
 
@@ -43,19 +43,19 @@ def checked_run(config: Config, folder: Path) -> Iterator[CheckedRun]:
     """
     runtime.use_compilation_cache()
     check_devices(config)
-    processes.check_agreement(program(config))
+    agreement.check_agreement(program(config))
     dataset = fine_tuning.with_statistics(open_dataset(config.data), config, folder)
-    processes.check_agreement(data_fingerprint(config, dataset))
+    agreement.check_agreement(data_fingerprint(config, dataset))
     check_data_fits(config, dataset)
     mesh = create_mesh(config.mesh)
     if faults := layout_faults(config, build_net(config.model), mesh.shape["data"]):
         raise UserError("\n".join(faults))
-    processes.check_mesh_reaches_all(mesh)
+    agreement.check_mesh_reaches_all(mesh)
     with workdir.opened_for_training(folder, config, dataset.info), StopSignals() as stop:
         try:
             yield CheckedRun(mesh, dataset, stop)
         except (jax.errors.JaxRuntimeError, MemoryError, OSError) as error:
-            if not limits.is_out_of_memory(error):
+            if not runtime.is_out_of_memory(error):
                 raise
             raise UserError(
                 f"The memory does not suffice for config.batch_size={config.batch_size} on this mesh; make "
@@ -87,7 +87,7 @@ def data_fingerprint(config: Config, dataset: Dataset) -> dict[str, Any]:
 
 def check_data_fits(config: Config, dataset: Dataset) -> None:
     """Raise a UserError if the data set has other classes than the net, too small images, or too many files."""
-    limits.allow_open_files(dataset.train.num_files + dataset.evaluation.num_files)
+    runtime.allow_open_files(dataset.train.num_files + dataset.evaluation.num_files)
     if dataset.num_classes != config.model.num_classes:
         raise UserError(
             f"config.model.num_classes={config.model.num_classes}, but data.name={config.data.name!r} has "

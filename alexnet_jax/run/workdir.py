@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from alexnet_jax import validation
-from alexnet_jax.cluster.processes import gather, on_process_0
+from alexnet_jax.cluster.agreement import gather, on_process_0
 from alexnet_jax.config import Config, differences, field_types, flatten, to_dict
 from alexnet_jax.data.dataset_info import DatasetInfo, load_dataset_info, save_dataset_info
 from alexnet_jax.errors import OLDER_VERSION, UserError

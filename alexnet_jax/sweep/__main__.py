@@ -17,9 +17,9 @@ from absl import flags
 from ml_collections import config_flags
 
 from alexnet_jax import cli
-from alexnet_jax.console import duration
 from alexnet_jax.errors import PreemptedError, UserError
 from alexnet_jax.files import writing
+from alexnet_jax.metrics import duration
 from alexnet_jax.run.signals import NotedSignals
 from alexnet_jax.sweep import execution, results, runs
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from alexnet_jax.errors import EXIT_DIVERGED
 from alexnet_jax.files import write_atomically
-from alexnet_jax.run.tensorboard import SummaryWriter
+from alexnet_jax.run.metric_writer import SummaryWriter
 from alexnet_jax.sweep.runs import Run
 from alexnet_jax.tables import aligned
 

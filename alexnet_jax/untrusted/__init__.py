@@ -1,1 +1,0 @@
-"""Readers for untrusted files: they run nothing in the file and bound the memory that it takes."""
