@@ -101,20 +101,16 @@ def _chain(config: Config, group: Group, num_steps: int) -> optax.GradientTransf
     create_schedule = {"kernels": learning_rate_schedule, "biases": bias_schedule, "conv1": conv1_schedule}[group.name]
     schedule = create_schedule(config, num_steps)
     decays = group.name != "biases" or settings.decay_biases
+    follows_norms = group.name != "biases" and settings.rule == "lars"
     rule = optax.chain(
         optax.add_decayed_weights(group.decay_factor * settings.weight_decay if decays else 0.0),
-        _follow_norms() if settings.rule == "lars" and group.name != "biases" else optax.identity(),
+        optax.scale_by_trust_ratio(trust_coefficient=TRUST_COEFFICIENT) if follows_norms else optax.identity(),
         optax.scale_by_learning_rate(lambda step: group.learning_rate_factor * schedule(step)),
         optax.trace(settings.momentum),
     )
     if group.name != "conv1" or settings.conv1_frozen_from == 1.0:
         return rule
     return optax.conditionally_mask(rule, lambda step: schedule(step) > 0)
-
-
-def _follow_norms() -> optax.GradientTransformation:
-    """Give the gradient of each kernel the length 0.001 |w|."""
-    return optax.scale_by_trust_ratio(trust_coefficient=TRUST_COEFFICIENT)
 
 
 def _base_learning_rate(config: Config) -> float:

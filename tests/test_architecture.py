@@ -13,7 +13,6 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "alexnet_jax"
 COMMANDS = {"prepare", "convert", "predict", "features", "report", "sweep", "summary", "evaluate", "main"}
-READ_FIRST = re.compile(r"^\d+\. .*", re.MULTILINE)
 
 
 def name_of(path: Path) -> str:
@@ -60,11 +59,8 @@ def test_folders_form_no_circle() -> None:
 def test_the_core_imports_no_command() -> None:
     for module, path in MODULES.items():
         if module != "alexnet_jax" and folder_of(module).removesuffix(".py") not in COMMANDS:
-            commands = {folder_of(name) for name in imports_of(path)} & {
-                *COMMANDS,
-                *(f"{name}.py" for name in COMMANDS),
-            }
-            assert not commands, f"{module} imports {commands}"
+            imported = {folder_of(name).removesuffix(".py") for name in imports_of(path)}
+            assert not imported & COMMANDS, f"{module} imports {imported & COMMANDS}"
 
 
 @pytest.fixture(scope="module")
@@ -77,19 +73,28 @@ def reached_by_training() -> set[str]:
 
 
 def test_training_reaches_no_preparation_conversion_report_or_sweep(reached_by_training: set[str]) -> None:
-    assert not {folder_of(name) for name in reached_by_training if name != "alexnet_jax"} & COMMANDS
+    assert not {folder_of(name).removesuffix(".py") for name in reached_by_training if name != "alexnet_jax"} & COMMANDS
     lines = sum(len(MODULES[name].read_text().splitlines()) for name in reached_by_training)
     assert len(reached_by_training) <= 58
     assert lines <= 6_500
 
 
-def test_the_first_evening_is_short() -> None:
-    """README's path for the first evening: files that exist, at most 24, with at most 3,000 lines."""
+def test_the_first_evening_is_short_and_its_sizes_are_right() -> None:
+    """README's reading path: at most 24 files and 3,000 lines, and the sizes that it gives are about those."""
     text = (ROOT / "README.md").read_text()
-    evening = text[text.index("First evening") : text.index("Second evening")]
-    files = re.findall(r"\]\(((?:alexnet_jax|configs)/[\w/]+\.py)\)", evening)
-    assert 10 <= len(set(files)) == len(files) <= 24
-    assert sum(len((ROOT / file).read_text().splitlines()) for file in files) <= 3_000
+    evening = text[text.index("**First evening") : text.index("**Second evening")]
+    sizes = {}
+    for item in re.findall(r"^\d+\. (.*)$", evening, re.MULTILINE):
+        folder = ""
+        for name, lines in re.findall(r"`([\w/]+\.py)` \((\d+)\)", item):
+            folder = name.rpartition("/")[0] if "/" in name else folder
+            path = ROOT / name if folder == "configs" and "/" in name else PACKAGE / folder / name.rpartition("/")[2]
+            sizes[path if path.exists() else PACKAGE / name] = int(lines)
+    actual = {path: len(path.read_text().splitlines()) for path in sizes}
+    assert 10 <= len(sizes) <= 24
+    assert sum(actual.values()) <= 3_000
+    for path, lines in actual.items():
+        assert sizes[path] == pytest.approx(lines, rel=0.1, abs=10), path
 
 
 def test_orbax_is_in_one_file_and_collectives_are_in_one_folder() -> None:
@@ -101,6 +106,16 @@ def test_orbax_is_in_one_file_and_collectives_are_in_one_folder() -> None:
         allowed = module.startswith(("alexnet_jax.parallel.", "alexnet_jax.cluster."))
         assert not collective or allowed, f"{module}: {collective}"
     assert not [module for module in MODULES if "utils" in module]
+
+
+def test_a_choice_is_named_where_it_is_declared_and_where_it_acts() -> None:
+    """A new field of three choices touches config.py, the function that applies it, and the documents."""
+    for choice, places in {
+        "non_overlapping": {"config", "model.ablations"},
+        "before_relu": {"config", "model.ablations"},
+    }.items():
+        named = {module for module, path in MODULES.items() if f'"{choice}"' in path.read_text()}
+        assert named == {f"alexnet_jax.{place}" for place in places}
 
 
 def test_the_net_is_built_in_few_places() -> None:

@@ -34,11 +34,11 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def start(*command: object, devices: int = 1, **environment: str) -> subprocess.Popen:
+def start(*command: object, devices: int = 1, checkout: Path = ROOT, **environment: str) -> subprocess.Popen:
     return subprocess.Popen(
         [str(part) for part in command],
-        cwd=ROOT,
-        env={**os.environ, "JAX_NUM_CPU_DEVICES": str(devices), "PYTHONPATH": str(ROOT), **environment},
+        cwd=checkout,
+        env={**os.environ, "JAX_NUM_CPU_DEVICES": str(devices), "PYTHONPATH": str(checkout), **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -183,7 +183,7 @@ def test_a_signal_to_one_process_stops_all_at_the_same_step(checkout: Path, conf
     assert last_state(tmp_path / "stopped")[0] == int(match[1]) < 24
     status, output, errors = Group(checkout, 2, config_file, tmp_path / "stopped", *flags).finish()
     assert (status, errors) == (0, "")
-    assert f"going on from step {match[1]}" in output
+    assert f"resuming from step {match[1]}" in output
 
     (step, params), (last, expected) = last_state(tmp_path / "stopped"), last_state(tmp_path / "whole")
     assert step == last == 24
@@ -229,7 +229,7 @@ def test_a_killed_process_costs_nothing_but_time(checkout: Path, config_file: Pa
 
     status, output, errors = Group(checkout, 2, config_file, tmp_path / "killed").finish()
     assert status == 0, errors
-    assert re.search(r"going on from step (6|12|18)", output)
+    assert re.search(r"resuming from step (6|12|18)", output)
     (step, params), (last, expected) = last_state(tmp_path / "killed"), last_state(tmp_path / "whole")
     assert step == last == 24
     for layer in expected:
@@ -321,6 +321,23 @@ def test_processes_that_disagree_are_refused(config_file: Path, tmp_path: Path) 
         assert status == EXIT_USER_ERROR, errors
         assert "The processes disagree: config.seed is 1 in process 0" in errors
         assert "and 2 in process 1" in errors
+
+
+def test_processes_of_different_code_are_refused(config_file: Path, tmp_path: Path) -> None:
+    """One of them has another line in the model: its numbers could differ in any way."""
+    for name in ("alexnet_jax", "configs"):
+        shutil.copytree(ROOT / name, tmp_path / "other" / name)
+    model = tmp_path / "other" / "alexnet_jax" / "model" / "dropout.py"
+    model.write_text(model.read_text() + "# a change\n")
+    command = (sys.executable, "-m", "alexnet_jax.main", f"--config={config_file}", f"--workdir={tmp_path / 'w'}")
+    together = (f"--coordinator_address=localhost:{free_port()}", "--num_processes=2")
+    group = [
+        start(*command, *together, f"--process_id={number}", checkout=checkout)
+        for number, checkout in enumerate((ROOT, tmp_path / "other"))
+    ]
+    for status, _, errors in finish(*group):
+        assert status == EXIT_USER_ERROR, errors
+        assert "The processes disagree: the code of alexnet_jax is " in errors
         assert errors.count("error: ") == 1
     assert not (tmp_path / "w").exists()
 

@@ -174,7 +174,7 @@ def test_a_killed_process_ends_with_the_same_bits(tiny_config: Config, tmp_path:
     assert "Traceback" not in output
     status, output = broken.run()
     assert status == 0, output
-    assert "going on from step" in output
+    assert "resuming from step" in output
     assert_same_bits(final_state(tiny_config, broken.workdir), final_state(tiny_config, whole.workdir))
     assert without_times(records(broken.workdir)) == without_times(records(whole.workdir))
 

@@ -282,7 +282,7 @@ def hit_again_and_again(run: Run, whole: Run, number: signal.Signals, times: int
 
 def assert_resumes_from(step: int, output: str) -> None:
     """Check the step from which the run resumes, if it came far enough to print it."""
-    if match := re.search(r"^run: .*, (?:from the start|going on from step (\d+))$", output, re.MULTILINE):
+    if match := re.search(r"^run: .*, (?:from the start|resuming from step (\d+))$", output, re.MULTILINE):
         assert int(match[1] or 0) == step
 
 

@@ -65,7 +65,7 @@ def test_every_file_of_a_checkpoint(finished: Run, whole: Callable, choice: rand
         damage(path, choice)
         end = finished.finish()
         assert_finished(finished, end)
-        assert "going on from step 9" in end.output
+        assert "resuming from step 9" in end.output
         assert_equal(finished, whole("jpeg, one device"))
     tell("checkpoint: a file cut, with a bit flipped, or deleted", len(patterns), SAME, STEPS - 9)
 
