@@ -27,6 +27,44 @@ Batch = dict[str, jax.Array]  # "image": uint8 [B, S, S, 3], "label": int32 [B]
 METRICS = ("loss", "top1_error", "top5_error")
 
 
+def loss_and_sums(
+    config: Config,
+    model: AlexNet,
+    noise_ends: int,
+    trained: Params,
+    frozen: Params,
+    step: jax.Array,
+    statistics: Statistics,
+    examples: Batch,
+) -> tuple[jax.Array, jax.Array]:
+    """Compute the examples' share of the batch's mean loss, and the sums of METRICS over them, [3].
+
+    `examples` also has "position", int32 [b]: the images' places in the training stream, which all randomness is drawn
+    from.
+    """
+    # Augment.
+    views = augment(  # uint8 [b, S, S, 3] -> float32 [b, s, s, 3]
+        examples["image"],
+        example_keys(config.seed, Purpose.AUGMENTATION, examples["position"]),
+        statistics,
+        image_size=config.model.image_size,
+        crop=config.data.crop,
+        flip=config.data.flip,
+        color_noise=config.data.color_noise,
+        mean=config.data.mean,
+        std=config.data.std,
+        noise_active=step < noise_ends,
+    )
+
+    # Loss.
+    dropout_keys = example_keys(config.seed, Purpose.DROPOUT, model.positions_seen(examples["position"]))
+    logits: Any = model.apply({"params": frozen | trained}, views, dropout_keys)  # [b, classes]
+    losses = cross_entropy(jax.nn.log_softmax(logits), examples["label"])  # [b], nats
+    errors = [100.0 * top_k_error(logits, examples["label"], k).sum() for k in (1, 5)]  # percent
+    sums = jnp.stack([losses.sum(), *errors])
+    return sums[0] / config.batch_size, sums
+
+
 def create_train_step(
     config: Config, model: AlexNet, optimizer: optax.GradientTransformation, mesh: Mesh, num_steps: int
 ) -> Callable:
@@ -43,16 +81,18 @@ def create_train_step(
     loss_fn = functools.partial(loss_and_sums, config, on_mesh(model, config, mesh), noise_ends)
 
     def gradients_on_device(params: Params, step: jax.Array, batch: Batch, statistics: Statistics) -> Any:
-        """From the b images on this device: the gradients of the batch's mean loss, and the batch's metrics."""
+        """Compute, from the b images on this device, the gradients of the batch's mean loss, and the batch's metrics."""
         trained = to_differentiate({name: params[name] for name in grad_specs}, param_specs, mesh)
         frozen = {name: params[name] for name in frozen_layers}
         rows = first_row(config.batch_size, mesh) + jnp.arange(len(batch["label"]))  # [b], of the batch
-        shares, sums = accumulate(
-            functools.partial(jax.grad(loss_fn, has_aux=True), trained, frozen, step, statistics),
-            (trained, jnp.zeros_like(batch["label"], float, shape=(len(METRICS),))),
-            batch | {"position": step * config.batch_size + rows},
-            config.gradient_accumulation,
-        )
+        examples = batch | {"position": step * config.batch_size + rows}
+
+        # Gradients, summed over the micro-batches of this device.
+        gradient_fn = functools.partial(jax.grad(loss_fn, has_aux=True), trained, frozen, step, statistics)
+        sums_like = jnp.zeros_like(batch["label"], float, shape=(len(METRICS),))
+        shares, sums = accumulate(gradient_fn, (trained, sums_like), examples, config.gradient_accumulation)
+
+        # Reduce, over the devices.
         metrics = reduce_sums(sums, mesh) / config.batch_size
         return reduce_gradients(shares, param_specs, grad_specs, mesh), dict(zip(METRICS, metrics, strict=True))
 
@@ -65,44 +105,10 @@ def create_train_step(
             out_specs=(grad_specs, P()),
         )(state.params, state.step, batch, statistics)
         gradients |= {name: jax.tree.map(jnp.zeros_like, state.params[name]) for name in frozen_layers}
-        # Arrays are global here: what the update of a sharded momentum buffer needs, the compiler sends.
+
+        # Update. Arrays are global here: what a sharded momentum buffer needs, the compiler sends.
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         return TrainState(state.step + 1, optax.apply_updates(state.params, updates), opt_state), metrics
 
     shardings = state_shardings(config, model, optimizer, mesh), NamedSharding(mesh, P())
     return jax.jit(train_step, donate_argnums=0, out_shardings=shardings, compiler_options=runtime.compiler_options())
-
-
-def loss_and_sums(
-    config: Config,
-    model: AlexNet,
-    noise_ends: int,
-    trained: Params,
-    frozen: Params,
-    step: jax.Array,
-    statistics: Statistics,
-    examples: Batch,
-) -> tuple[jax.Array, jax.Array]:
-    """Compute the examples' share of the batch's mean loss, and the sums of METRICS over them, [3].
-
-    `examples` also has "position", int32 [b]: the images' places in the training stream, which all randomness is drawn
-    from.
-    """
-    views = augment(  # uint8 [b, S, S, 3] -> float32 [b, s, s, 3]
-        examples["image"],
-        example_keys(config.seed, Purpose.AUGMENTATION, examples["position"]),
-        statistics,
-        image_size=config.model.image_size,
-        crop=config.data.crop,
-        flip=config.data.flip,
-        color_noise=config.data.color_noise,
-        mean=config.data.mean,
-        std=config.data.std,
-        noise_active=step < noise_ends,
-    )
-    dropout_keys = example_keys(config.seed, Purpose.DROPOUT, model.positions_seen(examples["position"]))
-    logits: Any = model.apply({"params": frozen | trained}, views, dropout_keys)  # [b, classes]
-    losses = cross_entropy(jax.nn.log_softmax(logits), examples["label"])  # [b], nats
-    errors = [100.0 * top_k_error(logits, examples["label"], k).sum() for k in (1, 5)]  # percent
-    sums = jnp.stack([losses.sum(), *errors])
-    return sums[0] / config.batch_size, sums
