@@ -81,7 +81,7 @@ def create_train_step(
     loss_fn = functools.partial(loss_and_sums, config, on_mesh(model, config, mesh), noise_ends)
 
     def gradients_on_device(params: Params, step: jax.Array, batch: Batch, statistics: Statistics) -> Any:
-        """Compute, from the b images on this device, the gradients of the batch's mean loss, and the batch's metrics."""
+        """Compute, from the b images on this device, the gradients of the mean loss, and the metrics of the batch."""
         trained = to_differentiate({name: params[name] for name in grad_specs}, param_specs, mesh)
         frozen = {name: params[name] for name in frozen_layers}
         rows = first_row(config.batch_size, mesh) + jnp.arange(len(batch["label"]))  # [b], of the batch
