@@ -85,7 +85,7 @@ def train(config: Config, folder: Path, mesh: Mesh, dataset: Dataset, stop: Stop
         step = start
         while step < plan.num_steps and not stop:
             if not batches.ready():
-                late_reports.wait()  # as long as a step runs, nobody waits for input
+                late_reports.wait()  # so that reading input hides behind the running step
             with reporter.throughput.waiting():
                 batch = next(batches)
 

@@ -334,7 +334,7 @@ from alexnet_jax.parallel.mesh import create_mesh
 config = Config(batch_size=32)
 config.data.name, config.data.dir = "digits", sys.argv[3]
 config.mesh.data, config.mesh.tower = 2, 2
-mesh = create_mesh(config)
+mesh = create_mesh(config.mesh)
 source = open_dataset(config.data).train
 free = device_batches.free_memory(mesh)
 assert 2**27 < free < 2**50, free

@@ -10,7 +10,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from alexnet_jax.model.variants import VARIANTS
-from alexnet_jax.parallel.towers import parameter_specs
+from alexnet_jax.model.sharding import parameter_specs
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -83,22 +83,22 @@ def test_json_of_two_towers_on_two_devices():
 def test_kernels_are_sharded_as_training_shards_them(variant, tower):
     found = as_json(f"--config=configs/{variant}.py", f"--config.mesh.tower={tower}")
     specs = {layer["name"]: layer["kernel_spec"] for layer in found["layers"] if layer["kernel_spec"] is not None}
-    expected = parameter_specs(VARIANTS[variant], devices=tower)
+    expected = parameter_specs(VARIANTS[variant], tower_devices=tower)
     assert {name: P(*spec) for name, spec in specs.items()} == {name: spec["kernel"] for name, spec in expected.items()}
 
 
 def test_a_hybrid_shards_its_fully_connected_layers_over_data():
     found = as_json(
-        *("--config=configs/one_weird_trick.py", "--config.mesh.data=8", "--config.mesh.fully_connected=exchanged")
+        *("--config=configs/one_weird_trick.py", "--config.mesh.data=8", "--config.mesh.shard_fully_connected=True")
     )
     layers = {layer["name"]: layer for layer in found["layers"]}
     specs = {name: P(*layer["kernel_spec"]) for name, layer in layers.items() if layer["kernel_spec"] is not None}
-    expected = parameter_specs(VARIANTS["one_weird_trick"], devices=1, workers=8)
+    expected = parameter_specs(VARIANTS["one_weird_trick"], tower_devices=1, fc_devices=8)
     assert specs == {name: spec["kernel"] for name, spec in expected.items()}
     assert layers["pool5"]["output_spec"] == ["data", None, None, None]
     assert layers["relu6"]["output_spec"] == [None, "data"]
     assert layers["relu6"]["activation_bytes"] == 4096 // 8 * 4
-    assert layers["fc8"]["output_spec"] == [None, None]
+    assert layers["fc8"]["output_spec"] == ["data", None]
     convolutions = sum(layer["parameters"] for name, layer in layers.items() if name.startswith("conv"))
     fully_connected = sum(layer["parameters"] for name, layer in layers.items() if name.startswith("fc"))
     assert found["total"]["parameters_on_device"] == convolutions + (fully_connected - 1000) // 8 + 1000
@@ -138,7 +138,7 @@ def test_jax_is_not_needed(tmp_path):
         (["--config.model.variant=merged", "--config.mesh.tower=2"], "config.mesh.tower=2 needs a net with two towers"),
         (["paper"], "unexpected argument 'paper'"),
         (
-            ["--config.model.variant=merged", "--config.mesh.fully_connected=gathered"],
+            ["--config.model.variant=merged", "--config.mesh.shard_fully_connected=True"],
             "config.mesh.data=-1 leaves open over how many devices",
         ),
     ],

@@ -188,7 +188,7 @@ FAULTS = {
         lambda path: plain(path, {name: of for name, of in caffe_weights().items() if name != "fc7"}),
         "npz",
         "caffe",
-        "is not a complete 'caffe': it lacks fc7; set missing to initialize",
+        "is not a complete 'caffe': it lacks fc7; add --missing=initialize",
     ),
     "npz: layers of another net": (
         "a.npz",
@@ -267,7 +267,7 @@ def test_means_of_another_shape(shape, sentence, labels, tmp_path):
 @pytest.mark.parametrize(
     ("names", "sentence"),
     [
-        (None, "has 7 classes, but only ImageNet's 1000 are built in; give labels, a text file"),
+        (None, "has 7 classes, but only ImageNet's 1000 are built in; give --labels=FILE, a text file"),
         ("cat\ndog\n", "has 7 classes, but .*names.txt names 2"),
         ("cat\ndog\ncat\n", "names 'cat' twice"),
     ],

@@ -163,8 +163,8 @@ def _dataset_info(source: Source, config: Config, labels: tuple[str, ...], image
     if len(labels) != config.model.num_classes:
         origin = f"{source.labels} names {len(labels)}" if source.labels else "only ImageNet's 1000 are built in"
         raise UserError(
-            f"{source.path} has {config.model.num_classes} classes, but {origin}; give labels, a text file with the "
-            "class names in order, one per line."
+            f"{source.path} has {config.model.num_classes} classes, but {origin}; give --labels=FILE, a text file "
+            "with the class names in order, one per line."
         )
     num_examples = 1 if source.labels else class_names.NUM_EXAMPLES
     return DatasetInfo(config.data.name, num_examples, labels, class_names.names_for_people(labels), image_statistics)
@@ -176,7 +176,7 @@ def _incomplete(fitted: Fitted, variant: str, path: Path) -> str:
     if fitted.unused:
         faults.append(f"has {', '.join(fitted.unused)}, not a whole layer of that net")
     return (
-        f"{path} is not a complete {variant!r}: it {' and '.join(faults)}; set missing to initialize to take what "
+        f"{path} is not a complete {variant!r}: it {' and '.join(faults)}; add --missing=initialize to take what "
         "fits and initialize the other layers."
     )
 

@@ -1,7 +1,7 @@
 """Image files of any kind, prepared for a trained net: found, decoded in threads, turned upright, resized and cropped.
 
 Size and crop are those of `prepare` (`image_codec.py`). Unlike the author's data, photographs are turned as their EXIF
-orientation says, and animations are refused rather than judged by their first frame: nobody inspects these images
+orientation says, and animations are refused rather than judged by their first frame: no one looks at these images
 before the results are used.
 """
 

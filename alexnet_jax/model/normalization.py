@@ -60,7 +60,7 @@ def local_response_normalization(
         coefficient: what each squared response is multiplied by: alpha, or alpha/n where the source divides.
         beta: exponent of the denominator.
         k: constant of the denominator.
-        groups: the channels fall into so many equal groups, and no window crosses the border of a group.
+        groups: number of equal groups of channels; no window crosses the border of a group.
         left_halo: [..., before], the channels that precede x's first where the channels of a map are split over
             devices; None on the first device. Only with groups=1.
         right_halo: [..., after], the channels that follow x's last.

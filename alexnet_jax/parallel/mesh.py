@@ -41,7 +41,7 @@ def create_mesh(config: MeshConfig) -> Mesh:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Return how a batch lies on the mesh: rows split over `data`, whole on each tower."""
+    """Return the sharding of a batch: its rows are split over `data` and replicated over `tower`."""
     return NamedSharding(mesh, P(DATA_AXIS))
 
 
