@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from alexnet_jax.model.variants import VARIANTS
 from alexnet_jax.model.sharding import parameter_specs
+from alexnet_jax.model.variants import VARIANTS
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -345,7 +345,7 @@ def test_ambiguous_weights_name_the_choices(tmp_path):
     """The shapes of five published nets are the same as far as conv2."""
     plain(tmp_path / "a.npz", random_weights({"conv1": (96, 3, 11, 11), "conv2": (256, 48, 5, 5)}, seed=0))
     with pytest.raises(
-        UserError, match=r"fits several nets, .* give the variant: paper\|original\|six_conv\|caffe\|caffenet"
+        UserError, match=r"fits several nets, .* give one with --variant: paper\|original\|six_conv\|caffe\|caffenet"
     ):
         import_weights(Source(tmp_path / "a.npz", "npz"), tmp_path / "net")
 

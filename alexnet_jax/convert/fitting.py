@@ -53,13 +53,13 @@ def guess_variant(arrays: Arrays, path: Path) -> str:
         return fitting[0]
     if fitting:
         raise UserError(
-            f"{path} fits several nets, which differ in more than the shapes of their weights; give the variant: "
-            f"{'|'.join(fitting)}."
+            f"{path} fits several nets, which differ in more than the shapes of their weights; give one with "
+            f"--variant: {'|'.join(fitting)}."
         )
     examples = ", ".join(f"{name} {list(array.shape)}" for name, array in list(arrays.items())[:3])
     raise UserError(
-        f"{path} fits none of the published nets (it holds {examples}, ...); give a variant ({', '.join(VARIANTS)}), "
-        "or a config for other widths."
+        f"{path} fits none of the published nets (it holds {examples}, ...); give --variant=NAME "
+        f"({', '.join(VARIANTS)}), or --config=FILE for other widths."
     )
 
 
