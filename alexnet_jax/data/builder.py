@@ -7,7 +7,7 @@ plain `tfds.builder_from_directory(...).as_data_source(...)`.
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import tensorflow_datasets as tfds
 from array_record.python import array_record_module
@@ -16,13 +16,6 @@ from tensorflow_datasets.proto import tf_example_pb2
 from alexnet_jax.files import atomic
 
 Example = tuple[str, dict[str, Any]]  # a key, unique within its split, and the record: features by name
-
-
-class WrittenSplit(NamedTuple):
-    """What TFDS must know about a split (`tfds.core.SplitInfo`): the records in each of its files, and its size."""
-
-    shard_lengths: list[int]
-    num_bytes: int
 
 
 def write_tfds(
@@ -44,14 +37,15 @@ def write_tfds(
     """
     finished = directory / name / version
     finished.mkdir(parents=True, exist_ok=True)
-    written = {}
+    infos = []
     for split, examples in splits.items():
         shuffled = sorted((shuffle_key(0, split, key), serialize(features)) for key, features in examples())
         records = [record for _, record in shuffled]
-        write_records(shard_path(finished, name, split, 0, 1), records)
-        written[split] = WrittenSplit([len(records)], sum(map(len, records)))
-    features = features_dict(label_names, image_size, text_features=("file_name",) if file_names else ())
-    write_info(finished, name=name, version=version, features=features, splits=written, **about)
+        template = file_template(finished, name, split)
+        write_records(Path(template.sharded_filepath(shard_index=0, num_shards=1)), records)
+        infos.append(tfds.core.SplitInfo(split, [len(records)], sum(map(len, records)), template))
+    features = features_dict(label_names, image_size, "jpeg", ["file_name"] if file_names else [])
+    write_info(finished, name=name, version=version, features=features, splits=infos, **about)
     return finished
 
 
@@ -90,16 +84,13 @@ def write_records(path: Path, records: Iterable[bytes]) -> None:
             raise OSError(str(error)) from error
 
 
-def shard_path(directory: Path, name: str, split: str, index: int, num_shards: int) -> Path:
-    """Return the path that TFDS gives to a file of a split."""
-    return Path(_template(directory, name, split).sharded_filepath(shard_index=index, num_shards=num_shards))
+def file_template(directory: Path, name: str, split: str) -> tfds.core.ShardedFileTemplate:
+    """Return the paths that TFDS gives to the files of a split."""
+    return tfds.core.ShardedFileTemplate(directory, dataset_name=name, split=split, filetype_suffix="array_record")
 
 
 def features_dict(
-    label_names: Sequence[str],
-    image_size: int | None,
-    encoding: Literal["jpeg", "png"] = "jpeg",
-    text_features: Sequence[str] = (),
+    label_names: Sequence[str], image_size: int | None, encoding: Literal["jpeg", "png"], text_features: Sequence[str]
 ) -> tfds.features.FeaturesDict:
     """Return the features of a record: "image", "label", and text or other bytes."""
     features: dict[str, Any] = {
@@ -115,7 +106,7 @@ def write_info(
     name: str,
     version: str,
     features: tfds.features.FeaturesDict,
-    splits: Mapping[str, WrittenSplit],
+    splits: Sequence[tfds.core.SplitInfo],
     description: str,
     metadata: Mapping[str, Any],
     homepage: str = "",
@@ -125,9 +116,7 @@ def write_info(
     `metadata` has other facts about the set (JSON values), stored in its `metadata.json`.
     """
     info = tfds.core.DatasetInfo(
-        builder=tfds.core.DatasetIdentity(
-            name=name, version=tfds.core.Version(version), data_dir=str(directory), module_name=""
-        ),
+        builder=tfds.core.DatasetIdentity(name, tfds.core.Version(version), str(directory), module_name=""),
         description=description,
         homepage=homepage,
         features=features,
@@ -135,15 +124,5 @@ def write_info(
         metadata=tfds.core.MetadataDict(metadata),
     )
     info.set_file_format(tfds.core.FileFormat.ARRAY_RECORD)
-    infos = [
-        tfds.core.SplitInfo(name=split, filename_template=_template(directory, name, split), **written._asdict())
-        for split, written in splits.items()
-    ]
-    info.set_splits(tfds.core.SplitDict(infos))
+    info.set_splits(tfds.core.SplitDict(splits))
     info.write_to_directory(directory)
-
-
-def _template(directory: Path, name: str, split: str) -> tfds.core.ShardedFileTemplate:
-    return tfds.core.ShardedFileTemplate(
-        data_dir=directory, dataset_name=name, split=split, filetype_suffix="array_record"
-    )

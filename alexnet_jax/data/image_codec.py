@@ -66,22 +66,20 @@ def decode(data: bytes, buffer: np.ndarray | None = None) -> Decoded:
 def _decode_with_pillow(data: bytes) -> Decoded:
     with _pillow_errors(), Image.open(io.BytesIO(data), formats=_FORMATS) as image:
         _check_size(*image.size)
-        oddities = []
-        if image.format in ("JPEG", "MPO"):
+        is_jpeg, has_16_bits = image.format in ("JPEG", "MPO"), image.mode.startswith("I;16")
+        if is_jpeg:
             _check_scans(data)
-        else:
-            oddities.append(image.format or "")
-            if image.getexif().pop(ExifTags.Base.Orientation, 1) != 1:  # with the tag, Pillow would turn a TIFF
-                oddities.append("EXIF orientation ignored")
-        if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
-            oddities.append("animated")
-        if image.mode == "CMYK":
-            oddities.append("CMYK")
-        elif image.mode in ("L", "LA", "1") or image.mode.startswith("I;16"):
-            oddities.append("gray")
-        if image.mode.startswith("I;16"):
-            oddities.append("16 bits")
-        return Decoded(to_rgb(image), tuple(oddities) or ("JPEG with errors",))
+        oddities = {
+            image.format or "": not is_jpeg,
+            # Popped, because with the tag Pillow would turn a TIFF.
+            "EXIF orientation ignored": not is_jpeg and image.getexif().pop(ExifTags.Base.Orientation, 1) != 1,
+            "animated": image.format != "MPO" and getattr(image, "n_frames", 1) > 1,
+            "CMYK": image.mode == "CMYK",
+            "gray": image.mode in ("L", "LA", "1") or has_16_bits,
+            "16 bits": has_16_bits,
+        }
+        names = tuple(name for name, applies in oddities.items() if applies)
+        return Decoded(to_rgb(image), names or ("JPEG with errors",))
 
 
 def to_rgb(image: Image.Image) -> np.ndarray:
@@ -169,11 +167,8 @@ def _central(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
     return pixels[top : top + height, left : left + width]
 
 
-def encode_jpeg(pixels: np.ndarray, quality: int) -> bytes:
-    """Encode uint8 [S, S, 3] RGB as a JPEG of quality 1 to 100."""
+def encode(pixels: np.ndarray, quality: int | None) -> bytes:
+    """Encode uint8 [S, S, 3] RGB as a JPEG of quality 1 to 100, or for None losslessly as a PNG."""
+    if quality is None:
+        return cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))[1].tobytes()
     return simplejpeg.encode_jpeg(pixels, quality, "RGB", SUBSAMPLING)
-
-
-def encode_png(pixels: np.ndarray) -> bytes:
-    """Encode uint8 [S, S, 3] RGB as a PNG, losslessly."""
-    return cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))[1].tobytes()

@@ -46,7 +46,7 @@ IMAGENET_COLOR_AXES = (
 
 
 class Sums(NamedTuple):
-    """Sums over images, from which statistics follow. They are integers: partial sums can be added in any order.
+    """Integer sums over images, from which statistics follow: in any order of the images, and without rounding.
 
     num_images: the number of images.
     pixels: int64 [S, S, 3], the sum of each pixel and channel.
@@ -60,7 +60,7 @@ class Sums(NamedTuple):
 
     @classmethod
     def of(cls, images: Iterable[np.ndarray]) -> "Sums":
-        """Sum over images, each uint8 [S, S, 3]; ValueError if there are none."""
+        """Sum over images, each uint8 [S, S, 3]; zeros if there are none."""
         num_images = 0
         pixels: np.ndarray = np.zeros((), np.int64)
         block: np.ndarray = np.zeros((), np.uint16)
@@ -72,8 +72,6 @@ class Sums(NamedTuple):
             num_images += 1
             block += image
             products += color_products(image)
-        if num_images == 0:
-            raise ValueError("there are no images to compute statistics from")
         return cls(num_images, pixels + block, products)
 
     def __add__(self, other: "Sums") -> "Sums":  # type: ignore[override]
@@ -81,12 +79,14 @@ class Sums(NamedTuple):
         return Sums(self.num_images + other.num_images, self.pixels + other.pixels, self.products + other.products)
 
     def statistics(self) -> Statistics:
-        """Return the mean image and the principal components of the colors.
+        """Return the mean image and the principal components of the colors; ValueError if there are no images.
 
         The covariance over n pixels is (n * products - sums sums^T) / n^2; Python's integers hold the numerator without
         error. An axis may point either way: its largest component is made positive. Variances that are only rounding
         errors (gray images, whose colors are on a line) are set to zero.
         """
+        if self.num_images == 0:
+            raise ValueError("there are no images to compute statistics from")
         num_pixels = self.num_images * self.pixels[..., 0].size
         sums = self.pixels.sum(axis=(0, 1)).astype(object)
         covariance = (num_pixels * self.products.astype(object) - np.outer(sums, sums)) / num_pixels**2
@@ -117,10 +117,7 @@ def color_products(image: np.ndarray) -> np.ndarray:
 
 
 def compute_statistics(images: Iterable[np.ndarray]) -> Statistics:
-    """Compute the statistics of images, each uint8 [S, S, 3], in one pass; ValueError if there are none.
-
-    The result depends neither on the order of the images nor on rounding.
-    """
+    """Compute the statistics of images, each uint8 [S, S, 3], in one pass; ValueError if there are none."""
     return Sums.of(images).statistics()
 
 

@@ -9,8 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import tensorflow_datasets as tfds
 
-from alexnet_jax.data.builder import WrittenSplit, shard_path, write_records
+from alexnet_jax.data.builder import file_template, write_records
 from alexnet_jax.prepare.units import Unit
 
 SHARD_BYTES = 64 << 20  # the target size
@@ -19,11 +20,12 @@ MAX_WRITERS = 4  # shards at a time
 
 def write_split(
     units: Sequence[Unit], directory: Path, name: str, split: str, num_threads: int, done: Callable[[int, int], None]
-) -> WrittenSplit:
+) -> tfds.core.SplitInfo:
     """Write the shards of a split except those that an interrupted preparation finished; OSError if that fails.
 
     `done` is called after each shard with its number, from 1, and the number of shards.
     """
+    template = file_template(directory, name, split)
     num_bytes = sum(unit.num_bytes for unit in units)
     keys = np.sort(np.concatenate([unit.keys for unit in units]))
     num_shards = max(1, min(len(keys), round(num_bytes / SHARD_BYTES)))
@@ -31,7 +33,7 @@ def write_split(
     bounds = [[0, *np.searchsorted(unit.keys, first_keys).tolist(), len(unit.keys)] for unit in units]
 
     def write(shard: int) -> int:
-        path = shard_path(directory, name, split, shard, num_shards)
+        path = Path(template.sharded_filepath(shard_index=shard, num_shards=num_shards))
         ranges = [(unit, starts[shard], starts[shard + 1]) for unit, starts in zip(units, bounds, strict=True)]
         if not path.exists():
             shard_keys = np.concatenate([unit.keys[start:stop] for unit, start, stop in ranges])
@@ -44,4 +46,4 @@ def write_split(
         for length in pool.map(write, range(num_shards)):
             lengths.append(length)
             done(len(lengths), num_shards)
-    return WrittenSplit(lengths, num_bytes)
+    return tfds.core.SplitInfo(split, lengths, num_bytes, template)

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from alexnet_jax.data.builder import serialize, shuffle_key
-from alexnet_jax.data.image_codec import BrokenImageError, Decoded, decode, encode_jpeg, encode_png, resize_and_crop
+from alexnet_jax.data.image_codec import BrokenImageError, Decoded, decode, encode, resize_and_crop
 from alexnet_jax.data.statistics import Sums
 from alexnet_jax.data.threads import map_ahead
 from alexnet_jax.files import atomic
@@ -60,42 +60,34 @@ class Counts:
 class Unit(NamedTuple):
     """A finished unit. Its file contains the records one after the other, in the order of their shuffle keys.
 
-    keys: uint64 [n], ascending. ends: int64 [n], where each record ends in the file. sums: None outside the training
-    split.
+    keys: uint64 [n], ascending. bounds: int64 [n + 1], record i is from bounds[i] to before bounds[i + 1] in the file.
+    sums: over no images outside the training split.
     """
 
     path: Path
     keys: np.ndarray
-    ends: np.ndarray
-    sums: Sums | None
+    bounds: np.ndarray
+    sums: Sums
     counts: Counts
 
     @property
     def num_bytes(self) -> int:
         """Return the size of the file of records."""
-        return int(self.ends[-1]) if len(self.ends) else 0
+        return int(self.bounds[-1])
 
     def read(self, start: int, stop: int) -> list[bytes]:
         """Read the records from `start` to before `stop`."""
-        first = int(self.ends[start - 1]) if start else 0
         with self.path.open("rb") as file:
-            file.seek(first)
-            data = file.read(int(self.ends[stop - 1]) - first) if stop > start else b""
-        bounds = [0, *(self.ends[start:stop] - first).tolist()]
-        return [data[begin:end] for begin, end in itertools.pairwise(bounds)]
+            file.seek(self.bounds[start])
+            return [file.read(length) for length in np.diff(self.bounds[start : stop + 1]).tolist()]
 
 
-@dataclasses.dataclass
-class _Prepared:
-    """The images of a task or a unit. records: shuffle key and bytes of each."""
+class _Prepared(NamedTuple):
+    """The processed images of a task. records: shuffle key and bytes of each."""
 
-    records: list[tuple[int, bytes]] = dataclasses.field(default_factory=list)
-    sums: Sums | None = None
-    counts: Counts = dataclasses.field(default_factory=Counts)
-
-    def __add__(self, other: "_Prepared") -> "_Prepared":
-        sums = self.sums + other.sums if self.sums and other.sums else self.sums or other.sums
-        return _Prepared(self.records + other.records, sums, self.counts + other.counts)
+    records: list[tuple[int, bytes]]
+    sums: Sums
+    counts: Counts
 
 
 class _Task(NamedTuple):
@@ -120,12 +112,12 @@ def process(
     prepare = functools.partial(_prepare, recipe=recipe)
     results = map_ahead(prepare, _tasks(images, directory), num_threads, 2 * num_threads + 2)
     for (split, path), unit_results in itertools.groupby(results, lambda result: (result[0].split, result[0].path)):
-        total, unit = _Prepared(), None
+        records, sums, counts, unit = [], Sums.of(()), Counts(), None
         for task, prepared in unit_results:
-            total, unit = total + prepared, task.finished
-            counts = unit.counts if unit else prepared.counts
-            on_images(counts.num_images, task.position, unit is not None)
-        yield split, unit or _save(total, path)
+            records += prepared.records
+            sums, counts, unit = sums + prepared.sums, counts + prepared.counts, task.finished
+            on_images((unit or prepared).counts.num_images, task.position, unit is not None)
+        yield split, unit or _save(records, sums, counts, path)
 
 
 def _tasks(images: Iterator[SourceImage], directory: Path) -> Iterator[_Task]:
@@ -161,8 +153,7 @@ def _prepare(task: _Task, recipe: Recipe) -> tuple[_Task, _Prepared]:
             counts.broken.append({"split": image.split, "file": image.name, "reason": str(error)})
             continue
         pixels = resize_and_crop(decoded.pixels, recipe.size)
-        encoded = encode_png(pixels) if recipe.quality is None else encode_jpeg(pixels, recipe.quality)
-        features = {"image": encoded, "label": image.label, recipe.name_feature: image.name}
+        features = {"image": encode(pixels, recipe.quality), "label": image.label, recipe.name_feature: image.name}
         if recipe.keep_originals:
             features["original"] = data
         records.append((shuffle_key(recipe.seed, image.split, image.name), serialize(features)))
@@ -170,25 +161,23 @@ def _prepare(task: _Task, recipe: Recipe) -> tuple[_Task, _Prepared]:
         counts.labels[str(image.label)] += 1
         if image.split == TRAIN:
             training_pixels.append(pixels)
-    sums = Sums.of(training_pixels) if training_pixels else None
-    return task._replace(images=()), _Prepared(records, sums, counts)
+    return task._replace(images=()), _Prepared(records, Sums.of(training_pixels), counts)
 
 
 # A unit on disk
 
 
-def _save(prepared: _Prepared, path: Path) -> Unit:
+def _save(records: list[tuple[int, bytes]], sums: Sums, counts: Counts, path: Path) -> Unit:
     """Sort and write the records of a unit, then the index under the name that marks the unit as finished."""
-    records = sorted(prepared.records)
+    records.sort()
     keys = np.array([key for key, _ in records], np.uint64)
-    ends = np.cumsum([len(record) for _, record in records], dtype=np.int64)
-    unit = Unit(path.with_suffix(".records"), keys, ends, prepared.sums, prepared.counts)
+    bounds = np.cumsum([0, *(len(record) for _, record in records)], dtype=np.int64)
+    unit = Unit(path.with_suffix(".records"), keys, bounds, sums, counts)
     with unit.path.open("wb") as file:
         file.writelines(record for _, record in records)
-    counts = np.array(json.dumps(vars(unit.counts)))
-    sums = unit.sums._asdict() if unit.sums else {}
+    arrays = {"keys": keys, "bounds": bounds, "counts": np.array(json.dumps(vars(counts))), **sums._asdict()}
     with atomic(path.with_suffix(".npz")) as unfinished:
-        np.savez(unfinished, allow_pickle=False, keys=keys, ends=ends, counts=counts, **sums)
+        np.savez(unfinished, allow_pickle=False, **arrays)
     return unit
 
 
@@ -198,11 +187,11 @@ def load(path: Path) -> Unit | None:
         with np.load(path.with_suffix(".npz"), allow_pickle=False) as file:
             arrays = dict(file)
         num_images, broken, oddities, labels = json.loads(str(arrays["counts"])).values()
+        counts = Counts(num_images, broken, Counter(oddities), Counter(labels))
+        sums = Sums(int(arrays["num_images"]), arrays["pixels"], arrays["products"])
+        unit = Unit(path.with_suffix(".records"), arrays["keys"], arrays["bounds"], sums, counts)
     except (FileNotFoundError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
         return None
-    sums = Sums(int(arrays["num_images"]), arrays["pixels"], arrays["products"]) if "products" in arrays else None
-    counts = Counts(num_images, broken, Counter(oddities), Counter(labels))
-    unit = Unit(path.with_suffix(".records"), arrays["keys"], arrays["ends"], sums, counts)
     return unit if unit.path.exists() and unit.path.stat().st_size == unit.num_bytes else None
 
 

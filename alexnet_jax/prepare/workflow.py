@@ -10,7 +10,7 @@ import shutil
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from PIL import Image
 
@@ -42,14 +42,14 @@ def prepare_dataset(source: SourceData, recipe: Recipe, data_dir: Path, *, max_b
     target = data_dir / source.name / source.version
     plan = _plan(source, recipe)
     if target.exists():
-        _check_same(plan, target / "metadata.json", target)
+        _check_same(plan, target / "metadata.json")
         return target
     scratch = target.parent / f".preparing-{source.version}"
     try:
         scratch.mkdir(parents=True, exist_ok=True)
         with _lock(scratch):
             if (scratch / "plan.json").exists():
-                _check_same(plan, scratch / "plan.json", scratch)
+                _check_same(plan, scratch / "plan.json")
             else:
                 write_atomically(scratch / "plan.json", json.dumps({"preparation": plan}))
             _check_disk(source, recipe, scratch)
@@ -77,16 +77,15 @@ def _plan(source: SourceData, recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def _check_same(plan: Mapping[str, Any], path: Path, folder: Path) -> None:
-    """Raise UserError if the folder's plan, in the JSON file `path`, is a different one."""
+def _check_same(plan: Mapping[str, Any], path: Path) -> None:
+    """Raise UserError if the plan of a folder, in the JSON file `path`, is a different one."""
     try:
         earlier = dict(json.loads(path.read_text())["preparation"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        raise UserError(f"{folder} was not made by this command; delete it or choose another data_dir.") from None
-    changes = [f"{key} was {earlier.get(key)} and is now {plan[key]}" for key in plan if earlier.get(key) != plan[key]]
-    if changes:
-        differences = "; ".join(changes)
-        raise UserError(f"{folder} was prepared differently ({differences}); delete it or choose another data_dir.")
+        raise UserError(f"{path.parent} was not made by this command; delete it or choose another data_dir.") from None
+    keys = [key for key in plan if earlier.get(key) != plan[key]]
+    if changes := "; ".join(f"{key} was {earlier.get(key)} and is now {plan[key]}" for key in keys):
+        raise UserError(f"{path.parent} was prepared differently ({changes}); delete it or choose another data_dir.")
 
 
 def _lock(scratch: Path) -> contextlib.AbstractContextManager:
@@ -135,23 +134,23 @@ def _write_dataset(
     """Carry out the second pass, and write statistics, report and description; return the finished folder."""
     finished = scratch / source.name / source.version  # TFDS takes name and version from this path, until the rename
     finished.mkdir(parents=True, exist_ok=True)
-    written = {}
+    splits = []
     for split, split_units in units.items():
         done = functools.partial(progress.shards, split)
-        written[split] = write_split(split_units, finished, source.name, split, num_threads, done)
-    sums = functools.reduce(Sums.__add__, [unit.sums for unit in units[TRAIN] if unit.sums])
+        splits.append(write_split(split_units, finished, source.name, split, num_threads, done))
+    sums = functools.reduce(Sums.__add__, [unit.sums for unit in units[TRAIN]])
     save_statistics(sums.statistics(), finished)
     write_atomically(finished / REPORT, json.dumps(_report(source, units), indent=2))
-    encoding: Literal["jpeg", "png"] = "png" if recipe.quality is None else "jpeg"
     text_features = [recipe.name_feature, *(["original"] if recipe.keep_originals else [])]
+    features = features_dict(source.label_names, recipe.size, "jpeg" if recipe.quality else "png", text_features)
     write_info(
         finished,
         name=source.name,
         version=source.version,
         description=source.description,
         homepage=source.homepage,
-        features=features_dict(source.label_names, recipe.size, encoding, text_features),
-        splits=written,
+        features=features,
+        splits=splits,
         metadata={**source.metadata, "preparation": _plan(source, recipe)},
     )
     return finished
