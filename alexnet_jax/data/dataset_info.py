@@ -48,11 +48,6 @@ def save_dataset_info(info: DatasetInfo, workdir: Path) -> None:
     write_atomically(workdir / FILE_NAME, json.dumps(fields, indent=1) + "\n")
 
 
-def has_dataset_info(workdir: Path) -> bool:
-    """Return whether a training has started in this folder and saved its data set's info."""
-    return (workdir / FILE_NAME).exists()
-
-
 def load_dataset_info(workdir: Path) -> DatasetInfo:
     """Read both files; UserError if one is missing or damaged."""
     path = workdir / FILE_NAME

@@ -53,12 +53,9 @@ def open_dataset(config: DataConfig) -> Dataset:
     """Open `config.name` in `config.dir`; "digits" is made there on first use, TFDS's sets are downloaded to it.
 
     The name is the set's folder in `config.dir`; `name/version` or `name/config/version` selects one of several.
-
-    Raises:
-      UserError: the set or a split is missing, a file is missing or damaged, or the set was not prepared for training.
+    UserError if the set or a split is missing, a file is missing or damaged, or the set was not prepared for training.
     """
-    root = expanded(config.dir, "config.data.dir")
-    directory = find_directory(root, config.name)
+    directory = find_directory(expanded(config.dir, "config.data.dir"), config.name)
     builder, class_names = open_builder(directory)
     _check_features(directory, builder.info)
     if not (directory / STATISTICS).exists():
@@ -140,10 +137,8 @@ def _download(name: str, root: Path) -> bool:
     """Prepare the TFDS data set `name` (or `name/config`) in `root`, as ArrayRecord.
 
     Return False if there is no such set, or it must be downloaded by hand (for ImageNet there is
-    `python -m alexnet_jax.prepare`).
-
-    Raises:
-      UserError: there is no network, or the set's own code needs a package that is not installed, such as TensorFlow.
+    `python -m alexnet_jax.prepare`). UserError if there is no network, or the set's own code needs a package that is
+    not installed, such as TensorFlow.
     """
     try:
         builder = tfds.builder(name, data_dir=root, file_format="array_record")
@@ -196,8 +191,8 @@ def _version(directory: Path) -> tuple[int, ...]:
 def _check_features(directory: Path, info: tfds.core.DatasetInfo) -> None:
     """Raise UserError unless the set has images and labels, stored as ArrayRecord."""
     features = dict(info.features or {})
-    has_image = isinstance(features.get("image"), tfds.features.Image)
-    if not has_image or not isinstance(features.get("label"), tfds.features.ClassLabel):
+    kinds = {"image": tfds.features.Image, "label": tfds.features.ClassLabel}
+    if not all(isinstance(features.get(name), kind) for name, kind in kinds.items()):
         raise UserError(f"{directory} has the features {sorted(features)}; it must have an `image` and a `label`.")
     file_format = info.file_format and info.file_format.value
     if file_format != "array_record":

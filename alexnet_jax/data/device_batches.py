@@ -7,7 +7,6 @@ images in device memory and sends only the indices of each batch. What each one 
 import concurrent.futures
 import functools
 import itertools
-from collections.abc import Iterator
 from typing import Protocol
 
 import grain
@@ -46,29 +45,22 @@ class DeviceBatches(Protocol):
 def open_train_batches(source: JpegSource, config: Config, mesh: Mesh, start_step: int) -> DeviceBatches:
     """Return the training batches from a step on, delivered as `config.data.feed` says.
 
-    Raises:
-      UserError: the disk ("raw"), the devices' memory ("device") or the host's memory is too small, or a record is
-        damaged.
+    UserError if the disk ("raw"), the devices' ("device") or the host's memory is too small, or a record is damaged.
     """
     if config.data.feed == "device":
         return ResidentBatches(source, config, mesh, start_step)
     rows = local_rows(mesh, config.batch_size)
-    read_threads, prefetch_batches = config.data.read_threads, config.data.prefetch_batches
-    ahead = read_options(read_threads, prefetch_batches).prefetch_buffer_size
-    check_batches_fit(len(rows), source.image_size, ahead + 2)  # one goes to the devices, one is in use
+    threads = {"read_threads": config.data.read_threads, "prefetch_batches": config.data.prefetch_batches}
+    ahead = read_options(**threads).prefetch_buffer_size
+    _check_batches_fit(len(rows), source.image_size, ahead + 2)  # one goes to the devices, one is in use
+    images = open_raw(source, config.data.read_threads) if config.data.feed == "raw" else source
     batches = train_batches(
-        open_raw(source, read_threads) if config.data.feed == "raw" else source,
-        seed=config.seed,
-        batch_size=config.batch_size,
-        rows=rows,
-        start_step=start_step,
-        read_threads=read_threads,
-        prefetch_batches=prefetch_batches,
+        images, seed=config.seed, batch_size=config.batch_size, rows=rows, start_step=start_step, **threads
     )
     return HostBatches(batches, mesh)
 
 
-def check_batches_fit(num_images: int, image_size: int, num_batches: int) -> None:
+def _check_batches_fit(num_images: int, image_size: int, num_batches: int) -> None:
     """Raise UserError if `num_batches` batches of uint8 images [num_images, S, S, 3] exceed this machine's free memory.
 
     Otherwise the system would kill the process without a message.
@@ -88,8 +80,8 @@ class HostBatches(DeviceBatches):
     def __init__(self, batches: grain.DatasetIterator[Batch], mesh: Mesh):
         """Start sending the first batch; `close` also closes `batches`."""
         self._batches = batches
-        self._mesh = mesh
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "host_batches")
+        self._send_next = lambda: shard_batch(mesh, next(batches))
         self._next = self._thread.submit(self._send_next)
 
     def __next__(self) -> DeviceBatch:
@@ -104,9 +96,6 @@ class HostBatches(DeviceBatches):
         self._thread.shutdown(cancel_futures=True)
         self._batches.close()
 
-    def _send_next(self) -> DeviceBatch:
-        return shard_batch(self._mesh, next(self._batches))
-
 
 class ResidentBatches(DeviceBatches):
     """Batches of images that are all in device memory: on every device if they fit, otherwise sharded over `data`."""
@@ -114,11 +103,8 @@ class ResidentBatches(DeviceBatches):
     def __init__(self, source: ImageSource, config: Config, mesh: Mesh, start_step: int):
         """Decode all images and send them to the devices; UserError if they don't fit."""
         split = _must_be_split(len(source) * source.image_size**2 * 3, mesh)
-        threads = config.data.read_threads
-
-        def read(start: int, stop: int) -> Iterator[Batch]:
-            return consecutive_batches(source, start, stop, batch_size=_UPLOAD_BATCH, read_threads=threads)
-
+        options = {"batch_size": _UPLOAD_BATCH, "read_threads": config.data.read_threads}
+        read = functools.partial(consecutive_batches, source, **options)
         self._rows = place_rows(mesh, len(source), read, split=split)
         self._gather = create_gather(mesh, split=split)
         self._local = local_rows(mesh, config.batch_size)
@@ -138,10 +124,8 @@ class ResidentBatches(DeviceBatches):
 def _must_be_split(num_bytes: int, mesh: Mesh) -> bool:
     """Return whether the images must be sharded over the devices to fit; UserError if even their shards don't fit."""
     allowed, shards = MEMORY_SHARE * free_memory(mesh), mesh.shape["data"]
-    if num_bytes <= allowed:
-        return False
     if num_bytes <= allowed * shards:
-        return True
+        return num_bytes > allowed
     shared = f", {num_bytes / shards / 2**30:,.1f} GiB on each of {shards} devices" if shards > 1 else ""
     raise UserError(
         f"data.feed='device' needs {num_bytes / 2**30:,.1f} GiB for all training images{shared}; the limit is "

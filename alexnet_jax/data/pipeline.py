@@ -75,7 +75,7 @@ def epoch_order(num_examples: int, seed: int, epoch: int) -> np.ndarray:
 
 
 def evaluation_batches(
-    source: ImageSource, *, batch_size: int, rows: np.ndarray, read_threads: int = 2, prefetch_batches: int = 2
+    source: ImageSource, *, batch_size: int, rows: np.ndarray, read_threads: int = 2
 ) -> Iterator[Batch]:
     """Yield every example once, in order, in batches of full size; "mask" (float32 [R]) is 0 for padded rows.
 
@@ -90,7 +90,7 @@ def evaluation_batches(
         return reader.read(indices[exists]) | {"mask": exists.astype(np.float32)}
 
     batches = grain.MapDataset.range(0, len(source), batch_size).map(read)
-    with contextlib.closing(iter(batches.to_iter_dataset(read_options(read_threads, prefetch_batches)))) as iterator:
+    with contextlib.closing(iter(batches.to_iter_dataset(read_options(read_threads, 2)))) as iterator:
         yield from iterator
 
 

@@ -43,9 +43,7 @@ def open_raw(source: JpegSource, read_threads: int) -> RawSource:
     """Return the same examples as raw pixels, after decoding them unless they already were.
 
     One of several processes decodes while the others wait. What a killed process leaves is never taken for complete.
-
-    Raises:
-      UserError: the disk is too small or can't be written to, or a record is damaged.
+    UserError if the disk is too small or can't be written to, or a record is damaged.
     """
     target = source.directory / "raw" / source.split
     try:
@@ -79,8 +77,7 @@ def _decode(source: JpegSource, target: Path, read_threads: int) -> None:
     try:
         labels = []
         with open(unfinished / _IMAGES, "wb") as file:
-            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(file, header)
+            np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
             for batch in consecutive_batches(source, 0, len(source), batch_size=_BATCH, read_threads=read_threads):
                 file.write(batch["image"].data)  # not through a memory map, where a full disk would kill the process
                 labels.append(batch["label"])

@@ -28,22 +28,12 @@ def free_memory(mesh: Mesh) -> int:
 
 
 def place_rows(
-    mesh: Mesh,
-    num_rows: int,
-    read: Callable[[int, int], Iterable[Mapping[str, np.ndarray]]],
-    *,
-    split: bool,
+    mesh: Mesh, num_rows: int, read: Callable[[int, int], Iterable[Mapping[str, np.ndarray]]], *, split: bool
 ) -> Rows:
-    """Put rows into device memory, a piece at a time.
+    """Put N rows into device memory, a piece at a time, and return global arrays [N, ...].
 
-    Args:
-      mesh: the devices.
-      num_rows: the number of rows, N.
-      read: (start, stop) -> the rows from `start` up to `stop`, in pieces of any number of rows, at least one.
-      split: shard the rows over `data`; otherwise every device holds all.
-
-    Returns:
-      Global arrays [N, ...]; if split, padded with zeros to a multiple of the number of shards.
+    `read(start, stop)` yields the rows from `start` up to `stop`, in pieces of at least one row. With `split`, the rows
+    are sharded over `data`, padded with zeros to a multiple of the number of shards; otherwise every device holds all.
     """
     sharding = NamedSharding(mesh, P(DATA_AXIS) if split else P())
     num_shards = mesh.shape[DATA_AXIS] if split else 1
@@ -91,8 +81,8 @@ def create_gather(mesh: Mesh, *, split: bool) -> Callable[[Rows, np.ndarray, np.
     indices_sharding = NamedSharding(mesh, indices_spec)
 
     def gather_batch(rows: Rows, indices: np.ndarray, local: np.ndarray) -> Rows:
-        process_indices = indices if split else indices[local]
-        return gather(rows, jax.make_array_from_process_local_data(indices_sharding, process_indices))
+        own = indices if split else indices[local]
+        return gather(rows, jax.make_array_from_process_local_data(indices_sharding, own))
 
     return gather_batch
 

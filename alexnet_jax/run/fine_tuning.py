@@ -14,7 +14,8 @@ import optax
 from jax.sharding import Mesh
 
 from alexnet_jax.config import Config, differences
-from alexnet_jax.data.dataset_info import has_dataset_info, load_dataset_info
+from alexnet_jax.data.dataset_info import FILE_NAME as DATASET_INFO
+from alexnet_jax.data.dataset_info import load_dataset_info
 from alexnet_jax.data.datasets import Dataset
 from alexnet_jax.data.statistics import Statistics
 from alexnet_jax.errors import UserError
@@ -43,7 +44,7 @@ def with_statistics(dataset: Dataset, config: Config, folder: Path) -> Dataset:
     if not config.init_from:
         return dataset
     source = folder
-    if not has_dataset_info(folder):
+    if not (folder / DATASET_INFO).exists():  # no training has started there yet
         source = expanded(config.init_from, "config.init_from")
         _check_same_net(config, build_net(config.model), _read_source(source), source)
     statistics = _of_size(load_dataset_info(source).statistics, dataset.image_size)
