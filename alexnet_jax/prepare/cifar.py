@@ -39,9 +39,8 @@ def cifar10(source: Path) -> SourceData:
     def images() -> Iterator[SourceImage]:
         numbers = {"train": 0, "test": 0}
         for member in tars.walk(archive):
-            if member.path.name not in _BATCHES:
+            if not (split := _BATCHES.get(member.path.name)):
                 continue
-            split = _BATCHES[member.path.name]
             pixels, labels = _read_batch(member, archive, len(label_names))
             for image, label in zip(pixels, labels, strict=True):
                 name = f"{split}_{numbers[split]:05d}"

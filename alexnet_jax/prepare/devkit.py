@@ -38,12 +38,9 @@ def read_kit(path: Path, year: int) -> Classes:
     classes = _read_classes(files[meta], path, year)
     ordered = sorted(classes, key=lambda number: classes[number])  # by WordNet id
     labels_by_id = {number: label for label, number in enumerate(ordered)}
-    return Classes(
-        wordnet_ids=tuple(classes[number][0] for number in ordered),
-        words=tuple(classes[number][1] for number in ordered),
-        validation=parse_ground_truth(files[truth], labels_by_id, f"{path}, {truth}"),
-        labels_by_id=labels_by_id,
-    )
+    wordnet_ids, words = zip(*(classes[number] for number in ordered), strict=True)
+    validation = parse_ground_truth(files[truth], labels_by_id, f"{path}, {truth}")
+    return Classes(wordnet_ids, words, validation, labels_by_id)
 
 
 def _read_classes(meta: bytes, path: Path, year: int) -> dict[int, tuple[str, str]]:

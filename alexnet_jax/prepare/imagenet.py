@@ -83,10 +83,10 @@ def _source_data(
 
     def images() -> Iterator[SourceImage]:
         yield from _training_images(train, classes.wordnet_ids)
-        start = _size(train)
+        start = train.stat().st_size
         for split, (archive, labels) in numbered.items():
             yield from _numbered_images(archive, split, labels, start)
-            start += _size(archive)
+            start += archive.stat().st_size
 
     class_names = {"class_names": list(classes.words)} if classes.words else {}
     return SourceData(
@@ -96,15 +96,11 @@ def _source_data(
         homepage=HOMEPAGE,
         label_names=classes.wordnet_ids,
         num_images={split: _NUM_IMAGES[year][split] for split in ("train", *numbered)},
-        num_bytes=sum(map(_size, archives)),
-        identity={path.name: _size(path) for path in (*archives, *other_files) if path.exists()},
+        num_bytes=sum(archive.stat().st_size for archive in archives),
+        identity={path.name: path.stat().st_size for path in (*archives, *other_files) if path.exists()},
         images=images,
         metadata={"wordnet_ids": list(classes.wordnet_ids), **class_names},
     )
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size
 
 
 def _require(source: Path, names: Sequence[str], title: str) -> None:
@@ -126,7 +122,7 @@ def _check_members(archive: Path, identify: Callable[[tars.TarFile], Any]) -> se
                 raise UserError(f"{archive} contains {member.path} twice; download it again.")
             identities.add(identity)
     except UserError as error:
-        size, official_size = _size(archive), _OFFICIAL_BYTES.get(archive.name, 0)
+        size, official_size = archive.stat().st_size, _OFFICIAL_BYTES.get(archive.name, 0)
         if size >= official_size:
             raise
         raise UserError(f"{error} It has {size:,} bytes; the official archive has {official_size:,}.") from error

@@ -6,8 +6,9 @@ import jax
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from alexnet_jax.data.augmentation import augment
+from alexnet_jax.data.augmentation import augment, mean_to_subtract
 from alexnet_jax.data.datasets import Dataset
+from alexnet_jax.data.pipeline import consecutive_batches
 
 FILE_NAME = "contact_sheet.png"
 _NUM_IMAGES, _NUM_VIEWS = 8, 3  # views per image and kind of color noise
@@ -15,37 +16,30 @@ _COLOR_NOISE = {"original": "as the code colors them", "paper": "as the paper co
 _SIDE, _MARGIN, _LINE = 160, 6, 16  # of an image, between images, of text, in pixels
 
 
-def draw_contact_sheet(dataset: Dataset, path: Path, seed: int = 0) -> None:
+def draw_contact_sheet(dataset: Dataset, path: Path) -> None:
     """Draw the first training images, each with random views for both kinds of color noise, as a PNG.
 
     The views are those of training, 7/8 of the image as in 224 of 256, with the mean added again to make them visible.
     The last row shows the mean image, and the part of it that is subtracted from a view.
     """
     count = min(_NUM_IMAGES, len(dataset.train))
-    images = np.empty((count, dataset.image_size, dataset.image_size, 3), np.uint8)
-    labels = np.empty(count, np.int32)
-    dataset.train.read(range(count), images, labels)
+    (batch,) = consecutive_batches(dataset.train, 0, count, batch_size=count, read_threads=0)
+    images, statistics = jax.numpy.asarray(batch["image"]), dataset.statistics
     view_size = dataset.image_size * 7 // 8
-    start = (dataset.image_size - view_size) // 2
-    mean = dataset.statistics.mean_image
-    central_mean = mean[start : start + view_size, start : start + view_size]
+    central_mean = np.asarray(mean_to_subtract(statistics, "image", view_size))
 
-    rows = [[image] for image in images]
-    for number, color_noise in enumerate(np.repeat(list(_COLOR_NOISE), _NUM_VIEWS)):
+    rows = [[image] for image in batch["image"]]
+    for number, noise in enumerate(np.repeat(list(_COLOR_NOISE), _NUM_VIEWS)):
+        keys = jax.random.split(jax.random.key(number), count)
         views = augment(
-            jax.numpy.asarray(images),
-            jax.random.split(jax.random.key(seed + number), count),
-            dataset.statistics,
-            image_size=view_size,
-            crop="random",
-            flip=True,
-            color_noise=color_noise,
-            mean="image",
+            images, keys, statistics, image_size=view_size, crop="random", flip=True, color_noise=noise, mean="image"
         )
         for row, view in zip(rows, np.asarray(views), strict=True):
             row.append((view + central_mean).clip(0, 255).astype(np.uint8))
-    rows.append([mean.astype(np.uint8), central_mean.astype(np.uint8)])
-    captions = [dataset.class_names[label] for label in labels] + ["the mean image; the part of it that is subtracted"]
+    rows.append([statistics.mean_image.astype(np.uint8), central_mean.astype(np.uint8)])
+    captions = [dataset.class_names[label] for label in batch["label"]] + [
+        "the mean image; the part of it that is subtracted"
+    ]
     _sheet(rows, captions, _SIDE / dataset.image_size).save(path)
 
 

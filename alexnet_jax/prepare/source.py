@@ -62,7 +62,5 @@ def check_no_class_is_empty(names: Sequence[str], counts: Mapping[str, int], whe
     """Raise UserError if a class has no images; `counts` holds the number of images by class name."""
     if empty := [name for name in names if not counts.get(name)]:
         shown = ", ".join(empty[:5]) + (", ..." if len(empty) > 5 else "")
-        raise UserError(
-            f"{where} has no images of {len(empty)} of its {len(names)} classes ({shown}); add images, or remove the "
-            "class."
-        )
+        classes = f"{len(empty)} of its {len(names)} classes ({shown})"
+        raise UserError(f"{where} has no images of {classes}; add images, or remove the class.")
