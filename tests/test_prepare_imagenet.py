@@ -15,7 +15,7 @@ from conftest import SHARED_DATA
 
 from alexnet_jax.config import DataConfig
 from alexnet_jax.data.datasets import open_dataset
-from alexnet_jax.data.image_codec import BrokenImageError, decode, encode_jpeg, resize_and_crop
+from alexnet_jax.data.image_codec import BrokenImageError, decode, encode, resize_and_crop
 from alexnet_jax.data.pipeline import evaluation_batches
 from alexnet_jax.data.sources import decode_image
 from alexnet_jax.data.statistics import compute_statistics
@@ -78,7 +78,7 @@ def test_counts_labels_and_pixels_are_exact(prepared):
         wordnet_id, data = train[name]
         assert IDS[record["label"]] == wordnet_id
         expected = np.empty((SIZE, SIZE, 3), np.uint8)
-        decode_image(encode_jpeg(resize_and_crop(decode(data).pixels, SIZE), 95), expected)
+        decode_image(encode(resize_and_crop(decode(data).pixels, SIZE), 95), expected)
         np.testing.assert_array_equal(record["image"], expected)
     held_out = {record["file_name"].decode(): record["label"] for record in builder.as_data_source("validation")}
     assert held_out == {name: label for name, (label, _) in validation.items()}

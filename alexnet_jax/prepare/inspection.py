@@ -37,9 +37,8 @@ def draw_contact_sheet(dataset: Dataset, path: Path) -> None:
         for row, view in zip(rows, np.asarray(views), strict=True):
             row.append((view + central_mean).clip(0, 255).astype(np.uint8))
     rows.append([statistics.mean_image.astype(np.uint8), central_mean.astype(np.uint8)])
-    captions = [dataset.class_names[label] for label in batch["label"]] + [
-        "the mean image; the part of it that is subtracted"
-    ]
+    captions = [dataset.class_names[label] for label in batch["label"]]
+    captions.append("the mean image; the part of it that is subtracted")
     _sheet(rows, captions, _SIDE / dataset.image_size).save(path)
 
 
