@@ -47,8 +47,6 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
             if size > MAX_BYTES:
                 raise DamagedArraysError(f"it unpacks to {size:,} bytes, and {MAX_BYTES:,} are allowed")
             arrays = {name: archive[name] for name in archive.files}
-    except DamagedArraysError:
-        raise
     except _DAMAGE as error:
         raise DamagedArraysError(_first_line(error)) from error
     if others := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:

@@ -53,7 +53,11 @@ class Checkpoints:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self.close()
+        """Wait as `wait` does, then end the background thread."""
+        try:
+            self.wait()
+        finally:
+            self._worker.shutdown()
 
     def save(self, step: int, state: Any, metrics: dict[str, float] | None = None) -> None:
         """Start to save, and return as soon as the state is copied: its buffers may be donated immediately.
@@ -95,13 +99,6 @@ class Checkpoints:
             raise
         self._last_step = step
 
-    def close(self) -> None:
-        """Wait as `wait` does, then end the background thread."""
-        try:
-            self.wait()
-        finally:
-            self._worker.shutdown()
-
     def steps(self) -> list[int]:
         """Return the steps of the complete checkpoints, in ascending order."""
         return sorted(self._folder.complete())
@@ -117,10 +114,8 @@ class Checkpoints:
 
         `abstract_state` is a tree of `jax.ShapeDtypeStruct` with the shardings of this run, whatever mesh wrote the
         checkpoint. With `only`, the name of one field of the state, it describes that field, and only that is read: the
-        parameters without the optimizer's state are half as many bytes.
-
-        Raises:
-          UserError: all checkpoints are damaged, or the newest sound one is of another model.
+        parameters without the optimizer's state are half as many bytes. UserError if all checkpoints are damaged, or
+        the newest sound one is of another model.
         """
         self.wait()
         content = on_process_0(self._folder.newest_sound)
@@ -202,6 +197,5 @@ def _disk_error(error: Exception) -> OSError | None:
 
 def _is_worth_reading(record: standard_logging.LogRecord) -> bool:
     """Return whether to log a record: not Orbax's running commentary, nor its tracebacks of errors raised anyway."""
-    if f"{os.sep}orbax{os.sep}" not in record.pathname:
-        return True
-    return record.levelno >= standard_logging.WARNING and record.module != "future"
+    from_orbax = f"{os.sep}orbax{os.sep}" in record.pathname
+    return not from_orbax or (record.levelno >= standard_logging.WARNING and record.module != "future")

@@ -2,26 +2,35 @@
 
     checkpoints/
       1200/              a complete checkpoint, named after its step
-        manifest.json    step, metrics, the arrays' shapes, and size and CRC-32 of every file
+        manifest.json    step, metrics, the arrays' shapes, and size and CRC-32 of every other file
         state/...        the arrays, in Orbax's own layout
       1600.saving/       being written: complete once it has its manifest, then renamed
       800.removing/      being removed
 
-A kill at any moment leaves complete checkpoints, and leftovers with telltale names that the next save clears.
+A kill at any moment leaves complete checkpoints, and leftovers with telltale names that the next save clears. The
+checksums are there because Orbax (0.12.8, tried) reads flipped bits back without a complaint.
 """
 
+import errno
+import json
 import math
 import re
 import shutil
+import zlib
 from pathlib import Path
 from typing import Any
 
 from absl import logging
 
-from alexnet_jax import manifest
 from alexnet_jax.errors import UserError, printable
+from alexnet_jax.files import reading, write_atomically
 
+MANIFEST = "manifest.json"
 _LEFTOVER = re.compile(r"\d+\.(saving|removing)(\..+)?")  # Orbax first writes into 1600.saving.orbax-checkpoint-tmp
+
+
+class DamagedError(Exception):
+    """A checkpoint can't be used; the message says what is wrong with it."""
 
 
 class CheckpointFolder:
@@ -35,12 +44,8 @@ class CheckpointFolder:
 
     def complete(self) -> dict[int, Path]:
         """Return the complete checkpoints: {step: folder}."""
-        try:
-            paths = sorted(self.path.iterdir())
-        except (FileNotFoundError, NotADirectoryError):
-            return {}
-        except OSError as error:
-            raise UserError(f"{self.path} can't be read ({error.strerror}).") from error
+        with reading(str(self.path)):
+            paths = sorted(self.path.iterdir()) if self.path.is_dir() else []
         # 1600 sorts before 1600.saving: of two complete ones, the one that replaces the other wins.
         return {
             int(path.stem): path for path in paths if (path.name.isdecimal() and path.is_dir()) or _is_unnamed(path)
@@ -51,8 +56,8 @@ class CheckpointFolder:
         reasons = []
         for step, path in sorted(self.complete().items(), reverse=True):
             try:
-                return _check(step, path)
-            except manifest.DamagedError as damage:
+                return _check(path, step)
+            except DamagedError as damage:
                 reasons.append(f"{step}: {damage}")
                 self._damaged.add(step)
                 logging.warning("Checkpoint %s is damaged (%s); trying the previous one", path, printable(str(damage)))
@@ -70,19 +75,21 @@ class CheckpointFolder:
             others = f"it has {', '.join(map(str, sorted(complete)))}" if complete else "it has none"
             raise UserError(f"{self.path} has no checkpoint of step {step}; {others}.")
         try:
-            return _check(step, complete[step])
-        except manifest.DamagedError as damage:
+            return _check(complete[step], step)
+        except DamagedError as damage:
             raise UserError(f"Checkpoint {complete[step]} is damaged ({damage}); use another step.") from damage
 
     def finish(self, unfinished: Path, content: dict[str, Any]) -> None:
         """Complete the folder of a checkpoint with its manifest and its name, and remove old checkpoints."""
-        manifest.write(unfinished, content)
+        write_manifest(unfinished, content)
         self._damaged.discard(content["step"])
         self.tidy_up()
         complete = self.complete()
         sound = [step for step in sorted(complete) if step not in self._damaged]
-        kept = {*sound[-self._keep_last :], *_best_first(sound, complete)[: self._keep_best]}
-        for step in complete.keys() - kept:
+        errors = {step: _top1_error(complete[step]) for step in sound}
+        # Lowest error first; of equals the later one first.
+        best = sorted((step for step in sound if not math.isnan(errors[step])), key=lambda step: (errors[step], -step))
+        for step in complete.keys() - {*sound[-self._keep_last :], *best[: self._keep_best]}:
             _remove(complete[step])
 
     def tidy_up(self) -> None:
@@ -97,32 +104,89 @@ class CheckpointFolder:
             path.rename(named)
 
 
-def _is_unnamed(path: Path) -> bool:
-    """Return whether a folder is a complete checkpoint that has not been renamed yet."""
-    return path.suffix == ".saving" and path.stem.isdecimal() and (path / manifest.NAME).exists()
+def write_manifest(folder: Path, content: dict[str, Any]) -> None:
+    """Complete a checkpoint: add the manifest with `content`, which is JSON, and the checksums of all files."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    content = content | {"files": {str(path.relative_to(folder)): _checksum(path) for path in files}}
+    write_atomically(folder / MANIFEST, json.dumps({"crc32": _crc32_of(content), "content": content}))
 
 
-def _check(step: int, path: Path) -> dict[str, Any]:
-    """Return the manifest of a sound checkpoint of this step; DamagedError if it isn't one."""
-    content = manifest.read_and_check(path)
-    if content.get("step") != step:
-        raise manifest.DamagedError(f"it is of step {content.get('step')}")
-    if not isinstance(content.get("arrays"), dict):
-        raise manifest.DamagedError("its manifest lists no arrays")
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Return the content of the manifest; DamagedError if it is missing or not as it was written."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+        content, crc = manifest["content"], manifest["crc32"]
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise DamagedError(f"{MANIFEST} can't be read") from error
+    except OSError as error:
+        raise _damage(error, MANIFEST) from error
+    if crc != _crc32_of(content):
+        raise DamagedError(f"{MANIFEST} has changed since it was written")
     return content
 
 
-def _best_first(steps: list[int], complete: dict[int, Path]) -> list[int]:
-    """Return the steps that were evaluated, lowest `top1_error` first; of equals the later one first."""
-    errors = {}
-    for step in steps:
+def read_and_check(folder: Path) -> dict[str, Any]:
+    """Read every file, and return the content of the manifest; DamagedError if a file is not as it was written."""
+    content = read_manifest(folder)
+    try:
+        files = {str(name): (int(size), int(crc)) for name, (size, crc) in content.pop("files").items()}
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+        raise DamagedError(f"{MANIFEST} lists no files") from error
+    for name, (size, crc) in files.items():
+        if not (folder / name).resolve().is_relative_to(folder.resolve()):
+            raise DamagedError(f"{MANIFEST} lists {name!r}, which is outside the folder")
         try:
-            error = float(manifest.read(complete[step])["metrics"].get("top1_error", math.nan))
-        except (manifest.DamagedError, KeyError, AttributeError, TypeError, ValueError, OverflowError):
-            continue
-        if not math.isnan(error):
-            errors[step] = error
-    return sorted(errors, key=lambda step: (errors[step], -step))
+            actual_size, actual_crc = _checksum(folder / name)
+        except OSError as error:
+            raise _damage(error, name) from error
+        if actual_size != size:
+            raise DamagedError(f"{name} has {actual_size} of {size} bytes")
+        if actual_crc != crc:
+            raise DamagedError(f"{name} has changed since it was written")
+    return content
+
+
+def _check(folder: Path, step: int) -> dict[str, Any]:
+    """Return the manifest of a sound checkpoint of this step; DamagedError if it isn't one."""
+    content = read_and_check(folder)
+    if content.get("step") != step:
+        raise DamagedError(f"it is of step {content.get('step')}")
+    if not isinstance(content.get("arrays"), dict):
+        raise DamagedError("its manifest lists no arrays")
+    return content
+
+
+def _crc32_of(content: Any) -> int:
+    return zlib.crc32(json.dumps(content, sort_keys=True).encode())
+
+
+def _checksum(path: Path) -> tuple[int, int]:
+    """Return size in bytes and CRC-32 of a file."""
+    size = crc = 0
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            size, crc = size + len(block), zlib.crc32(block, crc)
+    return size, crc
+
+
+def _damage(error: OSError, name: str) -> Exception:
+    """Return a DamagedError if another try would fail too; else (too many open files) a UserError to fix first."""
+    if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO):
+        return DamagedError(f"{name}: {error.strerror}")
+    return UserError(f"Checkpoint file {error.filename} can't be read: {error.strerror}.")
+
+
+def _top1_error(folder: Path) -> float:
+    """Return the error of a checkpoint's evaluation; NaN if there was none, or its manifest is damaged."""
+    try:
+        return float(read_manifest(folder)["metrics"].get("top1_error", math.nan))
+    except (DamagedError, KeyError, AttributeError, TypeError, ValueError, OverflowError):
+        return math.nan
+
+
+def _is_unnamed(path: Path) -> bool:
+    """Return whether a folder is a complete checkpoint that has not been renamed yet."""
+    return path.suffix == ".saving" and path.stem.isdecimal() and (path / MANIFEST).exists()
 
 
 def _remove(path: Path) -> None:

@@ -28,10 +28,7 @@ def check(file: BinaryIO) -> None:
     A memo index must not exceed the number of opcodes so far: CPython 3.11 to 3.13 allocate all lower ones too
     (python/cpython#115952), 34 GB for one flipped bit. There may be at most MAX_OBJECTS objects, and as many inside
     each of them, counted as often as they are used: a pair of twice a pair of twice a pair ... is short to write, but
-    takes forever to hash.
-
-    Raises:
-      pickle.UnpicklingError: the pickle breaks one of these rules, or is damaged.
+    takes forever to hash. UnpicklingError if the pickle breaks one of these rules, or is damaged.
     """
     start = file.tell()
     stack: _Stack = []

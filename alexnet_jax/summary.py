@@ -48,10 +48,8 @@ def summarize(config: Config) -> dict[str, Any]:
 
     A layer's "output_shape", "neurons" and "multiply_adds" are for one image over all towers, its "activation_bytes"
     for one image on each device. "output_spec" and "kernel_spec" are the mesh axes over which its output ([B, H, W, C]
-    or [B, units]) and its kernel ([kh, kw, in, out] or [in, out]) are sharded.
-
-    Raises:
-      UserError: fully connected layers are sharded over `mesh.data`, which is not set.
+    or [B, units]) and its kernel ([kh, kw, in, out] or [in, out]) are sharded. UserError if fully connected layers are
+    sharded over `mesh.data`, which is not set.
     """
     net = build_net(config.model)
     layers, on_device = [], 0

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from alexnet_jax import manifest
+from alexnet_jax import checkpoint_folder
 from alexnet_jax.checkpoint import Checkpoints
 from alexnet_jax.errors import UserError
 
@@ -140,7 +140,7 @@ def test_what_the_caller_changes_later_is_not_saved(tmp_path):
     with Checkpoints(tmp_path, keep_last=1, keep_best=0) as checkpoints:
         checkpoints.save(1, device_state(1), metrics)
         metrics["top1_error"] = 2.0
-    assert manifest.read(tmp_path / "1")["metrics"] == {"top1_error": 1.0}
+    assert checkpoint_folder.read_manifest(tmp_path / "1")["metrics"] == {"top1_error": 1.0}
 
 
 def test_metrics_that_are_not_json_are_refused_at_once(tmp_path):
@@ -268,19 +268,19 @@ def test_any_manifest_comes_back_and_tells_any_change(tmp_path_factory, content,
     for name, written in files.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(written)
-    manifest.write(folder, content)
-    assert manifest.read_and_check(folder) == content
-    changed = folder / data.draw(st.sampled_from([*files, manifest.NAME]))
+    checkpoint_folder.write_manifest(folder, content)
+    assert checkpoint_folder.read_and_check(folder) == content
+    changed = folder / data.draw(st.sampled_from([*files, checkpoint_folder.MANIFEST]))
     before = changed.read_bytes()
     place, length = data.draw(st.integers(0, len(before))), data.draw(st.integers(0, 4))
     after = before[:place] + data.draw(st.binary(max_size=4)) + before[place + length :]
     changed.write_bytes(after)
-    if changed.name == manifest.NAME:  # an `e` for an `E` in a number, or another space, changes nothing
-        with contextlib.suppress(manifest.DamagedError):
-            assert manifest.read_and_check(folder) == content
+    if changed.name == checkpoint_folder.MANIFEST:  # an `e` for an `E` in a number, or another space, changes nothing
+        with contextlib.suppress(checkpoint_folder.DamagedError):
+            assert checkpoint_folder.read_and_check(folder) == content
     elif after != before:
-        with pytest.raises(manifest.DamagedError, match=f"{changed.name} has"):
-            manifest.read_and_check(folder)
+        with pytest.raises(checkpoint_folder.DamagedError, match=f"{changed.name} has"):
+            checkpoint_folder.read_and_check(folder)
 
 
 def empty(folder: Path) -> None:
@@ -306,7 +306,7 @@ def test_damage_to_the_folder_is_noticed(tmp_path, break_folder):
 def test_training_continues_after_damage(tmp_path):
     """The damaged checkpoint is removed once there is a newer sound one, and never counts as one of the last."""
     save_steps(tmp_path, 10, 20)
-    flip_a_bit(tmp_path / "20" / manifest.NAME)
+    flip_a_bit(tmp_path / "20" / checkpoint_folder.MANIFEST)
     with Checkpoints(tmp_path, keep_last=2, keep_best=1) as checkpoints:
         assert checkpoints.restore_latest(abstract_state()).step == 10
         assert checkpoints.latest_step() == 10
@@ -319,7 +319,7 @@ def test_training_continues_after_damage(tmp_path):
 
 def test_the_damaged_step_itself_is_saved_again(tmp_path):
     save_steps(tmp_path, 10, 20)
-    cut(tmp_path / "20" / manifest.NAME)
+    cut(tmp_path / "20" / checkpoint_folder.MANIFEST)
     with Checkpoints(tmp_path, keep_last=2, keep_best=0) as checkpoints:
         checkpoints.restore_latest(abstract_state())
         checkpoints.save(20, device_state(20))
@@ -351,7 +351,7 @@ def test_a_temporary_failure_is_not_taken_for_damage(tmp_path, monkeypatch):
     def too_many_open_files(path, *_):
         raise OSError(24, "Too many open files", str(path))
 
-    monkeypatch.setattr(manifest, "open", too_many_open_files, raising=False)
+    monkeypatch.setattr(checkpoint_folder, "open", too_many_open_files, raising=False)
     with pytest.raises(UserError, match=r"/20/.* can't be read: Too many open files"):
         Checkpoints(tmp_path, keep_last=2, keep_best=0).restore_latest(abstract_state())
 
@@ -389,7 +389,7 @@ def test_leftovers_are_ignored_and_cleared(tmp_path):
     save_steps(tmp_path, 10, 20)
     shutil.copytree(tmp_path / "10", tmp_path / "30.saving.orbax-checkpoint-tmp")
     shutil.copytree(tmp_path / "10", tmp_path / "40.saving")
-    (tmp_path / "40.saving" / manifest.NAME).unlink()
+    (tmp_path / "40.saving" / checkpoint_folder.MANIFEST).unlink()
     shutil.copytree(tmp_path / "10", tmp_path / "5.removing")
     shutil.copytree(tmp_path / "10", tmp_path / "10.backup")  # the user's own
     with Checkpoints(tmp_path, keep_last=3, keep_best=0) as checkpoints:
@@ -410,7 +410,7 @@ def test_a_complete_checkpoint_that_was_not_named_yet_counts(tmp_path, old_one):
     if old_one == "missing":
         shutil.rmtree(tmp_path / "20")
     if old_one == "there":
-        flip_a_bit(tmp_path / "20" / manifest.NAME)
+        flip_a_bit(tmp_path / "20" / checkpoint_folder.MANIFEST)
     shutil.rmtree(tmp_path / "new")
     with Checkpoints(tmp_path, keep_last=3, keep_best=0) as checkpoints:
         assert checkpoints.steps() == [10, 20]

@@ -20,17 +20,13 @@ _ADDRESS = re.compile(r".+:\d+")
 
 
 class ProcessGroup(NamedTuple):
-    """The place of a process in its group; JAX gets what is None from the launcher.
+    """The place of a process in its group; JAX gets what is None from the launcher."""
 
-    coordinator_address: HOST:PORT at which process 0 waits for the others. num_processes: how many there are.
-    process_id: which one this is. launcher: what started them, for people. timeout: seconds within which all must join.
-    """
-
-    coordinator_address: str | None
+    coordinator_address: str | None  # HOST:PORT at which process 0 waits for the others
     num_processes: int | None
     process_id: int | None
-    launcher: str
-    timeout: int
+    launcher: str  # what started them, for people
+    timeout: int  # seconds within which all must join
 
 
 def define_flags() -> Callable[[], ProcessGroup | None]:
@@ -54,8 +50,7 @@ def find_process_group(
 ) -> ProcessGroup | None:
     """Return what the flags say, completed from the launcher's variables; None for a process on its own.
 
-    Raises:
-      UserError: a flag is missing or impossible, or the launcher leaves something open.
+    UserError if a flag is missing or impossible, or the launcher leaves something open.
     """
     coordinator_address = coordinator_address or environment.get("JAX_COORDINATOR_ADDRESS")
     place = {"coordinator_address": coordinator_address, "num_processes": num_processes, "process_id": process_id}
@@ -84,11 +79,9 @@ def find_process_group(
 
 
 def _launched(environment: Mapping[str, str]) -> tuple[str, int | None, int | None, str | None] | None:
-    """Read the launcher's variables.
+    """Return the launcher's name, the number of processes and of this one, and what is lacking to find process 0.
 
-    Returns:
-      The launcher's name, the number of processes, the number of this one, and what is lacking to find process 0, if
-      anything; None if no launcher of groups started this process, or its group has one process.
+    None if no launcher of groups started this process, or its group has one process.
     """
     if all(name in environment for name in _SLURM_STEP):
         count, process_id = int(environment["SLURM_STEP_NUM_TASKS"]), int(environment["SLURM_PROCID"])

@@ -104,12 +104,10 @@ def _computation(net: layers.Net) -> list[Any]:
 
 def _stablehlo(net: RestoredNet, params: Params) -> bytes:
     """Return the net as `jax.export` serializes it: StableHLO with the weights inside, for a batch of any size."""
-    config, size = net.config, net.config.model.image_size
+    data, size = net.config.data, net.config.model.image_size
 
     def probabilities(images: jax.Array) -> jax.Array:
-        views = center_view(
-            images, net.dataset_info.statistics, image_size=size, mean=config.data.mean, std=config.data.std
-        )
+        views = center_view(images, net.dataset_info.statistics, image_size=size, mean=data.mean, std=data.std)
         logits: Any = net.model.apply({"params": params}, views)
         return jax.nn.softmax(logits)
 

@@ -37,21 +37,16 @@ _MEANS = {"caffe": _CAFFE_MEAN, "caffenet": _CAFFE_MEAN, "torchvision": _TORCHVI
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """What to import, as the command's flags say it.
-
-    path, format: the file; "caffe", "torchvision" or "npz". variant or config: the net, by default detected. bgr:
-    whether its images had blue first. mean: a file with a mean image. labels: a file with class names. missing:
-    "initialize" accepts a file that lacks layers, "refuse" does not.
-    """
+    """What to import, as the command's flags say it; the net is `variant` or that of `config`, by default detected."""
 
     path: Path
-    format: str
+    format: str  # "caffe", "torchvision" or "npz"
     variant: str | None = None
     config: Config | None = None
-    bgr: bool = False
-    mean: Path | None = None
-    labels: Path | None = None
-    missing: str = "refuse"
+    bgr: bool = False  # whether the net's images had blue first
+    mean: Path | None = None  # a file with a mean image
+    labels: Path | None = None  # a file with class names
+    missing: str = "refuse"  # or "initialize": accept a file that lacks layers
 
 
 class ImportedNet(NamedTuple):
@@ -188,8 +183,7 @@ def _initial_state(net: ImportedNet) -> TrainState:
     optimizer = create_optimizer(config, model.net, num_steps=1)
     mesh = create_mesh(config.mesh)
     initialized = create_train_state(config, model, optimizer, mesh).params if net.fitted.missing else {}
-    params = net.fitted.params | {layer: initialized[layer] for layer in net.fitted.missing}
-    params = jax.tree.map(jnp.asarray, params)
+    params = jax.tree.map(jnp.asarray, net.fitted.params | {layer: initialized[layer] for layer in net.fitted.missing})
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
 
 

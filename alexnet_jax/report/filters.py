@@ -22,15 +22,14 @@ def filters_section(kernels: np.ndarray, towers: int) -> Section:
     )
     if towers > 1:
         text += " In the paper's figure 3 one tower is largely color-agnostic and the other color-specific."
+    of_all = [float(color_share(kernels)) for kernels in per_tower]
+    in_mean = [float(color_share(kernels, PER_KERNEL).mean()) for kernels in per_tower]
     captions = [
-        f"{f'Tower {number}' if towers > 1 else 'The net'}: color {color_share(kernels):.2f} of all energy, "
-        f"{color_share(kernels, PER_KERNEL).mean():.2f} in the mean over its kernels"
-        for number, kernels in enumerate(per_tower, 1)
+        f"{f'Tower {number + 1}' if towers > 1 else 'The net'}: color {of_all[number]:.2f} of all energy, "
+        f"{in_mean[number]:.2f} in the mean over its kernels"
+        for number in range(towers)
     ]
-    numbers = {
-        "color_of_all_energy": [float(color_share(kernels)) for kernels in per_tower],
-        "color_in_the_mean": [float(color_share(kernels, PER_KERNEL).mean()) for kernels in per_tower],
-    }
+    numbers = {"color_of_all_energy": of_all, "color_in_the_mean": in_mean}
     text_of_towers = " ".join(f"{caption}." for caption in captions)
     return Section(TITLE, [text, text_of_towers], "filters", _draw(per_tower, captions), numbers=numbers)
 

@@ -65,10 +65,7 @@ def execute(
 
     Every run gets `config_flags` (--config and its overrides) and its own overrides. `on_progress` is called several
     times a second with the numbers of those that are running. Once `stop` is true, no more are started and the running
-    ones are asked to save and end.
-
-    Raises:
-      OSError: a folder can't be written; the running ones were asked to save and have ended.
+    ones are asked to save and end. If a folder can't be written, they have saved and ended when OSError is raised.
     """
     waiting = [run for run in runs if not run.finished]
     free = list(slots)

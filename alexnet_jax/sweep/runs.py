@@ -92,8 +92,7 @@ def read_sweep(path: Path) -> list[Overrides]:
 def plan(base: Config, sweep: Sequence[Overrides], folder: Path) -> list[Run]:
     """Return the runs, checked as far as is possible without data or devices.
 
-    Raises:
-      UserError: a config has faults or two runs are the same; the message lists every fault of every run, one per line.
+    UserError if a config has faults or two runs are the same; it lists every fault of every run, one per line.
     """
     names = [_name(overrides, sweep) for overrides in sweep]
     runs, faults = [], []

@@ -13,7 +13,7 @@ import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
-from alexnet_jax import cli, manifest, validation
+from alexnet_jax import checkpoint_folder, cli, validation
 from alexnet_jax.checkpoint import Checkpoints
 from alexnet_jax.config import Config, to_dict
 from alexnet_jax.data.dataset_info import DatasetInfo, load_dataset_info, save_dataset_info
@@ -79,19 +79,19 @@ def checkpoints(folder: Path) -> Subject:
 def forged_checkpoints(folder: Path) -> Subject:
     """Return the files of a checkpoint, changed on purpose: with checksums that match."""
     step, read = _checkpoint(folder)
-    content = json.loads((step / manifest.NAME).read_bytes())["content"]
-    files = [path for path in sorted(step.rglob("*")) if path.is_file() and path.name != manifest.NAME]
+    content = json.loads((step / checkpoint_folder.MANIFEST).read_bytes())["content"]
+    files = [path for path in sorted(step.rglob("*")) if path.is_file() and path.name != checkpoint_folder.MANIFEST]
 
     def read_with_new_checksums() -> None:
         if all(path.read_bytes() == data for path, data in zip(files, originals, strict=True)):
             return read()
-        (step / manifest.NAME).unlink()
-        manifest.write(step, {name: value for name, value in content.items() if name != "files"})
+        (step / checkpoint_folder.MANIFEST).unlink()
+        checkpoint_folder.write_manifest(step, {name: value for name, value in content.items() if name != "files"})
         return read()
 
     originals = [path.read_bytes() for path in files]
     samples = [Sample(path, data) for path, data in zip(files, originals, strict=True)]
-    manifests = [Sample(step / manifest.NAME, json.dumps(content).encode(), signed)] * 2
+    manifests = [Sample(step / checkpoint_folder.MANIFEST, json.dumps(content).encode(), signed)] * 2
     return Subject([*samples, *manifests], read_with_new_checksums, str(folder))
 
 
