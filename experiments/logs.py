@@ -140,7 +140,7 @@ def colors_of_towers(name: str) -> Measure:
 
 
 def neighbors_of_one_class(name: str) -> Measure:
-    """Measure how many of the neighbors in a report are of their query's class (`report/neighbors.py`)."""
+    """Measure how many of the neighbors in a report are of their query's class (`report/figure_4.py`)."""
 
     def measure(logs: Path) -> str | None:
         shares = [report["neighbors"]["share_of_same_class"] for report in _reports(logs / name)]

@@ -21,7 +21,7 @@ from alexnet_jax.data.datasets import open_dataset
 from alexnet_jax.errors import UserError
 from alexnet_jax.metrics import read_records
 from alexnet_jax.model.ablations import build_net
-from alexnet_jax.report import confusion, curves, filters, neighbors, outputs, predictions
+from alexnet_jax.report import confusion, curves, figure_4, filters, outputs
 from alexnet_jax.report.contents import Contents, collect
 from alexnet_jax.report.page import page, write
 from alexnet_jax.report.section import Section, Table
@@ -90,7 +90,7 @@ def test_few_images_drawn_evenly_suffice(trained: Path) -> None:
     """Compare the neighbors with those that the module alone and scikit-learn find among the same images."""
     found = texts(collect(trained, None, None, 50))
     assert "50 of 360 images" in found[confusion.TITLE]
-    assert "50 of 1,437 training images" in found[neighbors.TITLE]
+    assert "50 of 1,437 training images" in found[figure_4.NEIGHBORS]
 
     net = restore(trained)
     dataset = open_dataset(net.config.data)
@@ -105,7 +105,7 @@ def test_few_images_drawn_evenly_suffice(trained: Path) -> None:
     searcher = sklearn.neighbors.NearestNeighbors(n_neighbors=6, algorithm="brute").fit(features[1])
     nearest = searcher.kneighbors(features[0][asked], return_distance=False)
     share = np.mean(labels[1][nearest] == labels[0][asked][:, None])
-    assert f" {share:.0%} of the neighbors shown are of their query's class" in found[neighbors.TITLE]
+    assert f" {share:.0%} of the neighbors shown are of their query's class" in found[figure_4.NEIGHBORS]
 
 
 def test_a_run_without_a_checkpoint_has_its_curves(trained: Path, tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_without_the_data_set_the_kernels_are_shown(trained: Path, tmp_path: Pat
     (moved / "config.json").write_text(json.dumps(config))
     sections = {section.title: section for section in collect(moved, None, str(tmp_path), 100).sections}
     assert sections[filters.TITLE].figure is not None
-    for title in (predictions.TITLE, neighbors.TITLE, confusion.TITLE):
+    for title in (figure_4.PREDICTIONS, figure_4.NEIGHBORS, confusion.TITLE):
         assert sections[title].figure is None
         assert "there is no data set in" in " ".join(sections[title].text)
 
@@ -209,7 +209,7 @@ def test_the_correct_answer_is_marked_in_pink() -> None:
     probabilities = np.array([[0.3, 0.25, 0.2, 0.15, 0.1, 0.0]])
 
     def pink(label: int) -> int:
-        section = predictions.predictions_section(
+        section = figure_4.predictions_section(
             outputs.Examples(images, np.array([label])), probabilities, list("abcdef")
         )
         red, green, blue = np.moveaxis(pixels(section.figure), -1, 0)
@@ -221,7 +221,7 @@ def test_the_correct_answer_is_marked_in_pink() -> None:
 
 
 def test_best_guesses_are_in_order() -> None:
-    np.testing.assert_array_equal(predictions.best_guesses(np.array([0.1, 0.4, 0.1, 0.3, 0.05, 0.05])), [1, 3, 0, 2, 4])
+    np.testing.assert_array_equal(figure_4.best_guesses(np.array([0.1, 0.4, 0.1, 0.3, 0.05, 0.05])), [1, 3, 0, 2, 4])
 
 
 def test_color_is_the_share_of_energy_off_the_gray_axis() -> None:

@@ -1,1 +1,1 @@
-"""`python -m alexnet_jax.report`: the paper's figures for one run. Each module makes one section."""
+"""`python -m alexnet_jax.report`: the paper's figures for one run. Each figure has its module."""

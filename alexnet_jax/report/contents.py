@@ -16,12 +16,12 @@ from alexnet_jax.data.datasets import Dataset, open_dataset
 from alexnet_jax.errors import UserError
 from alexnet_jax.features.nearest import Nearest
 from alexnet_jax.metrics import read_records
-from alexnet_jax.report import confusion, curves, filters, neighbors, outputs, predictions
+from alexnet_jax.report import confusion, curves, figure_4, filters, outputs
 from alexnet_jax.report.section import Section, Table
 from alexnet_jax.run import startup, workdir
 from alexnet_jax.run.restore import RestoredNet, check_same_data, restore
 
-_SECTIONS_WITH_DATA = (predictions.TITLE, neighbors.TITLE, confusion.TITLE)
+_SECTIONS_WITH_DATA = (figure_4.PREDICTIONS, figure_4.NEIGHBORS, confusion.TITLE)
 
 
 class Contents(NamedTuple):
@@ -52,8 +52,7 @@ def collect(folder: Path, step: int | None, data_dir: str | None, max_images: in
         sections += [Section(title, [str(error)]) for title in (filters.TITLE, *_SECTIONS_WITH_DATA)]
     else:
         properties["Checkpoint"] = _describe_checkpoint(net)
-        kernels = np.asarray(net.params["conv1"]["kernel"])
-        sections.append(filters.filters_section(kernels, net.model.net.towers))
+        sections.append(filters.filters_section(net.params["conv1"]["kernel"], net.model.net.towers))
         sections += _sections_with_data(net, data_dir, max_images)
     versions = f"alexnet_jax {__version__}, jax {jax.__version__}, flax {flax.__version__}"
     properties["Versions"] = f"{versions}, Python {platform.python_version()} (of this report)"
@@ -80,12 +79,12 @@ def _evaluate(net: RestoredNet, dataset: Dataset, max_images: int) -> list[Secti
     evaluated = outputs.drawn_evenly(dataset.evaluation, max_images)
     batches = outputs.compute(net, net.predictor(views=1), evaluated)
     log_probabilities, labels = map(np.concatenate, zip(*batches, strict=True))
-    shown = outputs.one_of_each_class(labels, predictions.NUM_IMAGES)
-    queries = outputs.Subset(evaluated, outputs.one_of_each_class(labels, neighbors.NUM_QUERIES))
+    shown = outputs.one_of_each_class(labels, figure_4.NUM_IMAGES)
+    queries = outputs.Subset(evaluated, outputs.one_of_each_class(labels, figure_4.NUM_QUERIES))
     names = dataset.class_names
     images = f"{len(evaluated):,} of {len(dataset.evaluation):,} images of the split {net.config.data.eval_split!r}."
     return [
-        predictions.predictions_section(evaluated.fetch(shown), np.exp(log_probabilities[shown]), names),
+        figure_4.predictions_section(evaluated.fetch(shown), np.exp(log_probabilities[shown]), names),
         _search(net, dataset, queries, max_images),
         confusion.confusion_section(labels, log_probabilities.argmax(axis=1), names, images),
     ]
@@ -97,12 +96,12 @@ def _search(net: RestoredNet, dataset: Dataset, queries: outputs.Subset, max_ima
     layer = outputs.last_hidden_layer(net.model.net)
     extractor = net.feature_extractor(layer)
     features = np.concatenate([batch for batch, _ in outputs.compute(net, extractor, queries)])
-    nearest = Nearest(features, neighbors.NUM_NEIGHBORS)
+    nearest = Nearest(features, figure_4.NUM_NEIGHBORS)
     positions = map(str, itertools.count())
     for batch, _ in outputs.compute(net, extractor, searched):
         nearest.add(batch, list(itertools.islice(positions, len(batch))))
     found = nearest.neighbors()
-    return neighbors.neighbors_section(
+    return figure_4.neighbors_section(
         queries.fetch(range(len(queries))),
         [searched.fetch([int(position) for position, _ in row]) for row in found],
         np.array([[distance for _, distance in row] for row in found]),

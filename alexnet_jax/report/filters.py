@@ -46,10 +46,7 @@ def color_share(kernels: np.ndarray, axis: tuple[int, ...] | None = None) -> np.
 
 
 def mosaic(kernels: np.ndarray, lowest: float, highest: float) -> np.ndarray:
-    """Lay kernels [kh, kw, 3, features] out in rows of 16 with white pixels between them, [H, W, 3] from 0 to 1.
-
-    The weights `lowest` and `highest` become black and white.
-    """
+    """Lay kernels [kh, kw, 3, features] out in rows of 16, [H, W, 3]; `lowest` is 0 (black), `highest` and gaps 1."""
     height, width, channels, features = kernels.shape
     per_row = min(PER_ROW, features)
     rows = -(-features // per_row)
