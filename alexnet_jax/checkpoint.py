@@ -165,10 +165,9 @@ class Checkpoints:
 
 def _arrays(state: Any) -> dict[str, str]:
     """Return the names of all arrays of a tree, with type and shape: {"params/fc8/kernel": "float32[4096, 1000]"}."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(state)
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): f"{leaf.dtype}{list(leaf.shape)}"
-        for path, leaf in leaves
+        for path, leaf in jax.tree.leaves_with_path(state)
     }
 
 

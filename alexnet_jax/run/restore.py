@@ -1,6 +1,5 @@
 """A trained net, restored from its workdir alone."""
 
-import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable
@@ -82,8 +81,7 @@ def restore_params(
 ) -> tuple[Any, int]:
     """Return the parameters of a checkpoint, laid out as `config` says, and its step; UserError if there is none."""
     abstract = abstract_params(config, model, mesh)
-    checkpoints = Checkpoints(workdir.checkpoints_in(folder), keep_last=1, keep_best=1)
-    with contextlib.closing(checkpoints):
+    with Checkpoints(workdir.checkpoints_in(folder), keep_last=1, keep_best=1) as checkpoints:
         if step is None:
             restored = checkpoints.restore_latest(abstract, only="params")
         else:
