@@ -35,8 +35,7 @@ def load_array(path: Path) -> np.ndarray:
 def load_arrays(path: Path) -> dict[str, np.ndarray]:
     """Read the arrays of a `.npz`, by name; OSError if it can't be read.
 
-    DamagedArraysError if it is not a sound `.npz`, holds Python objects (which are pickles), or unpacks to more than
-    MAX_BYTES.
+    DamagedArraysError if it is not sound, holds Python objects (which are pickles), or unpacks to over MAX_BYTES.
     """
     try:
         archive = np.load(path, allow_pickle=False)

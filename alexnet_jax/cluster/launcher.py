@@ -16,7 +16,6 @@ from alexnet_jax.errors import UserError
 
 # All that `jax.distributed` requires: a shell of `salloc` or a script of `sbatch` has only some of them.
 _SLURM_STEP = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "SLURM_LOCALID")
-_ADDRESS = re.compile(r".+:\d+")
 
 
 class ProcessGroup(NamedTuple):
@@ -58,7 +57,7 @@ def find_process_group(
     launched = _launched(environment)
     if num_processes == 1 or (launched is None and len(missing) == len(place)):
         return None
-    if coordinator_address is not None and not _ADDRESS.fullmatch(coordinator_address):
+    if coordinator_address is not None and not re.fullmatch(r".+:\d+", coordinator_address):
         raise UserError(f"--coordinator_address={coordinator_address} must be HOST:PORT, for example node1:12345.")
     if launched is None and missing:
         raise UserError(

@@ -141,8 +141,7 @@ def _connect(group: ProcessGroup) -> tuple[Watch, list[str]]:
     meeting = Meeting() if me == 0 else None
 
     # Who is here, and where process 0 waits.
-    local = [str(device) for device in jax.local_devices()]
-    card = {"host": socket.gethostname(), "pid": os.getpid(), "devices": local}
+    card = {"host": socket.gethostname(), "pid": os.getpid(), "devices": list(map(str, jax.local_devices()))}
     cards = gather(card | {"offer": meeting.offer if meeting else None})
     names = [f"process {number} (pid {card['pid']} on {card['host']})" for number, card in enumerate(cards)]
 

@@ -56,21 +56,17 @@ class Watch:
         self._ending.acquire()
         self._send({"done": True})
 
-    def end(self, sentence: str, status: int) -> NoReturn:
-        """End this process with its own error, and all others with the same sentence and status."""
-        self._end(sentence, f"{self._name}: {sentence}", status)
-
-    def _end(self, own: str, others: str, status: int) -> NoReturn:
-        """End this process with the sentence `own`, and the other processes with the sentence `others`."""
+    def end(self, sentence: str, status: int, *, others: str | None = None) -> NoReturn:
+        """End this process with a sentence, and all others with `others`: by default the same and whose it is."""
         self._ending.acquire()
-        self._send({"sentence": others, "status": status})
+        self._send({"sentence": others or f"{self._name}: {sentence}", "status": status})
         if self._is_process_0:
             time.sleep(_LAST_TO_GO)
-        end_process(own, status)
+        end_process(sentence, status)
 
     def _lost(self, member: Member, event: str) -> NoReturn:
         sentence = f"{member.name} {event}; run the same command again to resume from the last checkpoint."
-        self._end(sentence, sentence, EXIT_LOST_PROCESS)
+        self.end(sentence, EXIT_LOST_PROCESS, others=sentence)
 
     def _send(self, message: dict[str, Any]) -> None:
         line = json.dumps(message).encode() + b"\n"
@@ -109,7 +105,7 @@ class Watch:
         for message in map(json.loads, lines):
             member.done |= "done" in message
             if "sentence" in message:
-                self._end(message["sentence"], message["sentence"], message["status"])
+                self.end(message["sentence"], message["status"], others=message["sentence"])
         return bool(data)
 
 
@@ -127,10 +123,9 @@ class Meeting:
 
     def __init__(self) -> None:
         """Open a port that the system chooses."""
-        if socket.has_dualstack_ipv6():
-            self._server = socket.create_server(("", 0), family=socket.AF_INET6, dualstack_ipv6=True)
-        else:
-            self._server = socket.create_server(("", 0))
+        both = socket.has_dualstack_ipv6()
+        family = socket.AF_INET6 if both else socket.AF_INET
+        self._server = socket.create_server(("", 0), family=family, dualstack_ipv6=both)
         self._secret = secrets.token_hex(16)
         interfaces = psutil.net_if_addrs().values()
         addresses = [each.address for interface in interfaces for each in interface if each.family in _IP]

@@ -57,9 +57,7 @@ def read_caffemodel(path: Path) -> tuple[Arrays, str | None]:
     net: Any = _parse("NetParameter", path, ".caffemodel")
     layers = net.layer or net.layers
     arrays: dict[str, np.ndarray] = {}
-    for layer in layers:
-        if not layer.blobs:
-            continue
+    for layer in (layer for layer in layers if layer.blobs):
         if len(layer.blobs) != 2:
             raise UserError(
                 f"{path}: layer {layer.name!r} holds {len(layer.blobs)} arrays, but a layer of AlexNet has two, "
@@ -76,10 +74,7 @@ def read_caffemodel(path: Path) -> tuple[Arrays, str | None]:
 
 
 def read_mean(path: Path) -> np.ndarray:
-    """Read a mean image, `.binaryproto` or `.npy` of [3, S, S] with blue first, as float32 [S, S, 3] with red first.
-
-    UserError if the file is something else, or damaged.
-    """
+    """Read a `.npy` or `.binaryproto` of [3, S, S], blue first, as float32 [S, S, 3], red first; UserError if unfit."""
     if path.suffix == ".npy":
         try:
             mean = load_array(path)

@@ -111,13 +111,11 @@ def read_net(source: Source) -> ImportedNet:
 def _read_arrays(source: Source) -> tuple[Arrays, str | None]:
     """Return the file's arrays, and its variant if the file determines it."""
     with reading(str(source.path)):
-        match source.format:
-            case "caffe":
-                return read_caffemodel(source.path)
-            case "torchvision":
-                return read_state_dict(source.path), "torchvision"
-            case _:
-                return read_npz(source.path), None
+        if source.format == "caffe":
+            return read_caffemodel(source.path)
+        if source.format == "torchvision":
+            return read_state_dict(source.path), "torchvision"
+        return read_npz(source.path), None
 
 
 def _statistics(mean: Path | None, variant: str) -> tuple[Statistics, str]:
@@ -189,10 +187,7 @@ def _initial_state(net: ImportedNet) -> TrainState:
 
 @contextlib.contextmanager
 def _new_folder(folder: Path) -> Iterator[Path]:
-    """Yield the path of a folder to make, which is renamed to `folder` at the end, or removed after an error.
-
-    UserError if `folder` has no name of its own, is not empty, or can't be written.
-    """
+    """Yield a folder to make, renamed to `folder` at the end, removed after an error; UserError if that isn't free."""
     if folder.name in ("", ".."):  # another folder could not be renamed to it
         raise UserError(f"{folder} is not the name of a new folder; give one, for example {folder / 'net'}.")
     unfinished = folder.with_name(f"{folder.name}.converting")

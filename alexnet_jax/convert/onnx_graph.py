@@ -23,10 +23,7 @@ _OPSET, _IR_VERSION = 17, 8  # of 2022, so that older runtimes read them too
 
 
 def build_model(config: Config, net: layers.Net, dataset_info: DatasetInfo, weights: Arrays) -> onnx.ModelProto:
-    """Build the whole net; `weights` have channels first: "conv1/weight" [out, in, kh, kw], "fc6/weight" [out, C*H*W].
-
-    UserError if the net has a layer that ONNX lacks.
-    """
+    """Build the whole net, from weights with channels first (`layout.py`); UserError if it has a layer ONNX lacks."""
     size, num_classes = config.model.image_size, config.model.num_classes
     graph = _Graph(net.towers, weights)
     x = graph.preprocess("images", config, dataset_info)
@@ -104,18 +101,16 @@ class _Graph:
 
     def _dense(self, x: str, layer: layers.Dense | layers.Classifier) -> str:
         """Multiply by the weights, inputs in the order channel, row, column; once per tower that sees only its own."""
+        name, weight, bias = layer.name, self._weights[f"{layer.name}/weight"], self._weights[f"{layer.name}/bias"]
         if isinstance(layer, layers.Classifier) or layer.sees == "all" or self._towers == 1:
-            x = self.node("Flatten", [x], f"{layer.name}/flat")
-            return self.node("Gemm", [x, *self._parameters(layer.name)], layer.name, transB=1)
-        weights, biases = (np.split(self._weights[f"{layer.name}/{kind}"], self._towers) for kind in ("weight", "bias"))
+            return self._multiply(x, name, weight, bias)
+        parts = list(zip(np.split(weight, self._towers), np.split(bias, self._towers), strict=True))
+        return self._per_tower(x, name, lambda x, tower: self._multiply(x, f"{name}/{tower}", *parts[tower]))
 
-        def multiply(x: str, tower: int) -> str:
-            name = f"{layer.name}/{tower}"
-            flat = self.node("Flatten", [x], f"{name}/flat")
-            weight = self.constant(f"{name}/weight", weights[tower])
-            return self.node("Gemm", [flat, weight, self.constant(f"{name}/bias", biases[tower])], name, transB=1)
-
-        return self._per_tower(x, layer.name, multiply)
+    def _multiply(self, x: str, name: str, weight: np.ndarray, bias: np.ndarray) -> str:
+        flat = self.node("Flatten", [x], f"{name}/flat")
+        inputs = [flat, self.constant(f"{name}/weight", weight), self.constant(f"{name}/bias", bias)]
+        return self.node("Gemm", inputs, name, transB=1)
 
     def _response_norm(self, x: str, layer: layers.ResponseNorm) -> str:
         # LRN divides alpha by the size.

@@ -114,9 +114,7 @@ def _open_zip(path: Path) -> tuple[Mapping[str, _Tensor], Callable[[_Storage], n
     archive = zipfile.ZipFile(path)
     if sum(entry.file_size for entry in archive.infolist()) > MAX_BYTES:
         raise ValueError("it unpacks to more than a net has")
-    pickled = next((name for name in archive.namelist() if name.endswith("/data.pkl")), None)
-    if pickled is None:
-        raise ValueError("it has no data.pkl")
+    pickled, *_ = (name for name in archive.namelist() if name.endswith("/data.pkl"))  # ValueError if there is none
     folder = pickled.removesuffix("data.pkl")
     byteorder = f"{folder}byteorder"
     _check_endianness(byteorder not in archive.namelist() or archive.read(byteorder) == b"little", path)

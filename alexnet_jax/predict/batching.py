@@ -60,15 +60,12 @@ class BatchedProgram:
 
 def with_progress(batches: Iterable[Outputs], num_images: int) -> Iterator[Outputs]:
     """Yield the batches and report progress on stderr from the second one on."""
-    progress = Progress(num_images, of=f"{num_images:,}")
     done = 0
-    try:
+    with Progress(num_images, of=f"{num_images:,}") as progress:
         for batch in batches:
             yield batch
             done += len(batch.names)
             progress.images(len(batch.names), done, skipped=False)
-    finally:
-        progress.close()
 
 
 def create_ensemble(nets: Sequence[RestoredNet], views: int) -> Predictor:

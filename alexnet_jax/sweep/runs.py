@@ -90,10 +90,7 @@ def read_sweep(path: Path) -> list[Overrides]:
 
 
 def plan(base: Config, sweep: Sequence[Overrides], folder: Path) -> list[Run]:
-    """Return the runs, checked as far as is possible without data or devices.
-
-    UserError if a config has faults or two runs are the same; it lists every fault of every run, one per line.
-    """
+    """Return the runs, checked without data or devices; UserError lists all faults and repeated runs, one per line."""
     names = [_name(overrides, sweep) for overrides in sweep]
     runs, faults = [], []
     for number, (name, overrides) in enumerate(zip(names, sweep, strict=True)):
