@@ -115,27 +115,27 @@ def test_of_images_of_another_size_only_the_mean_color_is_taken(config: Config, 
         dataset, statistics=dataset.statistics._replace(mean_image=np.zeros((70, 70, 3), np.float32))
     )
     known = load_dataset_info(trained_folder).statistics.mean_image
-    for folder in (tmp_path, trained_folder):  # at the start, and when it goes on
+    for folder in (tmp_path, trained_folder):  # at the start, and when it resumes
         found = with_statistics(small, config, folder).statistics.mean_image
         np.testing.assert_allclose(found, np.broadcast_to(known.mean(axis=(0, 1)), (70, 70, 3)), rtol=1e-5)
 
 
 # What is set to another value than in the source, and what the sentence must say.
 OTHER_NETS = {
-    "width": ("model.conv_width", 0.1667, r"conv1 is \(11, 11, 3, 8\) there and \(11, 11, 3, 16\) here; .*conv_width"),
+    "width": ("model.conv_width", 0.1667, r"its conv1 is \(11, 11, 3, 8\), yours \(11, 11, 3, 16\); .*conv_width"),
     "variant": (
         "model.variant",
         "merged",
-        r"conv2 is .* there and .* here; config.model.variant='merged' \(there: 'pap",
+        r"its conv2 is .*, yours .*; config.model.variant='merged' \(source: 'pap",
     ),
     "layers of the same shapes": (
         "model.variant",
         "original",
-        r"net: config.model.variant='original' \(there: 'paper'",
+        r"net: config.model.variant='original' \(source: 'paper'",
     ),
-    "nonlinearity": ("model.activation", "tanh", r"config.model.activation='tanh' \(there: 'relu'\)"),
-    "mean": ("data.mean", "channel", r"config.data.mean='channel' \(there: 'image'\)"),
-    "image size": ("model.image_size", 96, r"fc6 is .* there and .* here; config.model.image_size=96 \(there: 64\)"),
+    "nonlinearity": ("model.activation", "tanh", r"config.model.activation='tanh' \(source: 'relu'\)"),
+    "mean": ("data.mean", "channel", r"config.data.mean='channel' \(source: 'image'\)"),
+    "image size": ("model.image_size", 96, r"its fc6 is .*, yours .*; config.model.image_size=96 \(source: 64\)"),
 }
 
 
@@ -153,7 +153,7 @@ def test_another_net_is_refused_in_one_sentence(difference: str, config: Config,
 @pytest.mark.parametrize(
     ("source", "sentence"),
     [
-        ("nothing", "nothing holds no trained net: .*config.json is missing"),
+        ("nothing", "nothing does not hold a trained net: .*config.json is missing"),
         (300 * "x", r"x can't be read \(File name too long\)"),
     ],
 )

@@ -99,8 +99,8 @@ def _check_same_net(config: Config, net: Net, source_config: Config, source: Pat
     if unequal:
         name, decisive = unequal[0], decisive or ["model.image_size"]
         layer = f"its {name} is {source_shapes.get(name, 'missing')}, yours {shapes.get(name, 'missing')}; "
-    fields = ", ".join(f"config.{name}={changed[name][0]!r} (its: {changed[name][1]!r})" for name in decisive)
-    raise UserError(f"config.init_from={source} holds another net: {layer}{fields}; set these to its values.")
+    fields = ", ".join(f"config.{name}={changed[name][0]!r} (source: {changed[name][1]!r})" for name in decisive)
+    raise UserError(f"config.init_from={source} holds another net: {layer}{fields}; set these to the source's values.")
 
 
 def _kernel_shapes(config: Config, net: Net) -> dict[str, tuple[int, ...]]:
