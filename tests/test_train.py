@@ -120,7 +120,7 @@ def test_a_loss_that_is_no_number_stops_the_run(tiny_config: Config, tmp_path: P
 
 def test_parameters_that_are_no_numbers_stop_the_run() -> None:
     check_parameters({"conv1": {"bias": np.zeros(3, np.float32)}}, 5, None)
-    with pytest.raises(DivergedError, match=r"^A parameter is no finite number after step 5: .*is step 4\)"):
+    with pytest.raises(DivergedError, match=r"^A parameter is not finite after step 5: .*is step 4\)"):
         check_parameters({"conv1": {"bias": np.array([0, np.inf], np.float32)}}, 5, 4)
 
 
