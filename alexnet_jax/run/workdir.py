@@ -61,7 +61,7 @@ def open_for_training(workdir: Path, config: Config, dataset_info: DatasetInfo) 
     with contextlib.suppress(UserError):  # missing or damaged: it is written again
         earlier = load_dataset_info(workdir)
     if earlier is not None:
-        _check_same_data(dataset_info, earlier, workdir)
+        _check_unchanged_data(dataset_info, earlier, workdir)
     with writing(f"--workdir={workdir}"):
         workdir.mkdir(parents=True, exist_ok=True)
         write_atomically(workdir / "config.json", json.dumps(to_dict(config), indent=2) + "\n")
@@ -139,7 +139,7 @@ def _owner(workdir: Path) -> str:
         return ""
 
 
-def _check_same_data(dataset_info: DatasetInfo, earlier: DatasetInfo, workdir: Path) -> None:
+def _check_unchanged_data(dataset_info: DatasetInfo, earlier: DatasetInfo, workdir: Path) -> None:
     """Raise UserError that names the first fact in which the data differ from the data that the run started with."""
     then = earlier.fingerprint
     for name, value in dataset_info.fingerprint.items():
