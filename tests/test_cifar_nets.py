@@ -108,7 +108,7 @@ def test_decay_is_that_of_the_files(recipe, of_classifier):
     """From a gradient of zero, an update is the decay alone: -rate * decay * w."""
     config = recipe.get_config()
     assert not faults(config)
-    optimizer = create_optimizer(config, 100)
+    optimizer = create_optimizer(config, build_net(config.model), 100)
     params = {
         name: {"kernel": jnp.ones(2), "bias": jnp.ones(2)} for name in ("conv1", "conv2", "local3", "local4", "fc8")
     }
