@@ -206,15 +206,16 @@ def test_frozen_layers_keep_every_bit_and_send_nothing() -> None:
     config = config_of("paper", layout)
     config.optimizer.frozen = ("conv1", "conv2", "conv3")
     mesh = create_mesh(config.mesh)
-    state = place(fresh("paper"), config)
-    step = create_train_step(config, *pieces(config, STEPS), STEPS)
+    model, optimizer, _ = pieces(config, STEPS)
+    params = fresh("paper").params
+    state = place(fresh("paper").replace(opt_state=optimizer.init(params)), config)
+    step = create_train_step(config, model, optimizer, mesh, STEPS)
     compiled = step.lower(state, shard_batch(mesh, batch(0)), STATISTICS).compile()
     state = jax.device_get(compiled(state, shard_batch(mesh, batch(0)), STATISTICS)[0])
-    before = fresh("paper").params
-    for name in before:
-        same = np.array_equal(before[name]["kernel"], state.params[name]["kernel"])
+    for name in params:
+        same = np.array_equal(params[name]["kernel"], state.params[name]["kernel"])
         assert same == (name in config.optimizer.frozen), name
     trained = sum(
-        leaf.nbytes for name in before if name not in config.optimizer.frozen for leaf in before[name].values()
+        leaf.nbytes for name in params if name not in config.optimizer.frozen for leaf in params[name].values()
     )
     assert sent(collectives(compiled.as_text())) == {("all-reduce", 2): trained + 3 * 8}  # and what is reported
