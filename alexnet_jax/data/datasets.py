@@ -57,7 +57,8 @@ def open_dataset(config: DataConfig) -> Dataset:
     """
     directory = find_directory(expanded(config.dir, "config.data.dir"), config.name)
     builder, class_names = open_builder(directory)
-    _check_features(directory, builder.info)
+    check_image_features(directory, builder.info)
+    _check_format(directory, builder.info, config)
     if not (directory / STATISTICS).exists():
         _write_statistics(directory, builder, config)
     statistics = load_statistics(directory)
@@ -188,15 +189,30 @@ def _version(directory: Path) -> tuple[int, ...]:
     return tuple(int(part) for part in parts) if all(part.isdecimal() for part in parts) else ()
 
 
-def _check_features(directory: Path, info: tfds.core.DatasetInfo) -> None:
-    """Raise UserError unless the set has images and labels, stored as ArrayRecord."""
+def check_image_features(directory: Path, info: tfds.core.DatasetInfo) -> None:
+    """Raise UserError unless the set has images and labels."""
     features = dict(info.features or {})
     kinds = {"image": tfds.features.Image, "label": tfds.features.ClassLabel}
     if not all(isinstance(features.get(name), kind) for name, kind in kinds.items()):
         raise UserError(f"{directory} has the features {sorted(features)}; it must have an `image` and a `label`.")
+
+
+def _check_format(directory: Path, info: tfds.core.DatasetInfo, config: DataConfig) -> None:
+    """Raise UserError unless the set is stored as ArrayRecord."""
     file_format = info.file_format and info.file_format.value
     if file_format != "array_record":
         raise UserError(
             f"{directory} is stored as {file_format}; only array_record can be read at random without TensorFlow: "
-            "prepare the data set with `python -m alexnet_jax.prepare`."
+            f"{_remedy(directory, config)}"
         )
+
+
+def _remedy(directory: Path, config: DataConfig) -> str:
+    """Return the command that makes a set readable which is stored in another format, or has images of any size."""
+    base = config.name.split("/")[0]
+    dataset = base if base in ("imagenet2012",) else f"folder --name={base}"
+    data_dir = f"{expanded(config.dir)}_prepared"
+    return (
+        f"run `python -m alexnet_jax.prepare --dataset={dataset} --source={directory} --data_dir={data_dir}`, then set "
+        f"config.data.dir={data_dir}."
+    )

@@ -1,31 +1,30 @@
-"""ImageNet from the official archives of ILSVRC-2012 and ILSVRC-2010, read without unpacking.
-
-The training archive is a tar of 1000 tars, one per class, named by WordNet id; the others are plain tars of numbered
-images.
-"""
+"""ImageNet (ILSVRC-2012 in any form that people keep it in, ILSVRC-2010 from its archives), read without unpacking."""
 
 import dataclasses
 import functools
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
+from alexnet_jax.data.class_names import imagenet_classes
 from alexnet_jax.errors import UserError
+from alexnet_jax.files import reading
 from alexnet_jax.prepare import devkit, tars
 from alexnet_jax.prepare.devkit import Classes
-from alexnet_jax.prepare.source import SourceData, SourceImage, check_no_class_is_empty
+from alexnet_jax.prepare.folders import SPLIT_FOLDERS
+from alexnet_jax.prepare.forms import files, named, official, parquet, tfds_sets, webdataset
+from alexnet_jax.prepare.forms.shard_names import check_complete
+from alexnet_jax.prepare.source import Part, SourceData, SourceImage, check_no_class_is_empty, join
 
 HOMEPAGE = "https://image-net.org/"
 _KIT_2012 = "ILSVRC2012_devkit_t12.tar.gz"
-_TRAIN_2012, _VALIDATION_2012 = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
 _KIT_2010 = "ILSVRC2010_devkit-1.0.tar.gz"
 _TRAIN_2010, _VALIDATION_2010 = "ILSVRC2010_images_train.tar", "ILSVRC2010_images_val.tar"
 _TEST_2010, _TEST_TRUTH_2010 = "ILSVRC2010_images_test.tar", "ILSVRC2010_test_ground_truth.txt"
 _PATCHES_2010 = "patch_images.tar"  # replaces images that say "not available", in train/, val/ and test/
-_CLASS_TAR = re.compile(r"(n\d{8})\.tar")
-_NUMBERED = re.compile(r"ILSVRC20\d\d_(?:val|test)_(\d{8})\.JPEG", re.IGNORECASE)
-_OFFICIAL_BYTES = {_TRAIN_2012: 147_897_477_120, _VALIDATION_2012: 6_744_924_160}
+_KAGGLE_FOLDERS = ("ILSVRC/Data/CLS-LOC", "Data/CLS-LOC", "CLS-LOC")  # of the images, in what Kaggle's zip unpacks to
+_HUGGING_FACE_TARS = re.compile(r"(train_images_\d+|val_images)\.tar\.gz")
 _NUM_IMAGES = {  # as published
     2012: {"train": 1_281_167, "validation": 50_000},
     2010: {"train": 1_261_406, "validation": 50_000, "test": 150_000},
@@ -33,16 +32,30 @@ _NUM_IMAGES = {  # as published
 
 
 def imagenet2012(source: Path) -> SourceData:
-    """Open ILSVRC-2012: two archives and, if present, the development kit; UserError if an archive is missing.
+    """Open ILSVRC-2012 in one of the forms of docs/prepare.md, found out by looking.
 
-    Without the kit, classes and validation labels are those that TFDS includes. Name, version and features are those
-    of TFDS's own builder.
+    Without the development kit, classes and validation labels are those that TFDS includes. Name, version and features
+    are those of TFDS's own builder; labels and file names are those of the official archives, whatever the form.
+
+    Raises:
+      UserError: images of a split or of a class are missing or damaged, or there are two forms in one folder.
     """
-    _require(source, (_TRAIN_2012, _VALIDATION_2012), "Training images (task 1 & 2) and Validation images (all tasks)")
-    kit = source / _KIT_2012
+    folder = source if source.is_dir() else source.parent
+    kit = folder / _KIT_2012
     classes = devkit.read_kit(kit, 2012) if kit.exists() else devkit.without_kit()
-    numbered = {"validation": (source / _VALIDATION_2012, classes.validation)}
-    return _source_data(2012, "5.1.0", classes, source / _TRAIN_2012, numbered, [kit])
+    with reading(str(source)):
+        found = _find(source, classes)
+    for split in ("train", "validation"):
+        if len(paths := [piece.path for piece in found if split in piece.splits]) > 1:
+            raise UserError(
+                f"{source} has {split} images twice, in {_relative(paths[0], source)} and "
+                f"{_relative(paths[1], source)}; move one of them elsewhere, or give it alone as the source."
+            )
+    missing = [split for split in ("train", "validation") if not any(split in piece.splits for piece in found)]
+    _require_splits(source, missing, found)
+    part = join([_with_wordnet_ids(piece.open(), classes.wordnet_ids, piece.path) for piece in found])
+    _require_splits(source, [split for split in ("train", "validation") if not part.num_images.get(split)], found)
+    return _source_data(2012, "5.1.0", classes, part, [kit])
 
 
 def imagenet2010(source: Path) -> SourceData:
@@ -52,54 +65,35 @@ def imagenet2010(source: Path) -> SourceData:
     """
     _require(source, (_TRAIN_2010, _VALIDATION_2010, _KIT_2010), "the files of ILSVRC-2010")
     kit, truth, patches = source / _KIT_2010, source / _TEST_TRUTH_2010, source / _PATCHES_2010
-    classes = devkit.read_kit(kit, 2010)
+    classes, num_images = devkit.read_kit(kit, 2010), _NUM_IMAGES[2010]
     numbered = {"validation": (source / _VALIDATION_2010, classes.validation)}
     if (source / _TEST_2010).exists():
         _require(source, (_TEST_TRUTH_2010,), "the labels of the test images")
         labels = devkit.parse_ground_truth(truth.read_bytes(), classes.labels_by_id, str(truth))
         numbered["test"] = (source / _TEST_2010, labels)
-    data = _source_data(2010, "1.0.0", classes, source / _TRAIN_2010, numbered, [kit, truth, patches])
+    parts = [official.train_archive(source / _TRAIN_2010, classes.wordnet_ids, num_images["train"])]
+    for split, (archive, labels) in numbered.items():
+        parts.append(official.numbered_archive(archive, split, classes.wordnet_ids, labels, num_images[split]))
+    data = _source_data(2010, "1.0.0", classes, join(parts), [kit, truth, patches])
     return dataclasses.replace(data, images=lambda: _patched(data.images(), patches)) if patches.exists() else data
 
 
-def _source_data(
-    year: int,
-    version: str,
-    classes: Classes,
-    train: Path,
-    numbered: Mapping[str, tuple[Path, Sequence[int]]],
-    other_files: Sequence[Path],
-) -> SourceData:
-    """Check the archives and describe the data set.
-
-    `train` is the archive of training images; `numbered` has the archive and the labels of each other split. Labels
-    and images also depend on the `other_files` that exist.
-    """
-    wordnet_ids = _check_members(train, lambda member: _class_of(member, train, classes.wordnet_ids))
-    check_no_class_is_empty(classes.wordnet_ids, dict.fromkeys(wordnet_ids, 1), train)
-    for archive, labels in numbered.values():
-        _check_members(archive, functools.partial(_number_of, archive=archive, labels=labels))
-    archives = [train, *(archive for archive, _ in numbered.values())]
-
-    def images() -> Iterator[SourceImage]:
-        yield from _training_images(train, classes.wordnet_ids)
-        start = train.stat().st_size
-        for split, (archive, labels) in numbered.items():
-            yield from _numbered_images(archive, split, labels, start)
-            start += archive.stat().st_size
-
+def _source_data(year: int, version: str, classes: Classes, part: Part, other_files: Sequence[Path]) -> SourceData:
+    """Describe the data set; labels and images also depend on the `other_files` that exist."""
     class_names = {"class_names": list(classes.words)} if classes.words else {}
+    others = {path.name: path.stat().st_size for path in other_files if path.exists()}
     return SourceData(
         name=f"imagenet{year}",
         version=version,
         description=f"ILSVRC-{year}: images of 1000 classes of ImageNet.",
         homepage=HOMEPAGE,
         label_names=classes.wordnet_ids,
-        num_images={split: _NUM_IMAGES[year][split] for split in ("train", *numbered)},
-        num_bytes=sum(archive.stat().st_size for archive in archives),
-        identity={path.name: path.stat().st_size for path in (*archives, *other_files) if path.exists()},
-        images=images,
+        num_images={split: part.num_images[split] for split in _NUM_IMAGES[year] if split in part.num_images},
+        num_bytes=part.num_bytes,
+        identity={**part.identity, **others},
+        images=part.images,
         metadata={"wordnet_ids": list(classes.wordnet_ids), **class_names},
+        form=part.form,
     )
 
 
@@ -110,70 +104,190 @@ def _require(source: Path, names: Sequence[str], title: str) -> None:
         raise UserError(f"{source} does not contain {names}; register at {HOMEPAGE} and download {title}.")
 
 
-# Checks of the archives' contents, before hours of work
+# The forms of ILSVRC-2012
 
 
-def _check_members(archive: Path, identify: Callable[[tars.TarFile], Any]) -> set[Any]:
-    """Identify all members; UserError if that fails, or if two members are the same. Reads only headers."""
-    identities: set[Any] = set()
-    try:
-        for member in tars.walk(archive):
-            if (identity := identify(member)) in identities:
-                raise UserError(f"{archive} contains {member.path} twice; download it again.")
-            identities.add(identity)
-    except UserError as error:
-        size, official_size = archive.stat().st_size, _OFFICIAL_BYTES.get(archive.name, 0)
-        if size >= official_size:
-            raise
-        raise UserError(f"{error} It has {size:,} bytes; the official archive has {official_size:,}.") from error
-    return identities
+class _Piece(NamedTuple):
+    """Something in the source that has images of these splits. path: what the user would move away."""
+
+    splits: tuple[str, ...]
+    path: Path
+    open: Callable[[], Part]
 
 
-def _class_of(member: tars.TarFile, archive: Path, wordnet_ids: Sequence[str]) -> str:
-    """Return the WordNet id of a class tar."""
-    if not (match := _CLASS_TAR.fullmatch(member.path.name)):
-        raise _unexpected(member, archive, "but should contain tars of classes, such as n01440764.tar")
-    if match[1] not in wordnet_ids:
-        raise _unexpected(member, archive, f"which is not one of the {len(wordnet_ids)} classes")
-    return match[1]
+_BOTH = ("train", "validation")
+_RECORDS = (  # forms that carry their labels
+    (parquet.find, parquet.open_parquet),
+    (tfds_sets.find, tfds_sets.open_tfds),
+    (webdataset.find, webdataset.open_webdataset),
+)
 
 
-def _number_of(member: tars.TarFile, archive: Path, labels: Sequence[int]) -> int:
-    """Return the number of an image, from 1."""
-    if not (match := _NUMBERED.fullmatch(member.path.name)):
-        raise _unexpected(member, archive, "but should contain numbered images, such as ILSVRC2012_val_00000001.JPEG")
-    if not 1 <= (number := int(match[1])) <= len(labels):
-        raise _unexpected(member, archive, f"but only images 1 to {len(labels)} have labels")
-    return number
+def _find(source: Path, classes: Classes) -> list[_Piece]:
+    """Return what the source has, in all forms; nothing is opened but the first bytes of files."""
+    if source.is_file():
+        return _find_in_file(source, classes)
+    if not source.is_dir():
+        return []
+    labels = named.Labels(classes.wordnet_ids, classes.validation)
+    pieces = []
+    for find, open_found in _RECORDS:
+        if paths := find(source):
+            pieces.append(_Piece(_BOTH, paths[0], functools.partial(open_found, paths)))
+    for folder in (source, source / "data"):
+        if archives := sorted(path for path in _children(folder) if _HUGGING_FACE_TARS.fullmatch(path.name)):
+            pieces.append(_Piece(_BOTH, archives[0], functools.partial(_hugging_face_tars, archives, labels)))
+    for path in _children(source):
+        if path.suffix == ".zip" and "imagenet" in path.name.lower():  # to list a zip of this size takes long
+            pieces.append(_Piece(_BOTH, path, functools.partial(_zip, path, classes)))
+    if (archive := source / official.TRAIN_2012).is_file():
+        pieces.append(_train_archive(archive, classes))
+    for folder in (source, source / "train"):
+        if archives := sorted(path for path in _children(folder) if official.CLASS_TAR.fullmatch(path.name)):
+            numbers = _NUM_IMAGES[2012]["train"]
+            opened = functools.partial(official.class_archives, archives, classes.wordnet_ids, numbers)
+            pieces.append(_Piece(("train",), archives[0], opened))
+    if (archive := source / official.VALIDATION_2012).is_file():
+        pieces.append(_validation_archive(archive, classes))
+    return sorted([*pieces, *_find_folders(source, labels)], key=lambda piece: "train" not in piece.splits)
 
 
-def _unexpected(member: tars.TarFile, archive: Path, problem: str) -> UserError:
-    return UserError(f"{archive} contains {member.path}, {problem}; check that it is the right archive.")
+def _find_in_file(source: Path, classes: Classes) -> list[_Piece]:
+    for find, open_found in _RECORDS:
+        if paths := find(source):
+            return [_Piece(_BOTH, source, functools.partial(open_found, paths))]
+    kind = files.kind(source)
+    if kind == "zip":
+        return [_Piece(_BOTH, source, functools.partial(_zip, source, classes))]
+    if kind == "tar" and official.CLASS_TAR.fullmatch(next(tars.walk(source)).path.name):
+        validation = source.with_name(official.VALIDATION_2012)
+        pieces = [_train_archive(source, classes)]
+        return [*pieces, _validation_archive(validation, classes)] if validation.is_file() else pieces
+    if kind:
+        labels = named.Labels(classes.wordnet_ids, classes.validation)
+        form = "a tar of ImageNet's files"
+        return [_Piece(_BOTH, source, lambda: named.named_images(form, [source], labels, _NUM_IMAGES[2012]))]
+    return []
 
 
-# The images
+def _train_archive(archive: Path, classes: Classes) -> _Piece:
+    numbers = _NUM_IMAGES[2012]["train"]
+    return _Piece(("train",), archive, lambda: official.train_archive(archive, classes.wordnet_ids, numbers))
 
 
-def _training_images(archive: Path, wordnet_ids: Sequence[str]) -> Iterator[SourceImage]:
-    for class_tar in tars.walk(archive):
-        label = wordnet_ids.index(_class_of(class_tar, archive, wordnet_ids))
-        where = f"{archive}, {class_tar.path}"
-        is_empty = True
-        for member in tars.walk_inner(class_tar, where):
-            if member.path.suffix.lower() in tars.JPEG_SUFFIXES:
-                is_empty = False
-                load = functools.partial(tars.read, member, where)
-                yield SourceImage("train", member.path.name, label, load, class_tar.position + member.position)
-        if is_empty:
-            raise UserError(f"{where} contains no images, and every class needs one; download it again.")
+def _validation_archive(archive: Path, classes: Classes) -> _Piece:
+    numbers = _NUM_IMAGES[2012]["validation"]
+    opened = functools.partial(
+        official.numbered_archive, archive, "validation", classes.wordnet_ids, classes.validation, numbers
+    )
+    return _Piece(("validation",), archive, opened)
 
 
-def _numbered_images(archive: Path, split: str, labels: Sequence[int], start: int) -> Iterator[SourceImage]:
-    """Yield the images of a split whose archive begins at byte `start` of the source."""
-    for member in tars.walk(archive):
-        label = labels[_number_of(member, archive, labels) - 1]
-        load = functools.partial(tars.read, member, archive)
-        yield SourceImage(split, member.path.name, label, load, start + member.position)
+def _hugging_face_tars(archives: list[Path], labels: named.Labels) -> Part:
+    check_complete(archives)
+    train_first = sorted(archives, key=lambda path: (path.name.startswith("val"), path.name))
+    return named.named_images("Hugging Face's tars", train_first, labels, _NUM_IMAGES[2012])
+
+
+def _zip(path: Path, classes: Classes) -> Part:
+    """Open Kaggle's zip, or another one of ImageNet's files."""
+    labels = named.Labels(classes.wordnet_ids, classes.validation)
+    for file in files.walk(path):
+        if file.path.name == named.SOLUTION:
+            solution = named.read_solution(file.load(), f"{path}, {file.path}", labels.by_id)
+            labels = dataclasses.replace(labels, solution=solution)
+    return named.named_images("a zip of ImageNet's files, as Kaggle's", [path], labels, {})
+
+
+def _find_folders(source: Path, labels: named.Labels) -> list[_Piece]:
+    """Return the folders of classes, as for PyTorch or from Kaggle, and folders of numbered validation images."""
+    root = next((source / name for name in _KAGGLE_FOLDERS if (source / name).is_dir()), source)
+    folders = {}
+    for path in _children(root):
+        split = SPLIT_FOLDERS.get(path.name.lower())
+        if split and path.is_dir() and any(map(named.is_named, path.iterdir())):
+            folders[split] = path
+    if any(named.WORDNET_ID.fullmatch(path.name) and path.is_dir() for path in _children(root)):
+        folders.setdefault("train", root)
+    if not folders:
+        return []
+    above = root.resolve().parents[:3] if root.resolve().name == "CLS-LOC" else ()
+    solution = next(filter(Path.is_file, (folder / named.SOLUTION for folder in (root, *above))), None)
+    if solution:
+        with reading(str(solution)):
+            rows = named.read_solution(solution.read_bytes(), str(solution), labels.by_id)
+        labels = dataclasses.replace(labels, solution=rows)
+    form = "ImageNet's images in folders, as for PyTorch" if root == source and not solution else "Kaggle's folder"
+    opened = functools.partial(named.named_images, form, [root], labels, {})
+    return [_Piece(tuple(folders), next(iter(folders.values())), opened)]
+
+
+def _children(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def _relative(path: Path, source: Path) -> str:
+    return str(path.relative_to(source)) if path.is_relative_to(source) and path != source else path.name
+
+
+def _require_splits(source: Path, missing: Sequence[str], found: Sequence[_Piece]) -> None:
+    """Raise UserError if a split is missing: it names the file that has it officially."""
+    archives = {"train": official.TRAIN_2012, "validation": official.VALIDATION_2012}
+    if not missing:
+        return
+    names = " or ".join(archives[split] for split in missing)
+    place = f"{source} does" if source.is_dir() else f"the folder of {source} does"
+    instead = "" if found else f", or give ImageNet in another form that docs/prepare.md lists"
+    raise UserError(
+        f"{place} not contain {names}; register at {HOMEPAGE} and download Training images (task 1 & 2) and Validation "
+        f"images (all tasks){instead}."
+    )
+
+
+# Labels and names as in the official archives
+
+
+def _with_wordnet_ids(part: Part, wordnet_ids: tuple[str, ...], path: Path) -> Part:
+    """Return the images with labels that are indices into `wordnet_ids`; UserError if the classes are others."""
+    labels = _translation(part.label_names, wordnet_ids, path)
+
+    def images() -> Iterator[SourceImage]:
+        for image in part.images():
+            match = named.official_stem(image.name)
+            label = labels[image.label] if image.label < len(labels) else None
+            known = match and (match["id"] or match["train"])
+            if label is None or (known and wordnet_ids[label] != known):
+                raise UserError(
+                    f"{path}: {image.name} has the label {image.label}, which is not that of its WordNet id; "
+                    f"the labels must be in the order of the {len(wordnet_ids)} WordNet ids."
+                )
+            yield image._replace(label=label, name=f"{match['stem']}.JPEG" if match else image.name)
+
+    return dataclasses.replace(part, label_names=wordnet_ids, images=images)
+
+
+def _translation(names: Sequence[str], wordnet_ids: Sequence[str], path: Path) -> Sequence[int]:
+    """Return the label for each of a form's own; names are WordNet ids, or English as on Hugging Face, or missing."""
+    if not names:
+        return range(len(wordnet_ids))
+    if all(named.WORDNET_ID.fullmatch(name) for name in names):
+        by_id = {wordnet_id: label for label, wordnet_id in enumerate(wordnet_ids)}
+        check_no_class_is_empty(wordnet_ids, dict.fromkeys(names, 1), path)
+        if unknown := [name for name in names if name not in by_id]:
+            raise UserError(f"{path} has the class {unknown[0]}, which is not one of the {len(wordnet_ids)}.")
+        return [by_id[name] for name in names]
+    ours = [name.lower() for name in imagenet_classes().values()]
+    theirs = [name.split(",")[0].strip().lower() for name in names]
+    moved = [name for name, own in zip(theirs, ours, strict=False) if name != own and name in ours]
+    if len(theirs) != len(ours) or len(moved) > _MAX_RENAMED:
+        raise UserError(
+            f"{path} has {len(names)} classes ({', '.join(theirs[:3])}, ...), which are not those of ImageNet in the "
+            "order of the WordNet ids; prepare it with dataset=folder."
+        )
+    return range(len(wordnet_ids))
+
+
+_MAX_RENAMED = 20  # some names are those of two classes, such as crane
 
 
 def _patched(images: Iterator[SourceImage], archive: Path) -> Iterator[SourceImage]:

@@ -31,7 +31,8 @@ class SourceData:
 
     num_images: per split; exact for folders, the publisher's numbers for archives. num_bytes: of all that will be read.
     identity: distinguishes this source from others: file names, sizes, classes. size: side of the prepared images in
-    pixels where the data set fixes it (CIFAR-10, stored losslessly); None where the user chooses.
+    pixels where the data set fixes it (CIFAR-10, stored losslessly); None where the user chooses. form: what the source
+    was taken for.
     """
 
     name: str
@@ -46,6 +47,49 @@ class SourceData:
     metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     size: int | None = None
     name_feature: str = "file_name"
+    form: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """The images of a source in one of the forms in which people keep data sets, or some of them.
+
+    label_names: in the order of the labels; empty where the form only has numbers. left_out: how many images are not
+    taken, by reason. The rest as in `SourceData`; the images of one split follow each other.
+    """
+
+    form: str
+    label_names: tuple[str, ...]
+    num_images: Mapping[str, int]
+    num_bytes: int
+    identity: Mapping[str, int | str]
+    images: Callable[[], Iterator[SourceImage]]
+    left_out: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    size: int | None = None
+
+
+def join(parts: Sequence[Part]) -> Part:
+    """Return all images of several parts with the same label names."""
+
+    def images() -> Iterator[SourceImage]:
+        start = 0
+        for part in parts:
+            for image in part.images():
+                yield image._replace(position=start + image.position)
+            start += part.num_bytes
+
+    def merged(field: str) -> dict[str, Any]:
+        return {key: value for part in parts for key, value in getattr(part, field).items()}
+
+    return Part(
+        form=" and ".join(part.form for part in parts),
+        label_names=parts[0].label_names,
+        num_images=merged("num_images"),
+        num_bytes=sum(part.num_bytes for part in parts),
+        identity=merged("identity"),
+        images=images,
+        left_out=merged("left_out"),
+    )
 
 
 def check_class_names(names: Sequence[str], where: object) -> None:

@@ -31,12 +31,16 @@ _FAULTS = (
 
 
 class TarFile(NamedTuple):
-    """A regular file in a tar, at byte `position`. `open` is valid until the next file is requested."""
+    """A regular file in a tar, at byte `position`. `open` is valid until the next file is requested.
+
+    offset: where its bytes begin in the uncompressed tar, for readers that come back to it later.
+    """
 
     path: PurePosixPath
     size: int
     open: Callable[[], IO[bytes]]
     position: int
+    offset: int
 
 
 def walk(path: Path) -> Iterator[TarFile]:
@@ -60,6 +64,15 @@ def walk_inner(outer: TarFile, where: str) -> Iterator[TarFile]:
     """Yield the regular files of a tar inside another one; `where` names it in errors, which are those of `walk`."""
     with _naming(where), outer.open() as file:
         yield from _walk_to_end(file, where)
+
+
+def check_end(path: Path) -> None:
+    """Raise UserError if a tar that isn't gzipped lacks its end, a block of zeros. Reads nothing else."""
+    with _naming(path), path.open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(-min(size, _BLOCK), 2)
+        if file.read() != bytes(_BLOCK):
+            raise UserError(f"{path} is truncated: the end of a tar is missing; download it again.")
 
 
 def read(member: TarFile, where: object) -> bytes:
@@ -99,7 +112,7 @@ def _walk(file: IO[bytes], position: Callable[[], int]) -> Generator[TarFile, No
             path = PurePosixPath(member.name)
             if member.isreg() and not path.name.startswith("._"):  # "._name": what macOS adds to archives
                 open_member = cast(Callable[[], IO[bytes]], functools.partial(tar.extractfile, member))
-                yield TarFile(path, member.size, open_member, position())
+                yield TarFile(path, member.size, open_member, position(), member.offset_data)
             metered.allowed = _MAX_HEADER_BYTES
         return tar.offset
 
