@@ -48,6 +48,11 @@ def required_path(flag: flags.FlagHolder[str | None]) -> Path:
     return expanded(required(flag), f"--{flag.name}")
 
 
+def optional_path(flag: flags.FlagHolder[str | None]) -> Path | None:
+    """Return the path in a flag, with the home folder for `~`; None if it was not given."""
+    return expanded(flag.value, f"--{flag.name}") if flag.value else None
+
+
 def required_paths(flag: flags.FlagHolder[str | None]) -> list[Path]:
     """Return the paths in a required flag, which commas separate; UserError if it was not given."""
     return [expanded(path, f"--{flag.name}") for path in required(flag).split(",")]

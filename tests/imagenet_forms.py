@@ -4,6 +4,7 @@ import io
 import json
 import struct
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import google_crc32c
@@ -180,20 +181,20 @@ def tfrecord(records: list[bytes]) -> bytes:
     return file.getvalue()
 
 
-def tfds_tfrecord(folder: Path, images: dict[str, Images]) -> Path:
-    directory = folder / "imagenet2012" / "5.1.0"
+def tfds_tfrecord(
+    folder: Path, images: dict[str, Images], name: str = "imagenet2012", label_names: Sequence[str] = IDS
+) -> Path:
+    directory = folder / name / "5.1.0"
     infos = []
     for split, members in images.items():
-        template = file_template(directory, "imagenet2012", split)
+        template = file_template(directory, name, split)
         records = [serialize({"image": data, "label": label, "file_name": name}) for name, label, data in members]
-        halves = [records[:20], records[20:]]
+        halves = [records[: len(records) // 2], records[len(records) // 2 :]]
         for shard, half in enumerate(halves):
-            write(directory / f"imagenet2012-{split}.tfrecord-{shard:05d}-of-00002", tfrecord(half))
+            write(directory / f"{name}-{split}.tfrecord-{shard:05d}-of-00002", tfrecord(half))
         infos.append(tfds.core.SplitInfo(split, list(map(len, halves)), sum(map(len, records)), template))
-    features = features_dict(IDS, None, "jpeg", ["file_name"])
-    write_info(
-        directory, name="imagenet2012", version="5.1.0", features=features, splits=infos, description="", metadata={}
-    )
+    features = features_dict(label_names, None, "jpeg", ["file_name"])
+    write_info(directory, name=name, version="5.1.0", features=features, splits=infos, description="", metadata={})
     info = directory / "dataset_info.json"
     info.write_text(info.read_text().replace("array_record", "tfrecord"))
     return folder

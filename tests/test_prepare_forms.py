@@ -1,21 +1,37 @@
-"""ImageNet in every form that people keep it in: the same images, names and labels from all of them."""
+"""ImageNet in every form in which people keep it: the same images, names and labels from all of them."""
 
+import shlex
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import imagenet_forms as forms
+import numpy as np
+import prepare_sources as sources
 import pytest
+import tensorflow_datasets as tfds
+
+from alexnet_jax.config import DataConfig
+from alexnet_jax.data.builder import write_tfds
+from alexnet_jax.data.datasets import open_dataset
+from alexnet_jax.errors import UserError
 from alexnet_jax.prepare.archives import open_source
+from alexnet_jax.prepare.forms import tfds_sets
+
+IDS = forms.IDS
+WRITTEN_BY_TFDS = Path(__file__).parent / "data" / "tfds_tfrecord"
 
 
 @pytest.fixture(scope="module")
-def images():
+def images() -> dict[str, forms.Images]:
     return forms.contents()
 
 
-def read(source: Path) -> dict[str, forms.Images]:
-    """Return what a preparation would read, sorted by name."""
-    found = {"train": [], "validation": []}
-    data = open_source("imagenet2012", source, None, 0.1)
+def read(source: Path, dataset: str = "imagenet2012", **options: object) -> dict[str, forms.Images]:
+    """Return what a preparation reads, sorted by name."""
+    data = open_source(dataset, source, None, 0.25, **options)
+    found: dict[str, forms.Images] = {split: [] for split in data.num_images}
     position = 0
     for image in data.images():
         found[image.split].append((image.name, image.label, image.load()))
@@ -26,5 +42,317 @@ def read(source: Path) -> dict[str, forms.Images]:
 
 @pytest.mark.parametrize("form", forms.FORMS)
 def test_every_form_has_the_same_names_labels_and_bytes(form, images, tmp_path):
+    """What follows depends on these alone: records, their order and the statistics."""
     source = forms.FORMS[form](tmp_path / "source", images)
     assert read(source) == {split: sorted(members) for split, members in images.items()}
+
+
+def test_records_and_statistics_are_the_same_from_two_forms(images, tmp_path):
+    folders = []
+    for form in (forms.official, forms.parquet):
+        form(tmp_path / form.__name__ / "source", images)
+        folders.append(sources.prepare_here("imagenet2012", tmp_path / form.__name__))
+    for name in ("statistics.npz", "imagenet2012-train.array_record-00000-of-00001", "prepare_report.json"):
+        one, other = ((folder / name).read_bytes() for folder in folders)
+        assert one == other or name == "prepare_report.json"
+    builders = [tfds.builder_from_directory(folder) for folder in folders]
+    assert builders[0].info.features["label"].names == list(IDS)
+    raw = tfds.decode.DeserializeMethod.RAW_BYTES
+    records = [list(builder.as_data_source("validation", deserialize_method=raw)) for builder in builders]
+    assert len(records[0]) == forms.NUM_VALIDATION
+    assert records[0] == records[1]
+
+
+def test_a_set_that_tfds_wrote_with_tensorflow():
+    """Made once by TFDS 4.9.10 with TensorFlow 2.21: six training, two validation, two unlabeled test images."""
+    data = open_source("imagenet2012", WRITTEN_BY_TFDS, None, 0.1)
+    assert data.num_images == {"train": 6, "validation": 2}
+    assert data.left_out == {"test images, which have no labels": 2}
+    found = {image.name: image for image in data.images()}
+    assert sorted(found)[:2] == ["ILSVRC2012_val_00000001.JPEG", "ILSVRC2012_val_00000002.JPEG"]
+    for number, name in enumerate(sorted(found)[2:]):
+        assert found[name].label == IDS.index(name[:9])
+        assert sources.decoded(found[name].load()).shape[0] == 20, number
+
+
+def test_part_of_the_classes(images, tmp_path):
+    """Labels then count only those, in the order of the WordNet ids."""
+    wanted = sorted({IDS[label] for _, label, _ in images["validation"]})[:5]
+    (tmp_path / "classes.txt").write_text("".join(f"{wordnet_id} some name\n" for wordnet_id in wanted[::-1]))
+    expected = {
+        split: sorted((name, wanted.index(IDS[label]), data) for name, label, data in members if IDS[label] in wanted)
+        for split, members in images.items()
+    }
+    for form in (forms.official, forms.unpacked_once, forms.kaggle_folder, forms.parquet, forms.tfds_tfrecord):
+        source = form(tmp_path / form.__name__, images)
+        assert read(source, classes=tmp_path / "classes.txt") == expected
+    data = open_source("imagenet2012", tmp_path / "parquet", None, 0.1, classes=tmp_path / "classes.txt")
+    assert (data.name, data.label_names) == ("imagenet2012_5", tuple(wanted))
+
+
+# Other data sets in these forms
+
+
+def few(images: dict[str, forms.Images]) -> dict[str, forms.Images]:
+    """Return images of two classes."""
+    return {split: [(name, label % 2, data) for name, label, data in members[:8]] for split, members in images.items()}
+
+
+def test_numbers_need_names(images, tmp_path):
+    source = forms.webdataset(tmp_path / "set", few(images))
+    with pytest.raises(UserError, match=r"has numbers for labels, not names; give the names with classes=FILE"):
+        read(source, "folder")
+    (tmp_path / "names").write_text("cat\ndog\n")
+    found = read(source, "folder", classes=tmp_path / "names")
+    assert found == {split: sorted(members) for split, members in few(images).items()}
+    (tmp_path / "names").write_text("cat\ndog\neel\n")
+    with pytest.raises(UserError, match=r"names names 3 classes, and .*set \(WebDataset shards\) has 2"):
+        read(source, "folder", classes=tmp_path / "names")
+
+
+def tiny_imagenet(folder: Path) -> Path:
+    for wordnet_id in IDS[:3]:
+        for number in range(2):
+            forms.write(folder / "train" / wordnet_id / "images" / f"{wordnet_id}_{number}.JPEG", sources.jpeg(number))
+    lines = []
+    for number in range(3):
+        forms.write(folder / "val" / "images" / f"val_{number}.JPEG", sources.jpeg(10 + number))
+        lines.append(f"val_{number}.JPEG\t{IDS[2 - number]}\t0\t0\t9\t9\n")
+    forms.write(folder / "test" / "images" / "test_0.JPEG", sources.jpeg(20))
+    forms.write(folder / "val" / "val_annotations.txt", "".join(lines).encode())
+    return folder
+
+
+def test_tiny_imagenet(tmp_path):
+    """Its folder and its zip; the labels of val/ are in a list, test/ has none."""
+    tiny_imagenet(tmp_path / "tiny-imagenet-200")
+    archive = shutil.make_archive(str(tmp_path / "tiny"), "zip", tmp_path, "tiny-imagenet-200")
+    for source in (tmp_path / "tiny-imagenet-200", Path(archive)):
+        data = open_source("folder", source, "tiny", 0.1)
+        assert data.num_images == {"train": 6, "validation": 3}
+        assert data.left_out == {"images without a label in val_annotations.txt": 1}
+        for image in data.images():
+            number = int(Path(image.name).stem.split("_")[1])
+            expected = IDS[2 - number] if image.split == "validation" else Path(image.name).name[:9]
+            assert data.label_names[image.label] == expected
+            np.testing.assert_array_equal(image.load(), sources.jpeg(number + 10 * (image.split == "validation")))
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_a_tar_of_class_folders(mode, tmp_path):
+    """A quarter of each class, at least one image, is held out, always the same ones."""
+    names = [f"101/{name}/{number}.jpg" for number in range(8) for name in ("cat", "dog")]
+    (tmp_path / "101.tar").write_bytes(sources.tar([(name, name.encode()) for name in [*names, "101/cat/x.txt"]], mode))
+    data = open_source("folder", tmp_path / "101.tar", None, 0.25)
+    assert (data.name, data.label_names) == ("101", ("cat", "dog"))
+    found = read(tmp_path / "101.tar", "folder")
+    assert {split: len(members) for split, members in found.items()} == {"train": 12, "validation": 4}
+    assert sorted(name for members in found.values() for name, _, _ in members) == sorted(names)
+    assert all(name.encode() == data and label == ("dog" in name) for m in found.values() for name, label, data in m)
+
+
+def test_a_list_says_split_and_label(tmp_path):
+    """As the lists of CUB, Flowers and Food can be written; the archive's own folder may be left out."""
+    files = {f"flowers/jpg/{number}.jpg": bytes([number]) for number in range(6)}
+    (tmp_path / "flowers.tgz").write_bytes(sources.tar(files.items(), "w:gz"))
+    rows = ["path,label,split", "jpg/0.jpg,rose,train", "jpg/1.jpg,tulip,train", "flowers/jpg/2.jpg,rose,val", ""]
+    (tmp_path / "list.csv").write_text("\n".join(rows))
+    data = open_source("folder", tmp_path / "flowers.tgz", None, 0.1, image_list=tmp_path / "list.csv")
+    assert data.left_out == {"images that list.csv doesn't name": 3}
+    assert [(image.split, image.name, image.label) for image in data.images()] == [
+        ("train", "flowers/jpg/0.jpg", 0), ("train", "flowers/jpg/1.jpg", 1), ("validation", "flowers/jpg/2.jpg", 0)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("jpg/0.jpg rose\njpg/1.jpg\n", r"list, line 2: 'jpg/1.jpg' is not `path,label` or `path,label,split`"),
+        ("jpg/0.jpg rose\njpg/0.jpg tulip\n", "line 2: jpg/0.jpg is in the list twice"),
+        ("jpg/0.jpg rose\njpg/7.jpg tulip\n", r"lacks 1 of the 2 images in .*list, such as jpg/7.jpg"),
+        ("jpg/0.jpg rose dev\n", r"'jpg/0.jpg rose dev' is not .* a split is one of train, "),
+        ("jpg/0.jpg rose\n", "has training images of 1 classes"),
+    ],
+)
+def test_a_list_with_a_fault(text, message, tmp_path):
+    forms.write(tmp_path / "flowers" / "jpg" / "0.jpg", sources.jpeg(0))
+    (tmp_path / "list").write_text(text)
+    with pytest.raises(UserError, match=message):
+        open_source("folder", tmp_path / "flowers", None, 0.1, image_list=tmp_path / "list")
+
+
+# Bad input: a sentence that names the file, before work where it can be seen before
+
+
+def cut(path: Path, kept: float) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[: int(kept * len(data))])
+
+
+def edited(path: Path, old: bytes, new: bytes) -> None:
+    assert old in path.read_bytes()
+    path.write_bytes(path.read_bytes().replace(old, new))
+
+
+def wrong_order(images: dict[str, forms.Images]) -> dict[str, forms.Images]:
+    return {split: [(name, (label + 1) % 1000, data) for name, label, data in m] for split, m in images.items()}
+
+
+BEFORE_WORK = {
+    "half a zip": (forms.kaggle_zip, lambda s: cut(s, 0.5), r"challenge.zip can't be read as a zip \(.*download it again"),
+    "parquet shard missing": (
+        forms.parquet,
+        lambda s: (s / "data" / "train-00001-of-00003.parquet").unlink(),
+        r"data lacks 1 of its files, first train-00001-of-00003.parquet",
+    ),
+    "parquet shard cut": (
+        forms.parquet,
+        lambda s: cut(s / "data" / "train-00001-of-00003.parquet", 0.5),
+        "train-00001-of-00003.parquet can't be read as a parquet file",
+    ),
+    "WebDataset shard missing": (
+        forms.webdataset,
+        lambda s: (s / "imagenet1k-train-0002.tar").unlink(),
+        "lacks 1 of its files, first imagenet1k-train-0002.tar",
+    ),
+    "WebDataset shard cut": (
+        forms.webdataset, lambda s: cut(s / "imagenet1k-train-0002.tar", 0.5), r"imagenet1k-train-0002.tar .*read as a tar"
+    ),
+    "WebDataset label missing": (
+        forms.webdataset,
+        lambda s: edited(s / "imagenet1k-train-0001.tar", b"n01443537_1.cls", b"n01443537_1.txt"),
+        r"imagenet1k-train-0001.tar, n01443537_1 has no label",
+    ),
+    "Hugging Face's tar missing": (
+        forms.hugging_face_tars,
+        lambda s: (s / "data" / "train_images_3.tar.gz").unlink(),
+        "data lacks 1 of its files, first train_images_3.tar.gz",
+    ),
+    "TFDS file missing": (
+        forms.tfds_tfrecord,
+        lambda s: next(s.rglob("*train.tfrecord-00001*")).unlink(),
+        "imagenet2012-train.tfrecord-00001-of-00002 is missing",
+    ),
+    "TFDS file cut": (
+        forms.tfds_tfrecord,
+        lambda s: cut(next(s.rglob("*train.tfrecord-00001*")), 0.5),
+        r"imagenet2012-train.tfrecord-00001-of-00002 is truncated: the record at byte [\d,]+ is not complete",
+    ),
+    "unknown id in Kaggle's list": (
+        forms.kaggle_folder,
+        lambda s: edited(s / "LOC_val_solution.csv", b"00000003,n0", b"00000003,n9"),
+        r"LOC_val_solution.csv, line \d+: 'n9\d+' is not one of the 1000 classes",
+    ),
+    "image that Kaggle's list lacks": (
+        forms.kaggle_folder,
+        lambda s: edited(s / "LOC_val_solution.csv", b"val_00000003,", b"val_00000333,"),
+        r"ILSVRC2012_val_00000003.JPEG, an image without a class: LOC_val_solution.csv has no line for it",
+    ),
+    "two forms, archive and folder": (
+        forms.official,
+        lambda s: forms.pytorch(s, {"train": forms.contents()["train"], "validation": []}),
+        r"source has train images twice, in ILSVRC2012_img_train.tar and in train; move one of them elsewhere",
+    ),
+    "two forms, parquet and folder": (
+        forms.parquet,
+        lambda s: forms.pytorch(s, forms.contents()),
+        r"source has train images twice, in data/train-00000-of-00003.parquet and in train",
+    ),
+    "class folder missing": (
+        forms.pytorch,
+        lambda s: shutil.rmtree(s / "train" / IDS[7]),
+        rf"has no images of 1 of its 1000 classes \({IDS[7]}\); add images, or give a file with the WordNet ids",
+    ),
+    "class tar missing": (
+        forms.unpacked_once,
+        lambda s: (s / f"{IDS[7]}.tar").unlink(),
+        rf"has no images of 1 of its 1000 classes \({IDS[7]}\)",
+    ),
+    "class tar cut": (
+        forms.unpacked_once, lambda s: cut(s / f"{IDS[7]}.tar", 0.2), rf"{IDS[7]}.tar is truncated: the end of a tar is"
+    ),
+    "folder of another class": (
+        forms.pytorch,
+        lambda s: forms.write(s / "train" / "n99999999" / "a.JPEG", b"x"),
+        r"contains train/n99999999/a.JPEG: n99999999 is not one of the 1000 classes of ILSVRC-2012",
+    ),
+    "no validation images": (
+        forms.pytorch, lambda s: shutil.rmtree(s / "val"), "source does not contain ILSVRC2012_img_val.tar"
+    ),
+    "image without a class": (
+        forms.pytorch,
+        lambda s: forms.write(s / "train" / "a.JPEG", b"x"),
+        r"contains train/a.JPEG, an image without a class: neither name nor folder tells it",
+    ),
+}  # fmt: skip
+
+WHILE_READING = {
+    "wrong CRC": (
+        forms.tfds_tfrecord,
+        lambda s: edited(next(s.rglob("*validation.tfrecord-00001*")), b"val_00000020", b"val_00000021"),
+        r"validation.tfrecord-00001-of-00002 is damaged: the checksum \(CRC-32C\) of the record at byte [\d,]+ is wrong",
+    ),
+    "damaged member of a zip": (
+        forms.kaggle_zip,
+        lambda s: edited(s, s.read_bytes()[2000:2010], bytes(10)),
+        r"challenge.zip, ILSVRC/.*JPEG is damaged \(.*\); download the zip again",
+    ),
+    "parquet with labels in another order": (
+        lambda folder, images: forms.parquet(folder, wrong_order(images)),
+        lambda s: None,
+        "X",
+    ),
+    "gzipped tar cut": (
+        forms.hugging_face_tars,
+        lambda s: cut(s / "data" / "train_images_3.tar.gz", 0.5),
+        r"train_images_3.tar.gz can't be read as a tar archive",
+    ),
+}
+
+
+@pytest.mark.parametrize(("form", "damage", "message"), BEFORE_WORK.values(), ids=BEFORE_WORK.keys())
+def test_bad_input_is_seen_before_work(form, damage, message, images, tmp_path):
+    source = form(tmp_path / "source", images)
+    damage(source)
+    with pytest.raises(UserError, match=message):
+        open_source("imagenet2012", source, None, 0.1)
+
+
+@pytest.mark.parametrize(("form", "damage", "message"), WHILE_READING.values(), ids=WHILE_READING.keys())
+def test_bad_input_is_seen_in_the_work(form, damage, message, images, tmp_path):
+    source = form(tmp_path / "source", images)
+    damage(source)
+    data = open_source("imagenet2012", source, None, 0.1)
+    with pytest.raises(UserError, match=message):
+        [image.load() for image in data.images()]
+
+
+@pytest.mark.parametrize("length", [7, 20])
+def test_a_truncated_tfrecord(length, tmp_path):
+    (tmp_path / "x").write_bytes(forms.tfrecord([b"12345678"])[:length])
+    with pytest.raises(UserError, match="x is truncated: the record at byte 0 is not complete"):
+        list(tfds_sets.tfrecords(tmp_path / "x"))
+
+
+# A set that training can't read: the sentence names a command that makes it readable
+
+
+@pytest.mark.parametrize("kind", ["tfrecord", "mixed sizes"])
+def test_the_command_that_makes_a_set_readable(kind, images, tmp_path):
+    members = {split: members[::5] for split, members in few(images).items()}
+    if kind == "tfrecord":
+        forms.tfds_tfrecord(tmp_path, members, "pets", ("cat", "dog"))
+    else:
+        splits = {s: lambda m=m: [(n, {"image": d, "label": label}) for n, label, d in m] for s, m in members.items()}
+        about = {"label_names": ["cat", "dog"], "description": "", "metadata": {}}
+        write_tfds(tmp_path, name="pets", version="1.0.0", splits=splits, image_size=None, **about)
+    with pytest.raises(UserError, match=r"different sizes|is stored as tfrecord") as raised:
+        open_dataset(DataConfig(name="pets", dir=str(tmp_path)))
+    command = shlex.split(str(raised.value).split("`")[1])
+    run = subprocess.run(
+        [sys.executable, *command[1:], "--size=32"], cwd=sources.REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    assert "is taken for a data set of TFDS" in run.stdout
+    dataset = open_dataset(DataConfig(name="pets", dir=f"{tmp_path}_prepared"))
+    assert (len(dataset.train), len(dataset.evaluation)) == (2, 2)

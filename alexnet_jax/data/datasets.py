@@ -167,13 +167,13 @@ def _download(name: str, root: Path) -> bool:
 
 
 def _write_statistics(directory: Path, builder: tfds.core.DatasetBuilder, config: DataConfig) -> None:
-    """Compute and write the statistics of a set made elsewhere, if all its images are squares of one size.
+    """Compute and write the statistics of a set made elsewhere; UserError unless its images are squares of one size.
 
     One of several processes does it while the others wait.
     """
     height, width, _ = builder.info.features["image"].shape
     if height is None or height != width:
-        return
+        raise UserError(f"{directory} has images of different sizes, or not squares: {_remedy(directory, config)}")
     source = JpegSource(builder, config.train_split, height)
     path = directory / STATISTICS
     with writing(f"data.dir={config.dir}: {path}"), exclusive(directory / ".statistics.lock"):
@@ -200,19 +200,21 @@ def check_image_features(directory: Path, info: tfds.core.DatasetInfo) -> None:
 def _check_format(directory: Path, info: tfds.core.DatasetInfo, config: DataConfig) -> None:
     """Raise UserError unless the set is stored as ArrayRecord."""
     file_format = info.file_format and info.file_format.value
-    if file_format != "array_record":
-        raise UserError(
-            f"{directory} is stored as {file_format}; only array_record can be read at random without TensorFlow: "
-            f"{_remedy(directory, config)}"
-        )
+    if file_format == "array_record":
+        return
+    remedy = "prepare the data set with `python -m alexnet_jax.prepare`."
+    raise UserError(
+        f"{directory} is stored as {file_format}; only array_record can be read at random without TensorFlow: "
+        f"{_remedy(directory, config) if file_format == 'tfrecord' else remedy}"
+    )
 
 
 def _remedy(directory: Path, config: DataConfig) -> str:
     """Return the command that makes a set readable which is stored in another format, or has images of any size."""
     base = config.name.split("/")[0]
-    dataset = base if base in ("imagenet2012",) else f"folder --name={base}"
+    dataset = base if base == "imagenet2012" else f"folder --name={base}"
     data_dir = f"{expanded(config.dir)}_prepared"
     return (
-        f"run `python -m alexnet_jax.prepare --dataset={dataset} --source={directory} --data_dir={data_dir}`, then set "
-        f"config.data.dir={data_dir}."
+        f"run `python -m alexnet_jax.prepare --dataset={dataset} --source={directory} --data_dir={data_dir}` and train "
+        f"with config.data.dir={data_dir} config.data.name={base}."
     )

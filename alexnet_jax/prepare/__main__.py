@@ -21,9 +21,11 @@ from alexnet_jax.errors import UserError
 _FOLDER = "folder"
 _DATASETS = (*PREPARABLE, _FOLDER)
 _DATASET = flags.DEFINE_enum("dataset", None, _DATASETS, "the data set to prepare")
-_SOURCE = flags.DEFINE_string("source", None, "the folder with the official archives, the archive, or the image folder")
+_SOURCE = flags.DEFINE_string("source", None, "the folder or file with the images, in any form of docs/prepare.md")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "the folder that data sets are written to (config.data.dir)")
 _NAME = flags.DEFINE_string("name", None, "the name of the data set of --dataset=folder; by default the folder's")
+_CLASSES = flags.DEFINE_string("classes", None, "a file: ImageNet's WordNet ids to take, or names for labels 0, 1, ...")
+_LIST = flags.DEFINE_string("list", None, "a file with a line `path,label` or `path,label,split` for each image")
 _SIZE = flags.DEFINE_integer("size", None, "side of the prepared images in pixels; by default 256", lower_bound=8)
 _QUALITY = flags.DEFINE_integer("quality", 95, "quality of the stored JPEGs", lower_bound=1, upper_bound=100)
 _SEED = flags.DEFINE_integer("seed", 0, "seed of the order of the records", lower_bound=0, upper_bound=2**32 - 1)
@@ -42,6 +44,10 @@ def main(arguments: Sequence[str]) -> None:
         raise UserError(f"--dataset is missing: give one of {', '.join(_DATASETS)}.")
     if _NAME.value is not None and _DATASET.value != _FOLDER:
         raise UserError(f"--name={_NAME.value} is only for --dataset=folder; {_DATASET.value} already has a name.")
+    if _LIST.value is not None and _DATASET.value != _FOLDER:
+        raise UserError(f"--list={_LIST.value} is only for --dataset=folder.")
+    if _CLASSES.value is not None and _DATASET.value not in (_FOLDER, "imagenet2012"):
+        raise UserError(f"--classes={_CLASSES.value} is only for --dataset=imagenet2012 and --dataset=folder.")
     data_dir = cli.required_path(_DATA_DIR)
     if _INSPECT.value and not _SOURCE.value:
         name = cli.required(_NAME) if _DATASET.value == _FOLDER else _DATASET.value
@@ -57,7 +63,10 @@ def _prepare(dataset: str, path: Path, data_dir: Path) -> str:
     from alexnet_jax.prepare.units import Recipe
     from alexnet_jax.prepare.workflow import REPORT, prepare_dataset
 
-    source = open_source(dataset, path, _NAME.value, _VALIDATION.value)
+    files = {"classes": cli.optional_path(_CLASSES), "image_list": cli.optional_path(_LIST)}
+    source = open_source(dataset, path, _NAME.value, _VALIDATION.value, **files)
+    if source.form:
+        print(f"{path} is taken for {source.form}.", flush=True)
     if source.size and _KEEP_ORIGINALS.value:
         raise UserError(f"--keep_originals: the images of {source.name} are not files; leave the flag out.")
     if source.size and _SIZE.value not in (None, source.size):  # enlarged; a different data set than the exact one

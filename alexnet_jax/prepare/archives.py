@@ -1,27 +1,111 @@
-"""Find the reader of a data set by its name."""
+"""Find the reader of a data set by its name, and the form of a user's own by looking."""
 
+import dataclasses
 import re
 from pathlib import Path
 
 from alexnet_jax.data import DIGITS
 from alexnet_jax.errors import UserError
+from alexnet_jax.files import reading
 from alexnet_jax.prepare.cifar import cifar10
 from alexnet_jax.prepare.folders import image_folder
+from alexnet_jax.prepare.forms import files, listed, parquet, tfds_sets, webdataset
 from alexnet_jax.prepare.imagenet import imagenet2010, imagenet2012
 from alexnet_jax.prepare.imagenette import imagenette
-from alexnet_jax.prepare.source import SourceData
+from alexnet_jax.prepare.source import Part, SourceData, check_class_names, check_no_class_is_empty, hold_out
 
-_PUBLISHED = {"imagenet2012": imagenet2012, "imagenet2010": imagenet2010, "cifar10": cifar10, "imagenette": imagenette}
+_PUBLISHED = {"imagenet2010": imagenet2010, "cifar10": cifar10, "imagenette": imagenette}
+_FORMS = (  # of a user's own images, besides a folder of class folders
+    (parquet.find, parquet.open_parquet),
+    (tfds_sets.find, tfds_sets.open_tfds),
+    (webdataset.find, webdataset.open_webdataset),
+    (listed.find_annotations, listed.open_annotated),
+)
 
 
-def open_source(dataset: str, source: Path, name: str | None, validation_fraction: float) -> SourceData:
-    """Open a published data set or, for dataset="folder", a folder of images; UserError if anything is missing."""
+def open_source(
+    dataset: str,
+    source: Path,
+    name: str | None,
+    validation_fraction: float,
+    *,
+    classes: Path | None = None,
+    image_list: Path | None = None,
+) -> SourceData:
+    """Open a published data set or, for dataset="folder", a user's own images.
+
+    Args:
+      dataset: a published data set, or "folder".
+      source: a folder or a file; its form is found out by looking.
+      name: of the user's own data set; by default the source's.
+      validation_fraction: held out of each class if there are only training images.
+      classes: a file with one class per line: for ImageNet the WordNet ids of those to take, for a user's own data set
+        the names of the labels 0, 1, ..., where the source has only numbers.
+      image_list: a file with the path and label of each image.
+
+    Raises:
+      UserError: anything is missing or damaged, or the form is unknown.
+    """
+    if dataset == "imagenet2012":
+        return imagenet2012(source, classes)
     if dataset in _PUBLISHED:
         return _PUBLISHED[dataset](source)
-    name = name or source.resolve().name
+    name = name or source.resolve().name.split(".")[0]
     if name == DIGITS or not re.fullmatch(r"\w[\w.+-]*", name):  # also the name of its folder
         raise UserError(
             f"name={name!r} can't be the name of a data set; use letters, digits and `_.+-`, begin with a letter or "
             f"digit, and avoid {DIGITS!r}, which is built in."
         )
-    return image_folder(source, name=name, validation_fraction=validation_fraction)
+    part = listed.open_list(source, image_list) if image_list else _find(source)
+    if part is None:
+        return image_folder(source, name=name, validation_fraction=validation_fraction)
+    part = _named(part, source, classes)
+    if "train" not in part.num_images:
+        raise UserError(f"{source} ({part.form}) has no training images, only {', '.join(part.num_images)}.")
+    if part.train_labels:
+        counts = {name: part.train_labels.get(label, 0) for label, name in enumerate(part.label_names)}
+        check_no_class_is_empty(part.label_names, counts, f"{source} ({part.form})")
+    if list(part.num_images) == ["train"] and validation_fraction:
+        part = hold_out(part, validation_fraction)
+    return SourceData(
+        name=name,
+        version="1.0.0",
+        description=f"The images of {source.name}, {len(part.label_names)} classes.",
+        homepage="",
+        label_names=part.label_names,
+        num_images=part.num_images,
+        num_bytes=part.num_bytes,
+        identity=part.identity,
+        images=part.images,
+        left_out=part.left_out,
+        form=part.form,
+    )
+
+
+def _find(source: Path) -> Part | None:
+    """Open what the source is; None for a folder of class folders, or nothing. UserError if it is two things."""
+    found = [(paths, open_found) for find, open_found in _FORMS if source.exists() and (paths := find(source))]
+    if len(found) > 1:
+        first, second = (paths[0] for paths, _ in found[:2])
+        raise UserError(f"{source} has images in two forms, {first} and {second}; move one of them elsewhere.")
+    if found:
+        return found[0][1](found[0][0])
+    return listed.open_archive([source]) if files.kind(source) in ("zip", "tar", "tar.gz") else None
+
+
+def _named(part: Part, source: Path, classes: Path | None) -> Part:
+    """Return the part with names for its classes; UserError if they are unknown."""
+    if classes is None:
+        if not part.label_names:
+            raise UserError(
+                f"{source} ({part.form}) has numbers for labels, not names; give the names with classes=FILE, one per "
+                "line, in the order of their numbers."
+            )
+        return part
+    with reading(str(classes)):
+        names = tuple(classes.read_text().splitlines())
+    check_class_names(names, classes)
+    num_classes = len(part.label_names) or max(part.train_labels) + 1
+    if num_classes != len(names):
+        raise UserError(f"{classes} names {len(names)} classes, and {source} ({part.form}) has {num_classes}.")
+    return dataclasses.replace(part, label_names=names, identity={**part.identity, "classes": ", ".join(names)})

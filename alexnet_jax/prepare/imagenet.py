@@ -25,37 +25,66 @@ _TEST_2010, _TEST_TRUTH_2010 = "ILSVRC2010_images_test.tar", "ILSVRC2010_test_gr
 _PATCHES_2010 = "patch_images.tar"  # replaces images that say "not available", in train/, val/ and test/
 _KAGGLE_FOLDERS = ("ILSVRC/Data/CLS-LOC", "Data/CLS-LOC", "CLS-LOC")  # of the images, in what Kaggle's zip unpacks to
 _HUGGING_FACE_TARS = re.compile(r"(train_images_\d+|val_images)\.tar\.gz")
+_SPLITS = ("train", "validation")  # that every form must have
 _NUM_IMAGES = {  # as published
     2012: {"train": 1_281_167, "validation": 50_000},
     2010: {"train": 1_261_406, "validation": 50_000, "test": 150_000},
 }
 
 
-def imagenet2012(source: Path) -> SourceData:
+def imagenet2012(source: Path, classes_file: Path | None = None) -> SourceData:
     """Open ILSVRC-2012 in one of the forms of docs/prepare.md, found out by looking.
 
     Without the development kit, classes and validation labels are those that TFDS includes. Name, version and features
-    are those of TFDS's own builder; labels and file names are those of the official archives, whatever the form.
+    are those of TFDS's own builder; labels and file names are those of the official archives, whatever the form. With
+    `classes_file`, which has a WordNet id in each line, only those classes are taken, and labels count only those.
 
     Raises:
       UserError: images of a split or of a class are missing or damaged, or there are two forms in one folder.
     """
-    folder = source if source.is_dir() else source.parent
-    kit = folder / _KIT_2012
+    kit = (source if source.is_dir() else source.parent) / _KIT_2012
     classes = devkit.read_kit(kit, 2012) if kit.exists() else devkit.without_kit()
+    wanted = _read_classes(classes_file, classes.wordnet_ids) if classes_file else classes.wordnet_ids
+    validation = [classes.wordnet_ids[label] for label in classes.validation]
+    labels = named.Labels(classes.wordnet_ids, wanted, validation)
     with reading(str(source)):
-        found = _find(source, classes)
-    for split in ("train", "validation"):
-        if len(paths := [piece.path for piece in found if split in piece.splits]) > 1:
-            raise UserError(
-                f"{source} has {split} images twice, in {_relative(paths[0], source)} and "
-                f"{_relative(paths[1], source)}; move one of them elsewhere, or give it alone as the source."
-            )
-    missing = [split for split in ("train", "validation") if not any(split in piece.splits for piece in found)]
-    _require_splits(source, missing, found)
-    part = join([_with_wordnet_ids(piece.open(), classes.wordnet_ids, piece.path) for piece in found])
-    _require_splits(source, [split for split in ("train", "validation") if not part.num_images.get(split)], found)
-    return _source_data(2012, "5.1.0", classes, part, [kit])
+        found = _find(source, classes, labels)
+    _check_found(source, found)
+    part = join([_with_wordnet_ids(piece.open(), labels, piece.path) for piece in found])
+    if lacking := [split for split in _SPLITS if not part.num_images.get(split)]:
+        raise UserError(f"{source} ({part.form}) has no {lacking[0]} images of the {len(wanted)} classes; add some.")
+    if part.train_labels:
+        counts = {wordnet_id: part.train_labels.get(label, 0) for label, wordnet_id in enumerate(wanted)}
+        remedy = "add images, or give a file with the WordNet ids of the classes that you have as classes"
+        check_no_class_is_empty(wanted, counts, f"{source} ({part.form})", remedy)
+    data = _source_data(2012, "5.1.0", classes, part, [kit])
+    return _subset(data, wanted, classes) if classes_file else data
+
+
+def _read_classes(path: Path, wordnet_ids: Sequence[str]) -> tuple[str, ...]:
+    """Return the WordNet ids with which the lines of a file begin, in order; UserError if one is unknown."""
+    with reading(str(path)):
+        lines = [(number, line.split()) for number, line in enumerate(path.read_text().splitlines(), 1)]
+    for number, words in lines:
+        if words and words[0] not in wordnet_ids:
+            raise UserError(f"{path}, line {number}: {words[0][:20]!r} is not one of the {len(wordnet_ids)} classes.")
+    found = tuple(sorted({words[0] for _, words in lines if words}))
+    if len(found) < 2:
+        raise UserError(f"{path} names {len(found)} classes; a data set needs at least 2.")
+    return found
+
+
+def _subset(data: SourceData, wanted: tuple[str, ...], classes: Classes) -> SourceData:
+    """Return the description of a part of the classes, with a name of its own."""
+    words = [word for wordnet_id, word in zip(classes.wordnet_ids, classes.words, strict=False) if wordnet_id in wanted]
+    return dataclasses.replace(
+        data,
+        name=f"{data.name}_{len(wanted)}",
+        description=f"{len(wanted)} classes of ILSVRC-2012.",
+        label_names=wanted,
+        identity={**data.identity, "classes": " ".join(wanted)},
+        metadata={"wordnet_ids": list(wanted), **({"class_names": words} if words else {})},
+    )
 
 
 def imagenet2010(source: Path) -> SourceData:
@@ -92,6 +121,7 @@ def _source_data(year: int, version: str, classes: Classes, part: Part, other_fi
         num_bytes=part.num_bytes,
         identity={**part.identity, **others},
         images=part.images,
+        left_out=part.left_out,
         metadata={"wordnet_ids": list(classes.wordnet_ids), **class_names},
         form=part.form,
     )
@@ -115,7 +145,6 @@ class _Piece(NamedTuple):
     open: Callable[[], Part]
 
 
-_BOTH = ("train", "validation")
 _RECORDS = (  # forms that carry their labels
     (parquet.find, parquet.open_parquet),
     (tfds_sets.find, tfds_sets.open_tfds),
@@ -123,50 +152,48 @@ _RECORDS = (  # forms that carry their labels
 )
 
 
-def _find(source: Path, classes: Classes) -> list[_Piece]:
+def _find(source: Path, classes: Classes, labels: named.Labels) -> list[_Piece]:
     """Return what the source has, in all forms; nothing is opened but the first bytes of files."""
     if source.is_file():
-        return _find_in_file(source, classes)
+        return _find_in_file(source, classes, labels)
     if not source.is_dir():
         return []
-    labels = named.Labels(classes.wordnet_ids, classes.validation)
     pieces = []
     for find, open_found in _RECORDS:
         if paths := find(source):
-            pieces.append(_Piece(_BOTH, paths[0], functools.partial(open_found, paths)))
+            pieces.append(_Piece(_SPLITS, paths[0], functools.partial(open_found, paths)))
     for folder in (source, source / "data"):
         if archives := sorted(path for path in _children(folder) if _HUGGING_FACE_TARS.fullmatch(path.name)):
-            pieces.append(_Piece(_BOTH, archives[0], functools.partial(_hugging_face_tars, archives, labels)))
+            pieces.append(_Piece(_SPLITS, archives[0], functools.partial(_hugging_face_tars, archives, labels)))
     for path in _children(source):
         if path.suffix == ".zip" and "imagenet" in path.name.lower():  # to list a zip of this size takes long
-            pieces.append(_Piece(_BOTH, path, functools.partial(_zip, path, classes)))
+            pieces.append(_Piece(_SPLITS, path, functools.partial(_zip, path, labels)))
     if (archive := source / official.TRAIN_2012).is_file():
         pieces.append(_train_archive(archive, classes))
     for folder in (source, source / "train"):
         if archives := sorted(path for path in _children(folder) if official.CLASS_TAR.fullmatch(path.name)):
             numbers = _NUM_IMAGES[2012]["train"]
-            opened = functools.partial(official.class_archives, archives, classes.wordnet_ids, numbers)
+            opened = functools.partial(official.class_archives, archives, labels.wordnet_ids, labels.wanted, numbers)
             pieces.append(_Piece(("train",), archives[0], opened))
     if (archive := source / official.VALIDATION_2012).is_file():
         pieces.append(_validation_archive(archive, classes))
     return sorted([*pieces, *_find_folders(source, labels)], key=lambda piece: "train" not in piece.splits)
 
 
-def _find_in_file(source: Path, classes: Classes) -> list[_Piece]:
+def _find_in_file(source: Path, classes: Classes, labels: named.Labels) -> list[_Piece]:
     for find, open_found in _RECORDS:
         if paths := find(source):
-            return [_Piece(_BOTH, source, functools.partial(open_found, paths))]
+            return [_Piece(_SPLITS, source, functools.partial(open_found, paths))]
     kind = files.kind(source)
     if kind == "zip":
-        return [_Piece(_BOTH, source, functools.partial(_zip, source, classes))]
+        return [_Piece(_SPLITS, source, functools.partial(_zip, source, labels))]
     if kind == "tar" and official.CLASS_TAR.fullmatch(next(tars.walk(source)).path.name):
         validation = source.with_name(official.VALIDATION_2012)
         pieces = [_train_archive(source, classes)]
         return [*pieces, _validation_archive(validation, classes)] if validation.is_file() else pieces
     if kind:
-        labels = named.Labels(classes.wordnet_ids, classes.validation)
         form = "a tar of ImageNet's files"
-        return [_Piece(_BOTH, source, lambda: named.named_images(form, [source], labels, _NUM_IMAGES[2012]))]
+        return [_Piece(_SPLITS, source, lambda: named.named_images(form, [source], labels, _NUM_IMAGES[2012]))]
     return []
 
 
@@ -189,12 +216,11 @@ def _hugging_face_tars(archives: list[Path], labels: named.Labels) -> Part:
     return named.named_images("Hugging Face's tars", train_first, labels, _NUM_IMAGES[2012])
 
 
-def _zip(path: Path, classes: Classes) -> Part:
+def _zip(path: Path, labels: named.Labels) -> Part:
     """Open Kaggle's zip, or another one of ImageNet's files."""
-    labels = named.Labels(classes.wordnet_ids, classes.validation)
     for file in files.walk(path):
         if file.path.name == named.SOLUTION:
-            solution = named.read_solution(file.load(), f"{path}, {file.path}", labels.by_id)
+            solution = named.read_solution(file.load(), f"{path}, {file.path}", labels.known)
             labels = dataclasses.replace(labels, solution=solution)
     return named.named_images("a zip of ImageNet's files, as Kaggle's", [path], labels, {})
 
@@ -215,7 +241,7 @@ def _find_folders(source: Path, labels: named.Labels) -> list[_Piece]:
     solution = next(filter(Path.is_file, (folder / named.SOLUTION for folder in (root, *above))), None)
     if solution:
         with reading(str(solution)):
-            rows = named.read_solution(solution.read_bytes(), str(solution), labels.by_id)
+            rows = named.read_solution(solution.read_bytes(), str(solution), labels.known)
         labels = dataclasses.replace(labels, solution=rows)
     form = "ImageNet's images in folders, as for PyTorch" if root == source and not solution else "Kaggle's folder"
     opened = functools.partial(named.named_images, form, [root], labels, {})
@@ -230,52 +256,66 @@ def _relative(path: Path, source: Path) -> str:
     return str(path.relative_to(source)) if path.is_relative_to(source) and path != source else path.name
 
 
-def _require_splits(source: Path, missing: Sequence[str], found: Sequence[_Piece]) -> None:
-    """Raise UserError if a split is missing: it names the file that has it officially."""
+def _check_found(source: Path, found: Sequence[_Piece]) -> None:
+    """Raise UserError if the source has a split twice or not at all."""
+    for split in _SPLITS:
+        if len(paths := [_relative(piece.path, source) for piece in found if split in piece.splits]) > 1:
+            raise UserError(
+                f"{source} has {split} images twice, in {paths[0]} and in {paths[1]}; move one of them elsewhere."
+            )
     archives = {"train": official.TRAIN_2012, "validation": official.VALIDATION_2012}
-    if not missing:
-        return
-    names = " or ".join(archives[split] for split in missing)
-    place = f"{source} does" if source.is_dir() else f"the folder of {source} does"
-    instead = "" if found else f", or give ImageNet in another form that docs/prepare.md lists"
-    raise UserError(
-        f"{place} not contain {names}; register at {HOMEPAGE} and download Training images (task 1 & 2) and Validation "
-        f"images (all tasks){instead}."
-    )
+    if lacking := [split for split in _SPLITS if not any(split in piece.splits for piece in found)]:
+        names = " or ".join(archives[split] for split in lacking)
+        where = source if source.is_dir() or not source.exists() else f"the folder of {source}"
+        others = "" if found else ", or give ImageNet in another form that docs/prepare.md lists"
+        raise UserError(
+            f"{where} does not contain {names}; register at {HOMEPAGE} and download Training images (task 1 & 2) and "
+            f"Validation images (all tasks){others}."
+        )
 
 
 # Labels and names as in the official archives
 
+_MAX_RENAMED = 20  # classes whose name is also that of another one, such as crane
 
-def _with_wordnet_ids(part: Part, wordnet_ids: tuple[str, ...], path: Path) -> Part:
-    """Return the images with labels that are indices into `wordnet_ids`; UserError if the classes are others."""
-    labels = _translation(part.label_names, wordnet_ids, path)
+
+def _with_wordnet_ids(part: Part, labels: named.Labels, path: Path) -> Part:
+    """Return the images of the wanted classes, with labels and names as from the official archives.
+
+    UserError if the part's classes are others.
+    """
+    ids = _ids_of_labels(part.label_names, labels.wordnet_ids, path)
+    new_labels = {wordnet_id: label for label, wordnet_id in enumerate(labels.wanted)}
 
     def images() -> Iterator[SourceImage]:
         for image in part.images():
             match = named.official_stem(image.name)
-            label = labels[image.label] if image.label < len(labels) else None
+            wordnet_id = ids[image.label] if image.label < len(ids) else None
             known = match and (match["id"] or match["train"])
-            if label is None or (known and wordnet_ids[label] != known):
+            if wordnet_id is None or (known and wordnet_id != known):
                 raise UserError(
-                    f"{path}: {image.name} has the label {image.label}, which is not that of its WordNet id; "
-                    f"the labels must be in the order of the {len(wordnet_ids)} WordNet ids."
+                    f"{path}: {image.name} has the label {image.label}, which is not that of its WordNet id; labels "
+                    "must be in the order of the WordNet ids."
                 )
-            yield image._replace(label=label, name=f"{match['stem']}.JPEG" if match else image.name)
+            if wordnet_id in new_labels:
+                name = f"{match['stem']}.JPEG" if match else image.name
+                yield image._replace(label=new_labels[wordnet_id], name=name)
 
-    return dataclasses.replace(part, label_names=wordnet_ids, images=images)
+    train_labels = {new_labels[ids[n]]: count for n, count in part.train_labels.items() if ids[n] in new_labels}
+    return dataclasses.replace(part, label_names=labels.wanted, images=images, train_labels=train_labels)
 
 
-def _translation(names: Sequence[str], wordnet_ids: Sequence[str], path: Path) -> Sequence[int]:
-    """Return the label for each of a form's own; names are WordNet ids, or English as on Hugging Face, or missing."""
+def _ids_of_labels(names: Sequence[str], wordnet_ids: tuple[str, ...], path: Path) -> tuple[str, ...]:
+    """Return the WordNet id of each of a form's labels; UserError if they are other classes or in another order.
+
+    The form's names are WordNet ids, or English as on Hugging Face, or missing.
+    """
     if not names:
-        return range(len(wordnet_ids))
+        return wordnet_ids
     if all(named.WORDNET_ID.fullmatch(name) for name in names):
-        by_id = {wordnet_id: label for label, wordnet_id in enumerate(wordnet_ids)}
-        check_no_class_is_empty(wordnet_ids, dict.fromkeys(names, 1), path)
-        if unknown := [name for name in names if name not in by_id]:
+        if unknown := [name for name in names if name not in wordnet_ids]:
             raise UserError(f"{path} has the class {unknown[0]}, which is not one of the {len(wordnet_ids)}.")
-        return [by_id[name] for name in names]
+        return tuple(names)
     ours = [name.lower() for name in imagenet_classes().values()]
     theirs = [name.split(",")[0].strip().lower() for name in names]
     moved = [name for name, own in zip(theirs, ours, strict=False) if name != own and name in ours]
@@ -284,10 +324,7 @@ def _translation(names: Sequence[str], wordnet_ids: Sequence[str], path: Path) -
             f"{path} has {len(names)} classes ({', '.join(theirs[:3])}, ...), which are not those of ImageNet in the "
             "order of the WordNet ids; prepare it with dataset=folder."
         )
-    return range(len(wordnet_ids))
-
-
-_MAX_RENAMED = 20  # some names are those of two classes, such as crane
+    return wordnet_ids
 
 
 def _patched(images: Iterator[SourceImage], archive: Path) -> Iterator[SourceImage]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -30,8 +31,8 @@ class SourceData:
     """A data set to prepare, after a check that all its files exist.
 
     num_images: per split; exact for folders, the publisher's numbers for archives. num_bytes: of all that will be read.
-    identity: distinguishes this source from others: file names, sizes, classes. size: side of the prepared images in
-    pixels where the data set fixes it (CIFAR-10, stored losslessly); None where the user chooses. form: what the source
+    identity: distinguishes this source from others: file names, sizes, classes. left_out: how many things in the source
+    will not be read, by what they are ("dangling links"). size: side of the prepared images in pixels where the data set fixes it (CIFAR-10, stored losslessly); None where the user chooses. form: what the source
     was taken for.
     """
 
@@ -44,6 +45,7 @@ class SourceData:
     num_bytes: int
     identity: Mapping[str, int | str]
     images: Callable[[], Iterator[SourceImage]]
+    left_out: Mapping[str, int] = dataclasses.field(default_factory=dict)
     metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     size: int | None = None
     name_feature: str = "file_name"
@@ -55,7 +57,8 @@ class Part:
     """The images of a source in one of the forms in which people keep data sets, or some of them.
 
     label_names: in the order of the labels; empty where the form only has numbers. left_out: how many images are not
-    taken, by reason. The rest as in `SourceData`; the images of one split follow each other.
+    taken, by reason. train_labels: how many training images have each label, if that is known without reading them.
+    The rest as in `SourceData`; the images of one split follow each other.
     """
 
     form: str
@@ -65,7 +68,35 @@ class Part:
     identity: Mapping[str, int | str]
     images: Callable[[], Iterator[SourceImage]]
     left_out: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    size: int | None = None
+    train_labels: Mapping[int, int] = dataclasses.field(default_factory=dict)
+
+
+def hold_out(part: Part, fraction: float) -> Part:
+    """Return the training images of a part as two splits: of each class the second image and every 1/fraction-th next.
+
+    The images are read twice, because those of a split must follow each other.
+    """
+
+    def is_held_out(number: int) -> bool:
+        return number > 0 and int(1 + (number - 1) * fraction) > int(1 + (number - 2) * fraction)
+
+    def images() -> Iterator[SourceImage]:
+        for pass_number, split in enumerate(("train", "validation")):
+            numbers = Counter[int]()
+            for image in part.images():
+                if is_held_out(numbers[image.label]) == (split == "validation"):
+                    yield image._replace(split=split, position=pass_number * part.num_bytes + image.position)
+                numbers[image.label] += 1
+
+    num_images = part.num_images["train"]
+    num_held_out = round(num_images * fraction)
+    return dataclasses.replace(
+        part,
+        num_images={"train": num_images - num_held_out, "validation": num_held_out},
+        num_bytes=2 * part.num_bytes,
+        identity={**part.identity, "validation_fraction": str(fraction)},
+        images=images,
+    )
 
 
 def join(parts: Sequence[Part]) -> Part:
@@ -89,6 +120,7 @@ def join(parts: Sequence[Part]) -> Part:
         identity=merged("identity"),
         images=images,
         left_out=merged("left_out"),
+        train_labels=merged("train_labels"),
     )
 
 
@@ -102,9 +134,11 @@ def check_class_names(names: Sequence[str], where: object) -> None:
         seen[key] = name
 
 
-def check_no_class_is_empty(names: Sequence[str], counts: Mapping[str, int], where: object) -> None:
+def check_no_class_is_empty(
+    names: Sequence[str], counts: Mapping[str, int], where: object, remedy: str = "add images, or remove the class"
+) -> None:
     """Raise UserError if a class has no images; `counts` holds the number of images by class name."""
     if empty := [name for name in names if not counts.get(name)]:
         shown = ", ".join(empty[:5]) + (", ..." if len(empty) > 5 else "")
         classes = f"{len(empty)} of its {len(names)} classes ({shown})"
-        raise UserError(f"{where} has no images of {classes}; add images, or remove the class.")
+        raise UserError(f"{where} has no images of {classes}; {remedy}.")

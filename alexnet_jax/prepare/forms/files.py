@@ -13,6 +13,7 @@ from alexnet_jax.errors import UserError
 from alexnet_jax.files import reading
 from alexnet_jax.prepare import tars
 
+IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp")
 _ZIP_FAULTS = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError, ValueError)
 
 

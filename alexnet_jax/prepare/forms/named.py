@@ -12,14 +12,14 @@ import functools
 import io
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
-from alexnet_jax.data.image_codec import EXTENSIONS
 from alexnet_jax.errors import UserError
 from alexnet_jax.prepare.folders import SPLIT_FOLDERS
 from alexnet_jax.prepare.forms import files
-from alexnet_jax.prepare.source import Part, SourceImage, check_no_class_is_empty
+from alexnet_jax.prepare.source import Part, SourceImage
 
 SOLUTION = "LOC_val_solution.csv"
 OFFICIAL_NAME = re.compile(
@@ -32,22 +32,35 @@ _NO_LABEL = "test images, which have no labels"
 
 @dataclasses.dataclass(frozen=True)
 class Labels:
-    """The classes: WordNet ids in order. validation: labels by image number. solution: labels by name, of Kaggle."""
+    """What is known of the classes.
+
+    wordnet_ids: of all, in order. wanted: those to take. validation: the WordNet id of each validation image, by
+    number. solution: the same by name, where Kaggle's list is there.
+    """
 
     wordnet_ids: tuple[str, ...]
-    validation: Sequence[int]
-    solution: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    wanted: tuple[str, ...]
+    validation: Sequence[str]
+    solution: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @functools.cached_property
-    def by_id(self) -> dict[str, int]:
-        """The label of each WordNet id."""
-        return {wordnet_id: label for label, wordnet_id in enumerate(self.wordnet_ids)}
+    def known(self) -> frozenset[str]:
+        """All WordNet ids."""
+        return frozenset(self.wordnet_ids)
 
-    def of_number(self, stem: str, number: int) -> int | None:
-        """Return the label of a validation image; None if neither list has it."""
+    def of_number(self, stem: str, number: int) -> str | None:
+        """Return the WordNet id of a validation image; None if the list doesn't have it."""
         if self.solution:
             return self.solution.get(stem)
         return self.validation[number - 1] if 1 <= number <= len(self.validation) else None
+
+
+class _Identity(NamedTuple):
+    """What path and lists say of an image; wordnet_id: None for a test image."""
+
+    split: str
+    name: str
+    wordnet_id: str | None
 
 
 def named_images(form: str, containers: Sequence[Path], labels: Labels, published: Mapping[str, int]) -> Part:
@@ -57,10 +70,11 @@ def named_images(form: str, containers: Sequence[Path], labels: Labels, publishe
     numbers of their images.
 
     Raises:
-      UserError: a container is damaged, an image has no label or an unknown one, or a class has no training images.
+      UserError: a container is damaged, or an image has no label or an unknown one.
     """
     fingerprint, counts, left_out = files.Fingerprint(), Counter[str](), Counter[str]()
-    classes, num_bytes = Counter[str](), 0
+    by_id, num_bytes = {wordnet_id: label for label, wordnet_id in enumerate(labels.wanted)}, 0
+    train_labels = Counter[int]()
     can_list = not any(files.kind(container) == "tar.gz" for container in containers)
     for container in containers:
         last = 0
@@ -68,29 +82,29 @@ def named_images(form: str, containers: Sequence[Path], labels: Labels, publishe
             fingerprint.add(file)
             last = file.position
             if image := _identify(file.path, labels, container):
-                split, _, label = image
-                if label is None:
-                    left_out[_NO_LABEL] += 1
-                    continue
-                counts[split] += 1
-                classes[labels.wordnet_ids[label]] += split == "train"
+                if image.wordnet_id in by_id:
+                    counts[image.split] += 1
+                    if image.split == "train":
+                        train_labels[by_id[image.wordnet_id]] += 1
+                else:
+                    left_out["images of other classes" if image.wordnet_id else "test images, without labels"] += 1
         num_bytes += last if container.is_dir() else container.stat().st_size
-    if can_list and counts["train"]:
-        check_no_class_is_empty(labels.wordnet_ids, classes, containers[0])
 
     def images() -> Iterator[SourceImage]:
         start = 0
         for container in containers:
             for file in files.walk(container):
-                if (image := _identify(file.path, labels, container)) and image[2] is not None:
-                    yield SourceImage(*image[:2], image[2], file.load, start + file.position)
+                image = _identify(file.path, labels, container)
+                if image and image.wordnet_id in by_id:
+                    yield SourceImage(
+                        image.split, image.name, by_id[image.wordnet_id], file.load, start + file.position
+                    )
             start += 0 if container.is_dir() else container.stat().st_size
 
     listed = {"names and sizes": str(fingerprint)} if can_list else {}
     sizes = {path.name: path.stat().st_size for path in containers if not path.is_dir()}
-    return Part(
-        form, labels.wordnet_ids, counts if can_list else published, num_bytes, sizes | listed, images, left_out
-    )
+    num_images = counts if can_list else published
+    return Part(form, labels.wanted, num_images, num_bytes, sizes | listed, images, left_out, train_labels)
 
 
 def official_stem(name: str) -> re.Match[str] | None:
@@ -103,27 +117,28 @@ def is_named(path: Path) -> bool:
     return bool(WORDNET_ID.fullmatch(path.name) or official_stem(path.name))
 
 
-def _identify(path: PurePosixPath, labels: Labels, container: Path) -> tuple[str, str, int | None] | None:
-    """Return split, name and label of an image, None for other files; the label is None for test images."""
-    if path.suffix.lower() not in EXTENSIONS:
+def _identify(path: PurePosixPath, labels: Labels, container: Path) -> _Identity | None:
+    """Return what is known of an image, None for other files; UserError if nothing says its class."""
+    if path.suffix.lower() not in files.IMAGE_SUFFIXES:
         return None
     match = official_stem(path.name)
     folder_split, folder_id = _folders(path.parent)
     split = folder_split or (match and match["split"] and SPLIT_FOLDERS[match["split"].lower()]) or "train"
     wordnet_id = (match and match["id"]) or folder_id or (match and match["train"])
     name = f"{match['stem']}.JPEG" if match else f"{folder_id}/{path.name}"
-    if wordnet_id:
-        if wordnet_id not in labels.by_id:
-            count = len(labels.wordnet_ids)
-            raise UserError(f"{container} contains {path}: {wordnet_id} is not one of the {count} classes.")
-        return split, name, labels.by_id[wordnet_id]
-    if split == "test":
-        return split, name, None
-    label = labels.of_number(match["stem"], int(match["number"])) if match else None
-    if label is None:
-        source = f"{SOLUTION} has no line for it" if match and labels.solution else "neither name nor folder gives one"
+    if wordnet_id is None and split == "test":
+        return _Identity(split, name, None)
+    if wordnet_id is None and match:
+        wordnet_id = labels.of_number(match["stem"], int(match["number"]))
+    if wordnet_id is None:
+        source = f"{SOLUTION} has no line for it" if match and labels.solution else "neither name nor folder tells it"
         raise UserError(f"{container} contains {path}, an image without a class: {source}.")
-    return split, name, label
+    if wordnet_id not in labels.known:
+        raise UserError(
+            f"{container} contains {path}: {wordnet_id} is not one of the {len(labels.known)} classes of ILSVRC-2012; "
+            "remove it, or prepare other classes with dataset=folder."
+        )
+    return _Identity(split, name, wordnet_id)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -133,19 +148,19 @@ def _folders(folder: PurePosixPath) -> tuple[str | None, str | None]:
     return split, next((part for part in folder.parts[::-1] if WORDNET_ID.fullmatch(part)), None)
 
 
-def read_solution(text: bytes, where: str, by_id: Mapping[str, int]) -> dict[str, int]:
-    """Return the label of each validation image from Kaggle's list; UserError if it is damaged.
+def read_solution(text: bytes, where: str, known: Collection[str]) -> dict[str, str]:
+    """Return the WordNet id of each validation image from Kaggle's list; UserError if one is unknown.
 
     A line has the image's name, and the WordNet id and box of each object in it: "ILSVRC2012_val_00048981,n03995372 85
     1 499 272 ". All objects are of one class.
     """
-    labels = {}
+    solution = {}
     rows = csv.reader(io.StringIO(text.decode(errors="replace")))
     for line, row in enumerate(rows, 1):
-        if line == 1 and row[:1] == ["ImageId"] or not row:
+        if not row or row[0] == "ImageId":
             continue
         wordnet_id = row[1].split(" ")[0] if len(row) > 1 else ""
-        if wordnet_id not in by_id:
-            raise UserError(f"{where}, line {line}: {wordnet_id[:20]!r} is not one of the {len(by_id)} classes.")
-        labels[row[0]] = by_id[wordnet_id]
-    return labels
+        if wordnet_id not in known:
+            raise UserError(f"{where}, line {line}: {wordnet_id[:20]!r} is not one of the {len(known)} classes.")
+        solution[row[0]] = wordnet_id
+    return solution

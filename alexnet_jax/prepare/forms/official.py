@@ -36,24 +36,26 @@ def train_archive(archive: Path, wordnet_ids: Sequence[str], num_images: int) ->
     return Part(form, tuple(wordnet_ids), {"train": num_images}, archive.stat().st_size, _identity(archive), images)
 
 
-def class_archives(archives: Sequence[Path], wordnet_ids: Sequence[str], num_images: int) -> Part:
-    """Open the tars of the classes; UserError if one is missing, unknown or truncated."""
-    names = [archive.stem for archive in archives]
-    check_no_class_is_empty(wordnet_ids, dict.fromkeys(names, 1), archives[0].parent)
+def class_archives(
+    archives: Sequence[Path], wordnet_ids: Sequence[str], wanted: Sequence[str], num_images: int
+) -> Part:
+    """Open the tars of the `wanted` classes; UserError if one is unknown or truncated."""
     for archive in archives:
         if archive.stem not in wordnet_ids:
             raise UserError(f"{archive} is not one of the {len(wordnet_ids)} classes; check that it belongs here.")
         tars.check_end(archive)
+    archives = [archive for archive in archives if archive.stem in wanted]
 
     def images() -> Iterator[SourceImage]:
         start = 0
         for archive in archives:
-            yield from _class_images(tars.walk(archive), archive, wordnet_ids.index(archive.stem), start)
+            yield from _class_images(tars.walk(archive), archive, wanted.index(archive.stem), start)
             start += archive.stat().st_size
 
     form = "the tars of the classes"
     sizes = {archive.name: archive.stat().st_size for archive in archives}
-    return Part(form, tuple(wordnet_ids), {"train": num_images}, sum(sizes.values()), sizes, images)
+    labels = {wanted.index(archive.stem): 1 for archive in archives}  # each has images, or reading it is an error
+    return Part(form, tuple(wanted), {"train": num_images}, sum(sizes.values()), sizes, images, {}, labels)
 
 
 def numbered_archive(

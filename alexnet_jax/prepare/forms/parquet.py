@@ -3,6 +3,7 @@
 `ILSVRC/imagenet-1k` has them as `data/train-00000-of-00294.parquet`; test images have the label -1.
 """
 
+import contextlib
 import functools
 import json
 from collections import Counter
@@ -51,9 +52,11 @@ def open_parquet(paths: list[Path]) -> Part:
         if _is_unlabeled(splits[split][0], columns):
             left_out[f"{split} images, which have no labels"] = counts.pop(split)
     labeled = {split: splits[split] for split in counts}
+    found = {split: _count_labels(shards, columns) for split, shards in labeled.items()}
     if pa.types.is_string(schema.field(columns.label).type):
-        label_names = tuple(sorted({name for shards in labeled.values() for name in _text_labels(shards, columns)}))
+        label_names = tuple(sorted({str(label) for labels in found.values() for label in labels}))
     labels = {name: label for label, name in enumerate(label_names)}
+    train_labels = {labels.get(label, label): count for label, count in found.get("train", {}).items()}
 
     def images() -> Iterator[SourceImage]:
         start = 0
@@ -63,17 +66,13 @@ def open_parquet(paths: list[Path]) -> Part:
                 start += shard.stat().st_size
 
     sizes = {path.name: path.stat().st_size for shards in labeled.values() for path in shards}
-    return Part("parquet shards", label_names, counts, sum(sizes.values()), sizes, images, left_out)
+    return Part("parquet shards", label_names, counts, sum(sizes.values()), sizes, images, left_out, train_labels)
 
 
 def _footer(path: Path) -> tuple[pq.FileMetaData, pa.Schema]:
     """Return what the end of a file says of it; UserError if the end is missing, as after half a download."""
-    try:
-        with pq.ParquetFile(path) as file:
-            return file.metadata, file.schema_arrow
-    except _FAULTS as error:
-        reason = str(error).split("\n")[0]
-        raise UserError(f"{path} can't be read as a parquet file ({reason}); download it again.") from error
+    with _naming(path), pq.ParquetFile(path) as file:
+        return file.metadata, file.schema_arrow
 
 
 def _columns(schema: pa.Schema, path: Path) -> _Columns:
@@ -113,8 +112,26 @@ def _is_unlabeled(path: Path, columns: _Columns) -> bool:
     return batch is not None and batch.num_rows > 0 and batch[0][0].as_py() in (None, -1)
 
 
-def _text_labels(shards: list[Path], columns: _Columns) -> set[str]:
-    return {name for shard in shards for name in pq.read_table(shard, columns=[columns.label])[0].unique().to_pylist()}
+def _count_labels(shards: list[Path], columns: _Columns) -> Counter[Any]:
+    """Return how many images have each label; UserError if a shard is damaged, or an image has no label."""
+    counts = Counter[Any]()
+    for shard in shards:
+        with _naming(shard):
+            counted = pq.read_table(shard, columns=[columns.label])[columns.label].value_counts().to_pylist()
+        counts.update({entry["values"]: entry["counts"] for entry in counted})
+        if None in counts or any(isinstance(label, int) and label < 0 for label in counts):
+            raise UserError(f"{shard} has images without a label; they need a split of their own, such as test.")
+    return counts
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Add the file to errors of Arrow."""
+    try:
+        yield
+    except _FAULTS as error:
+        reason = str(error).split("\n")[0]
+        raise UserError(f"{path} can't be read as a parquet file ({reason}); download it again.") from error
 
 
 def _images(
@@ -126,22 +143,17 @@ def _images(
     """
     light = [columns.label, *([f"{columns.image}.path"] if columns.has_path else [])]
     row = 0
-    try:
-        with pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as file:
-            for group in range(file.num_row_groups):
-                table = file.read_row_group(group, columns=light)
-                position = start + path.stat().st_size * (group + 1) // file.num_row_groups
-                loader = _Loader(file, group, columns, path)
-                names = table[columns.image].combine_chunks().field("path").to_pylist() if columns.has_path else None
-                for index, label in enumerate(table[columns.label].to_pylist()):
-                    name = (names and names[index]) or f"{path.stem}_{row:06d}"
-                    number = labels.get(label, label) if isinstance(label, str) else label
-                    if not isinstance(number, int) or number < 0 or (labels and number >= len(labels)):
-                        raise UserError(f"{path}, row {row}: the label {label} is not one of the classes.")
-                    yield SourceImage(split, name, number, functools.partial(loader.load, index), position)
-                    row += 1
-    except _FAULTS as error:
-        raise UserError(f"{path} is damaged near row {row} ({str(error).split(chr(10))[0]}); download it again.") from error
+    with _naming(path), pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as file:
+        for group in range(file.num_row_groups):
+            table = file.read_row_group(group, columns=light)
+            position = start + path.stat().st_size * (group + 1) // file.num_row_groups
+            loader = _Loader(file, group, columns, path)
+            names = table[columns.image].combine_chunks().field("path").to_pylist() if columns.has_path else None
+            for index, label in enumerate(table[columns.label].to_pylist()):
+                name = (names and names[index]) or f"{path.stem}_{row:06d}"
+                number = labels[label] if isinstance(label, str) else label
+                yield SourceImage(split, name, number, functools.partial(loader.load, index), position)
+                row += 1
 
 
 class _Loader:
@@ -156,7 +168,8 @@ class _Loader:
         """Return the bytes of the image `index` of the group; indexes may only grow."""
         while self._batch is None or index >= self._start + len(self._batch):
             self._start += len(self._batch) if self._batch is not None else 0
-            self._batch = next(self._batches)[self._columns.image]
+            with _naming(self._path):
+                self._batch = next(self._batches)[self._columns.image]
         value = self._batch[index - self._start].as_py()
         data = value["bytes"] if isinstance(value, dict) else value
         if data is None:

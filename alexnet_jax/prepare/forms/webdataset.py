@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from alexnet_jax.data.image_codec import EXTENSIONS
 from alexnet_jax.errors import UserError
 from alexnet_jax.files import reading
 from alexnet_jax.prepare import tars
@@ -42,12 +41,13 @@ def open_webdataset(paths: list[Path]) -> Part:
     """Open shards: reads the names and labels in all of them. UserError if one is missing or damaged, or lacks one."""
     splits = by_split(paths)
     counts, fingerprint = Counter[str](), files.Fingerprint()
-    num_labels = 0
+    train_labels = Counter[int]()
     for split, shards in splits.items():
         for shard in shards:
             for example in _examples(shard):
                 counts[split] += 1
-                num_labels = max(num_labels, example.label + 1)
+                if split == "train":
+                    train_labels[example.label] += 1
                 fingerprint.add(files.File(example.image.path / str(example.label), example.image.size, bytes, 0))
 
     def images() -> Iterator[SourceImage]:
@@ -62,7 +62,7 @@ def open_webdataset(paths: list[Path]) -> Part:
 
     sizes = {path.name: path.stat().st_size for shards in splits.values() for path in shards}
     identity = {**sizes, "names and labels": str(fingerprint)}
-    return Part("WebDataset shards", (), counts, sum(sizes.values()), identity, images)
+    return Part("WebDataset shards", (), counts, sum(sizes.values()), identity, images, {}, train_labels)
 
 
 def _is_shard(path: Path) -> bool:
@@ -89,7 +89,7 @@ def _examples(shard: Path) -> Iterator[_Example]:
         image, facts = None, dict[str, Any]()
         for member in members:
             suffix = member.path.suffix.lower()
-            if suffix in EXTENSIONS:
+            if suffix in files.IMAGE_SUFFIXES:
                 image = member
             elif suffix in _LABEL_SUFFIXES:
                 facts |= _facts(member, suffix, shard)
