@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import tensorflow_datasets as tfds
 
 from alexnet_jax.data.builder import features_dict, file_template, serialize, write_info, write_tfds
+from alexnet_jax.data.class_names import imagenet_classes
 from alexnet_jax.prepare import devkit
 
 CLASSES = devkit.without_kit()
@@ -126,13 +127,17 @@ def hugging_face_tars(folder: Path, images: dict[str, Images]) -> Path:
     return folder
 
 
-def parquet(folder: Path, images: dict[str, Images]) -> Path:
+def parquet(folder: Path, images: dict[str, Images], names: Sequence[str] = tuple(imagenet_classes().values())) -> Path:
     """Write shards as those of ILSVRC/imagenet-1k, with the unlabeled test images."""
     test = [("ILSVRC2012_test_00000001.JPEG", -1, sources.jpeg(1))]
-    names = [f"name {label}, another" for label in range(len(IDS))]
-    features = {"image": {"_type": "Image"}, "label": {"names": names, "_type": "ClassLabel"}}
+    labels = {"names": [f"{name}, another name" for name in names], "_type": "ClassLabel"}
+    features = {"image": {"_type": "Image"}, "label": labels}
     metadata = {"huggingface": json.dumps({"info": {"features": features}})}
-    for split, members, count in (("train", images["train"], 3), ("validation", images["validation"], 1), ("test", test, 1)):
+    for split, members, count in (
+        ("train", images["train"], 3),
+        ("validation", images["validation"], 1),
+        ("test", test, 1),
+    ):
         for shard in range(count):
             part = members[shard::count]
             rows = [{"bytes": data, "path": name if label < 0 else with_id(name, label)} for name, label, data in part]

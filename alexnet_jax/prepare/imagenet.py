@@ -26,6 +26,7 @@ _PATCHES_2010 = "patch_images.tar"  # replaces images that say "not available", 
 _KAGGLE_FOLDERS = ("ILSVRC/Data/CLS-LOC", "Data/CLS-LOC", "CLS-LOC")  # of the images, in what Kaggle's zip unpacks to
 _HUGGING_FACE_TARS = re.compile(r"(train_images_\d+|val_images)\.tar\.gz")
 _SPLITS = ("train", "validation")  # that every form must have
+_NUM_HUGGING_FACE_TARS = 5  # of training images
 _NUM_IMAGES = {  # as published
     2012: {"train": 1_281_167, "validation": 50_000},
     2010: {"train": 1_261_406, "validation": 50_000, "test": 150_000},
@@ -211,17 +212,16 @@ def _validation_archive(archive: Path, classes: Classes) -> _Piece:
 
 
 def _hugging_face_tars(archives: list[Path], labels: named.Labels) -> Part:
-    check_complete(archives)
+    check_complete([path for path in archives if path.name.startswith("train")], _NUM_HUGGING_FACE_TARS)
     train_first = sorted(archives, key=lambda path: (path.name.startswith("val"), path.name))
     return named.named_images("Hugging Face's tars", train_first, labels, _NUM_IMAGES[2012])
 
 
 def _zip(path: Path, labels: named.Labels) -> Part:
     """Open Kaggle's zip, or another one of ImageNet's files."""
-    for file in files.walk(path):
-        if file.path.name == named.SOLUTION:
-            solution = named.read_solution(file.load(), f"{path}, {file.path}", labels.known)
-            labels = dataclasses.replace(labels, solution=solution)
+    if found := files.read_named(path, named.SOLUTION):
+        solution = named.read_solution(found[1], f"{path}, {found[0]}", labels.known)
+        labels = dataclasses.replace(labels, solution=solution)
     return named.named_images("a zip of ImageNet's files, as Kaggle's", [path], labels, {})
 
 

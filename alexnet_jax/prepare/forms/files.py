@@ -56,6 +56,11 @@ def walk(container: Path) -> Iterator[File]:
     return (file for file in files if not is_hidden(file.path))
 
 
+def read_named(container: Path, name: str) -> tuple[PurePosixPath, bytes] | None:
+    """Return path and content of the first file of this name; None if there is none."""
+    return next(((file.path, file.load()) for file in walk(container) if file.path.name == name), None)
+
+
 def is_hidden(path: PurePosixPath) -> bool:
     """Return whether a file, or a folder above it, is not the user's own."""
     return any(map(_is_hidden_name, path.parts))
@@ -86,7 +91,9 @@ def _walk_folder(root: Path) -> Iterator[File]:
         folder = folders.pop()
         with reading(str(folder)), os.scandir(folder) as scanned:
             entries = sorted(scanned, key=lambda entry: entry.name)
-            folders += [Path(entry) for entry in reversed(entries) if entry.is_dir() and not _is_hidden_name(entry.name)]
+            folders += [
+                Path(entry) for entry in reversed(entries) if entry.is_dir() and not _is_hidden_name(entry.name)
+            ]
         for entry in entries:
             if not entry.is_dir():
                 with reading(entry.path):  # a link that leads nowhere, for example

@@ -6,6 +6,7 @@ Tiny ImageNet has both: folders for training images, `val/val_annotations.txt` f
 
 import dataclasses
 import functools
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
@@ -43,8 +44,9 @@ def find_annotations(source: Path) -> list[Path]:
 def open_annotated(paths: list[Path]) -> Part:
     """Open Tiny ImageNet; UserError if an image has no class."""
     (source,) = paths
-    annotations = next(file for file in files.walk(source) if file.path.name == ANNOTATIONS)
-    rows = (line.split("\t") for line in annotations.load().decode(errors="replace").splitlines())
+    found = files.read_named(source, ANNOTATIONS)
+    where, text = found or (PurePosixPath(ANNOTATIONS), b"")
+    rows = (line.split("\t") for line in text.decode(errors="replace").splitlines())
     classes = {row[0]: row[1] for row in rows if len(row) > 1}
 
     def label(path: PurePosixPath) -> _Known:
@@ -52,16 +54,17 @@ def open_annotated(paths: list[Path]) -> Part:
         if known.split != "validation":
             return known if known.split == "train" else _Known(known.split, None)
         if path.name not in classes:
-            raise UserError(f"{source}: {annotations.path} has no line for {path.name}; download it again.")
+            raise UserError(f"{source}: {where} has no line for {path.name}; download it again.")
         return _Known("validation", classes[path.name])
 
-    return _open("Tiny ImageNet", source, label, f"images without a label in {ANNOTATIONS}")
+    return _part("Tiny ImageNet", source, label, _search(source, label, f"images without a label in {ANNOTATIONS}"))
 
 
 def open_archive(paths: list[Path]) -> Part:
     """Open a zip or tar of class folders; UserError if a class has no training images."""
     (source,) = paths
-    return _open(f"a {files.kind(source)} of class folders", source, _by_folder, "images outside the folders of classes")
+    listing = _search(source, _by_folder, "images outside the folders of classes")
+    return _part(f"a {files.kind(source)} of class folders", source, _by_folder, listing)
 
 
 def open_list(source: Path, list_file: Path) -> Part:
@@ -80,12 +83,13 @@ def open_list(source: Path, list_file: Path) -> Part:
                 return rows[key]
         return _Known("train", None)
 
-    part = _open(f"the images that {list_file.name} names", source, label, f"images that {list_file.name} doesn't name")
+    listing = _search(source, label, f"images that {list_file.name} doesn't name")
     if missing := [path for path in rows if path not in found]:
         raise UserError(
             f"{source} lacks {len(missing):,} of the {len(rows):,} images in {list_file}, such as {missing[0]}; paths in "
             "the list must begin below the source."
         )
+    part = _part(f"the images that {list_file.name} names", source, label, listing)
     identity = {**part.identity, list_file.name: list_file.stat().st_size}
     return dataclasses.replace(part, identity=identity)
 
@@ -120,37 +124,51 @@ def _by_folder(path: PurePosixPath) -> _Known:
     return _Known(split or "train", folders[-1] if folders else None)
 
 
-def _open(form: str, source: Path, label: _Labeling, why_left_out: str) -> Part:
-    """List all images, check them, and return those that have a class, one split after the other."""
-    counts, classes, left_out = Counter[str](), Counter[str](), Counter[str]()
-    fingerprint, num_bytes = files.Fingerprint(), 0
-    others: set[str] = set()
+class _Listing(NamedTuple):
+    """What a search has found. counts: images by split and class. num_bytes: of all images, also those left out."""
+
+    counts: Counter[tuple[str, str]]
+    left_out: Mapping[str, int]
+    num_bytes: int
+    fingerprint: str
+
+
+def _search(source: Path, label: _Labeling, why_left_out: str) -> _Listing:
+    """List all images without reading them."""
+    counts, num_left_out, num_bytes = Counter[tuple[str, str]](), 0, 0
+    fingerprint = files.Fingerprint()
     for file in files.walk(source):
-        if file.path.suffix.lower() not in files.IMAGE_SUFFIXES:
-            continue
-        known = label(file.path)
-        fingerprint.add(file)
-        num_bytes += file.size
-        if known.class_name is None:
-            left_out[why_left_out] += 1
-            continue
-        counts[known.split] += 1
-        if known.split == "train":
-            classes[known.class_name] += 1
-        else:
-            others.add(known.class_name)
-    names = tuple(sorted(classes))
+        if file.path.suffix.lower() in files.IMAGE_SUFFIXES:
+            split, class_name = label(file.path)
+            fingerprint.add(file)
+            num_bytes += file.size
+            if class_name is None:
+                num_left_out += 1
+            else:
+                counts[split, class_name] += 1
+    return _Listing(counts, {why_left_out: num_left_out} if num_left_out else {}, num_bytes, str(fingerprint))
+
+
+def _part(form: str, source: Path, label: _Labeling, listing: _Listing) -> Part:
+    """Return the images that have a class; UserError if one has no training images."""
+    in_training = {name: count for (split, name), count in listing.counts.items() if split == "train"}
+    names = tuple(sorted(in_training))
     check_class_names(names, source)
     if len(names) < 2:
-        raise UserError(f"{source} has training images of {len(names)} classes; a data set needs at least 2.")
-    check_no_class_is_empty(sorted({*names, *others}), classes, f"the training split of {source}")
+        raise UserError(f"{source} ({form}) has training images of {len(names)} classes; a data set needs at least 2.")
+    check_no_class_is_empty(
+        sorted({name for _, name in listing.counts}), in_training, f"the training split of {source}"
+    )
     labels = {name: number for number, name in enumerate(names)}
-    splits = [split for split in ("train", "validation", "test") if counts[split]]
-    images = functools.partial(_images, source, label, labels, splits, num_bytes)
+    num_images = Counter[str]()
+    for (split, _), count in listing.counts.items():
+        num_images[split] += count
+    num_images = {split: num_images[split] for split in ("train", "validation", "test") if num_images[split]}
+    images = functools.partial(_images, source, label, labels, list(num_images), listing.num_bytes)
     identity = {source.name: source.stat().st_size} if source.is_file() else {}
-    identity |= {"names and sizes": str(fingerprint), "classes": ", ".join(names)[:1000]}
-    num_images = {split: counts[split] for split in splits}
-    return Part(form, names, num_images, len(splits) * num_bytes, identity, images, left_out)
+    classes = hashlib.sha256(repr(sorted(listing.counts.items())).encode()).hexdigest()[:16]
+    identity |= {"names and sizes": listing.fingerprint, "splits and classes": classes}
+    return Part(form, names, num_images, len(num_images) * listing.num_bytes, identity, images, listing.left_out)
 
 
 def _images(

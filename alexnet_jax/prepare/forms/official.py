@@ -79,9 +79,7 @@ def _identity(archive: Path) -> dict[str, int]:
     return {archive.name: archive.stat().st_size}
 
 
-def _class_images(
-    members: Iterator[tars.TarFile], where: object, label: int, start: int
-) -> Iterator[SourceImage]:
+def _class_images(members: Iterator[tars.TarFile], where: object, label: int, start: int) -> Iterator[SourceImage]:
     """Yield the images of a class whose tar begins at byte `start` of the part; UserError if there are none."""
     is_empty = True
     for member in members:

@@ -134,9 +134,7 @@ def _naming(path: Path) -> Iterator[None]:
         raise UserError(f"{path} can't be read as a parquet file ({reason}); download it again.") from error
 
 
-def _images(
-    path: Path, split: str, columns: _Columns, labels: Mapping[str, int], start: int
-) -> Iterator[SourceImage]:
+def _images(path: Path, split: str, columns: _Columns, labels: Mapping[str, int], start: int) -> Iterator[SourceImage]:
     """Yield the images of a shard, which begins at byte `start` of the part.
 
     Labels and names are read first; the images of a row group only when one is asked for.

@@ -8,8 +8,7 @@ from pathlib import Path
 from alexnet_jax.errors import UserError
 from alexnet_jax.prepare.folders import SPLIT_FOLDERS
 
-_OF = re.compile(r"(?P<before>.*?)(?P<index>\d{5})-of-(?P<count>\d{5})(?P<after>.*)")
-_INDEX = re.compile(r"(?P<before>.*?)(?P<index>\d+)(?P<after>\.\w+)")
+_NUMBERED = re.compile(r"(?P<before>.*?)(?P<index>\d+)(?P<of>-of-(?P<count>\d+))?(?P<after>[.-].*)")
 _WORD = re.compile(r"[a-z]+")
 
 
@@ -33,30 +32,21 @@ def by_split(paths: Iterable[Path]) -> dict[str, list[Path]]:
     return {split: splits[split] for split in order if split in splits}
 
 
-def check_complete(paths: Iterable[Path]) -> None:
+def check_complete(paths: Iterable[Path], count: int | None = None) -> None:
     """Raise UserError if the numbers in the names, such as `train-00003-of-00294.parquet`, show that one is missing.
 
-    Without a count, as in `train-0003.tar`, only gaps can be seen.
+    Without a count in the name, as in `train-0003.tar`, only gaps can be seen, unless `count` is given.
     """
     numbered = defaultdict(list)
     for path in paths:
-        if match := _OF.fullmatch(path.name):
-            key = (path.parent, match["before"], int(match["count"]))
-        elif match := _INDEX.fullmatch(path.name):
-            key = (path.parent, match["before"], 0)
-        else:
-            continue
-        numbered[key].append((int(match["index"]), path))
-    for (folder, before, count), found in numbered.items():
-        indexes = {index for index, _ in found}
-        first = 0 if count else min(indexes)
-        missing = sorted(set(range(first, count or max(indexes))) - indexes)
-        if missing:
-            width = len(_INDEX_DIGITS.search(found[0][1].name[len(before) :])[0])
-            name = f"{before}{missing[0]:0{width}d}" + (f"-of-{count:05d}" if count else "")
-            raise UserError(
-                f"{folder} lacks {len(missing)} of its files, first {name}...; download what is missing again."
-            )
-
-
-_INDEX_DIGITS = re.compile(r"\d+")
+        if match := _NUMBERED.fullmatch(path.name):
+            numbered[path.parent, match["before"], match["of"] or ""].append(match)
+    for (folder, before, of), matches in numbered.items():
+        indexes = {int(match["index"]) for match in matches}
+        total = int(matches[0]["count"] or count or max(indexes) + 1)
+        first = 0 if matches[0]["count"] or count else min(1, *indexes, total)
+        if missing := sorted(set(range(first, total)) - indexes):
+            endings = {match["after"] for match in matches}
+            ending = endings.pop() if len(endings) == 1 else "-..."  # some names end in a hash of the content
+            name = f"{before}{missing[0]:0{len(matches[0]['index'])}d}{of}{ending}"
+            raise UserError(f"{folder} lacks {len(missing)} of its files, first {name}; download what is missing.")

@@ -156,7 +156,9 @@ def _masked_crc(data: bytes) -> int:
 
 
 def _damaged(path: Path, position: int) -> UserError:
-    return UserError(f"{path} is damaged: the checksum (CRC-32C) of the record at byte {position:,} is wrong; copy it again.")
+    return UserError(
+        f"{path} is damaged: the checksum (CRC-32C) of the record at byte {position:,} is wrong; copy it again."
+    )
 
 
 def _truncated(path: Path, position: int) -> UserError:
