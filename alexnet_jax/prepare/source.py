@@ -32,8 +32,8 @@ class SourceData:
 
     num_images: per split; exact for folders, the publisher's numbers for archives. num_bytes: of all that will be read.
     identity: distinguishes this source from others: file names, sizes, classes. left_out: how many things in the source
-    will not be read, by what they are ("dangling links"). size: side of the prepared images in pixels where the data set
-    fixes it (CIFAR-10, stored losslessly); None where the user chooses. form: what the source was taken for.
+    will not be read, by what they are ("dangling links"). size: side of the prepared images in pixels where the data
+    set fixes it (CIFAR-10, stored losslessly); None where the user chooses. form: what the source was taken for.
     """
 
     name: str

@@ -86,8 +86,8 @@ def open_list(source: Path, list_file: Path) -> Part:
     listing = _search(source, label, f"images that {list_file.name} doesn't name")
     if missing := [path for path in rows if path not in found]:
         raise UserError(
-            f"{source} lacks {len(missing):,} of the {len(rows):,} images in {list_file}, such as {missing[0]}; paths in "
-            "the list must begin below the source."
+            f"{source} lacks {len(missing):,} of the {len(rows):,} images in {list_file}, such as {missing[0]}; paths "
+            "in the list must begin below the source."
         )
     part = _part(f"the images that {list_file.name} names", source, label, listing)
     identity = {**part.identity, list_file.name: list_file.stat().st_size}
