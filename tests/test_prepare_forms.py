@@ -48,6 +48,18 @@ def test_every_form_has_the_same_names_labels_and_bytes(form, images, tmp_path):
     assert read(source) == {split: sorted(members) for split, members in images.items()}
 
 
+@pytest.mark.parametrize("form", [name for name in forms.FORMS if "kaggle_" not in name or "zip" in name])
+def test_every_form_resumes(form, images, tmp_path):
+    """A second look finds the same source; images of finished units are passed over unread, the rest is as before."""
+    source = forms.FORMS[form](tmp_path / "source", images)
+    one, other = (open_source("imagenet2012", source, None, 0.1) for _ in range(2))
+    assert one.identity == other.identity
+    expected = {name: data for members in images.values() for name, _, data in members}
+    loaded = {image.name: image.load() for number, image in enumerate(other.images()) if number >= 517}
+    assert len(loaded) == len(expected) - 517
+    assert all(expected[name] == data for name, data in loaded.items())
+
+
 def test_records_and_statistics_are_the_same_from_two_forms(images, tmp_path):
     folders = []
     for form in (forms.official, forms.parquet):
@@ -89,6 +101,37 @@ def test_part_of_the_classes(images, tmp_path):
         assert read(source, classes=tmp_path / "classes.txt") == expected
     data = open_source("imagenet2012", tmp_path / "parquet", None, 0.1, classes=tmp_path / "classes.txt")
     assert (data.name, data.label_names) == ("imagenet2012_5", tuple(wanted))
+
+
+def downsampled(folder: Path, size: int = 16) -> np.ndarray:
+    """Write two batches of training images and one of validation images; return the pixels."""
+    folder.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (1030, size, size, 3), dtype=np.uint8)
+    rows = pixels.transpose(0, 3, 1, 2).reshape(len(pixels), -1)
+    labels = [*range(1, 1001), *range(1000, 970, -1)]
+    for name, part in (
+        *(("train_data_batch_1", slice(600)), ("train_data_batch_2", slice(600, 1000))),
+        ("val_data", slice(1000, 1030)),
+    ):
+        np.savez_compressed(folder / f"{name}.npz", data=rows[part], labels=labels[part], mean=rows.mean(0))
+    return pixels
+
+
+def test_downsampled_imagenet(tmp_path):
+    """Exact pixels; the labels, numbered as in the development kit, become those of the WordNet ids."""
+    pixels = downsampled(tmp_path / "source")
+    data = open_source("imagenet2012", tmp_path / "source", None, 0.1)
+    assert (data.name, data.size, data.num_images) == ("imagenet16", 16, {"train": 1000, "validation": 30})
+    kit = tfds.core.tfds_path("image_classification/imagenet_resized_labels.txt").read_text().split()
+    found = list(data.images())
+    assert [IDS[image.label] for image in found] == [*kit, *kit[:969:-1]]
+    np.testing.assert_array_equal([image.load() for image in data.images()], pixels)
+    builder = tfds.builder_from_directory(sources.prepare_here("imagenet2012", tmp_path))
+    records = {record["file_name"].decode(): record["image"] for record in builder.as_data_source("validation")}
+    np.testing.assert_array_equal(records["val_data_000029"], pixels[-1])
+    (tmp_path / "source" / "train_data_batch_1.npz").write_bytes(b"PK\x03\x04")
+    with pytest.raises(UserError, match=r"train_data_batch_1\.npz is not a batch of downsampled ImageNet"):
+        open_source("imagenet2012", tmp_path / "source", None, 0.1)
 
 
 # Other data sets in these forms

@@ -49,6 +49,8 @@ def imagenet2012(source: Path, classes_file: Path | None = None) -> SourceData:
         remedy = "add images, or give a file with the WordNet ids of the classes that you have as classes"
         check_no_class_is_empty(wanted, counts, f"{source} ({part.form})", remedy)
     data = _source_data(2012, "5.1.0", classes, part, [kit])
+    if part.size:
+        data = dataclasses.replace(data, name=f"imagenet{part.size}", size=part.size)
     return _subset(data, wanted, classes) if classes_file else data
 
 

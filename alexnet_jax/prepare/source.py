@@ -17,6 +17,7 @@ class SourceImage(NamedTuple):
     name: unique within its split; becomes the record's file name. label: index into the label names. position: bytes
     of the source up to this image, for the progress. load: returns the bytes of the file, or pixels (uint8 [H, W, 3]
     RGB) where pixels are published; call it before requesting the next image: a compressed archive can't be rewound.
+    size: of the file in bytes, if it is known before it is loaded.
     """
 
     split: str
@@ -24,6 +25,7 @@ class SourceImage(NamedTuple):
     label: int
     load: Callable[[], bytes | np.ndarray]
     position: int
+    size: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +71,7 @@ class Part:
     images: Callable[[], Iterator[SourceImage]]
     left_out: Mapping[str, int] = dataclasses.field(default_factory=dict)
     train_labels: Mapping[int, int] = dataclasses.field(default_factory=dict)
+    size: int | None = None
 
 
 def hold_out(part: Part, fraction: float) -> Part:
@@ -120,7 +123,8 @@ def join(parts: Sequence[Part]) -> Part:
         identity=merged("identity"),
         images=images,
         left_out=merged("left_out"),
-        train_labels=merged("train_labels"),
+        train_labels={label: count for part in parts for label, count in part.train_labels.items()},
+        size=parts[0].size,
     )
 
 

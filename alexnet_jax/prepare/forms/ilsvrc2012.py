@@ -13,7 +13,7 @@ from alexnet_jax.files import reading
 from alexnet_jax.prepare import tars
 from alexnet_jax.prepare.devkit import Classes
 from alexnet_jax.prepare.folders import SPLIT_FOLDERS
-from alexnet_jax.prepare.forms import files, named, official, parquet, tfds_sets, webdataset
+from alexnet_jax.prepare.forms import arrays, files, named, official, parquet, tfds_sets, webdataset
 from alexnet_jax.prepare.forms.shard_names import check_complete
 from alexnet_jax.prepare.source import Part, SourceImage
 
@@ -38,6 +38,7 @@ _RECORDS = (  # forms that carry their labels
     (parquet.find, parquet.open_parquet),
     (tfds_sets.find, tfds_sets.open_tfds),
     (webdataset.find, webdataset.open_webdataset),
+    (arrays.find, arrays.open_arrays),
 )
 
 

@@ -183,4 +183,4 @@ def _images(
             position += file.size
             known = label(file.path)
             if known.split == split and known.class_name is not None:
-                yield SourceImage(split, file.path.as_posix(), labels[known.class_name], file.load, position)
+                yield SourceImage(split, file.path.as_posix(), labels[known.class_name], file.load, position, file.size)

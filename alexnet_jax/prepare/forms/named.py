@@ -97,7 +97,7 @@ def named_images(form: str, containers: Sequence[Path], labels: Labels, publishe
                 image = _identify(file.path, labels, container)
                 if image and image.wordnet_id in by_id:
                     yield SourceImage(
-                        image.split, image.name, by_id[image.wordnet_id], file.load, start + file.position
+                        image.split, image.name, by_id[image.wordnet_id], file.load, start + file.position, file.size
                     )
             start += 0 if container.is_dir() else container.stat().st_size
 

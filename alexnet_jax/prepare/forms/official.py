@@ -68,7 +68,12 @@ def numbered_archive(
         for member in tars.walk(archive):
             label = labels[_number_of(member, archive, labels) - 1]
             yield SourceImage(
-                split, member.path.name, label, functools.partial(tars.read, member, archive), member.position
+                split,
+                member.path.name,
+                label,
+                functools.partial(tars.read, member, archive),
+                member.position,
+                member.size,
             )
 
     form = f"the official {split} archive"
@@ -86,7 +91,7 @@ def _class_images(members: Iterator[tars.TarFile], where: object, label: int, st
         if member.path.suffix.lower() in tars.JPEG_SUFFIXES:
             is_empty = False
             load = functools.partial(tars.read, member, where)
-            yield SourceImage("train", member.path.name, label, load, start + member.position)
+            yield SourceImage("train", member.path.name, label, load, start + member.position, member.size)
     if is_empty:
         raise UserError(f"{where} contains no images, and every class needs one; download it again.")
 

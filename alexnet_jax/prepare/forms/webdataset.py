@@ -57,7 +57,7 @@ def open_webdataset(paths: list[Path]) -> Part:
                 with reading(str(shard)), shard.open("rb") as file:  # the walk is ahead, at the next example's files
                     for image, name, label in _examples(shard):
                         load = functools.partial(_read, file, image, shard)
-                        yield SourceImage(split, name, label, load, start + image.position)
+                        yield SourceImage(split, name, label, load, start + image.position, image.size)
                 start += shard.stat().st_size
 
     sizes = {path.name: path.stat().st_size for shards in splits.values() for path in shards}
