@@ -2,31 +2,28 @@
 
     python -m benchmarks.prepare --photos=FOLDER
 
-The bare libraries (OpenCV and libjpeg-turbo) decode, resize and encode the same files in memory, on as many threads,
-and discard the result. The preparation reads them from a file in each of several forms, computes the statistics of the
-training set, and writes a shuffled data set.
+The bare libraries decode, resize and encode the same files in memory, on as many threads, and discard the result. The
+preparation reads them from a tar, computes the statistics of the training set, and writes a shuffled data set.
 """
 
+import functools
 import io
 import itertools
 import resource
 import sys
 import tarfile
 import tempfile
-import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import simplejpeg
 
-from alexnet_jax.data.builder import write_tfds
 from alexnet_jax.data.image_codec import SUBSAMPLING
-from alexnet_jax.prepare.archives import open_source
+from alexnet_jax.prepare import tars
+from alexnet_jax.prepare.source import SourceData, SourceImage
 from alexnet_jax.prepare.units import TASK, Recipe
 from alexnet_jax.prepare.workflow import prepare_dataset
 from benchmarks import records
@@ -34,7 +31,7 @@ from benchmarks.harness import Contender, race
 from benchmarks.work import Work
 
 SIZE, QUALITY = 256, 95
-BARE, TAR = "bare", "tar"  # of forms, the one that others are compared with
+BARE, OURS = "OpenCV and libjpeg-turbo, bare", "prepare"
 
 
 def main() -> None:
@@ -47,16 +44,13 @@ def main() -> None:
     arguments = {"photos": flags.photos, "images": flags.images, "workers": flags.workers}
     contenders = [
         Contender(BARE, "benchmarks.prepare:bare", arguments, tuned=True),
-        *(Contender(form, "benchmarks.prepare:whole", {**arguments, "form": form}, tuned=True) for form in FORMS),
+        Contender(OURS, "benchmarks.prepare:whole", arguments, tuned=True),
     ]
     result = race(contenders, flags.repeats, seconds=0.1)
     times = result.times["images"]
     lines = [
-        {
-            **{"": name, "images/s": flags.images / times[name].median},
-            **{f"of {other}": times[other].median / times[name].median for other in (BARE, TAR)},
-        }
-        for name in (BARE, *FORMS)
+        {"": name, "images/s": flags.images / times[name].median, "of bare": times[BARE].median / times[name].median}
+        for name in (BARE, OURS)
     ]
     records.write("prepare", flags, lines, notes=result.notes)
 
@@ -95,85 +89,32 @@ def bare(photos: str, images: int, workers: int) -> Work:
     return Work({"images": run}, {})
 
 
-def whole(photos: str, images: int, workers: int, form: str) -> Work:
-    """Build the preparation of a training set in one of the FORMS, up to the finished folder."""
+def whole(photos: str, images: int, workers: int) -> Work:
+    """Build the preparation of a training set, from a tar to the finished folder."""
     directory = tempfile.TemporaryDirectory(prefix="alexnet_jax_prepare_")
-    examples = list(enumerate(photographs(photos, images)))
-    source = FORMS[form](Path(directory.name) / "source", examples)
-    names = Path(directory.name) / "names"
-    names.write_text("".join(f"{name}\n" for name in CLASSES))
+    archive = Path(directory.name) / "photographs.tar"
+    with tarfile.open(archive, "w") as tar:
+        for number, data in enumerate(photographs(photos, images)):
+            member = tarfile.TarInfo(f"{number}.JPEG")
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
     notes: dict[str, float] = {}
+
+    def read() -> Iterator[SourceImage]:
+        for number, member in enumerate(tars.walk(archive)):
+            yield SourceImage(
+                "train", member.path.name, number % 10, functools.partial(tars.read, member, archive), number
+            )
 
     def run(calls: int) -> None:
         for _ in range(calls):
-            classes = names if form == "WebDataset" else None
-            data = open_source("folder", source, "photographs", 0.0, classes=classes)
+            raw = SourceData("x", "1.0.0", "", "", tuple("abcdefghij"), {"train": images}, 1, {}, read)
             with tempfile.TemporaryDirectory(dir=directory.name) as data_dir:
                 recipe = Recipe(SIZE, QUALITY, seed=0, keep_originals=False, name_feature="file_name")
-                prepare_dataset(data, recipe, Path(data_dir), max_broken=0, num_threads=workers)
+                prepare_dataset(raw, recipe, Path(data_dir), max_broken=0, num_threads=workers)
         notes["peak MiB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
     return Work({"images": run}, notes)
-
-
-# The same photographs in several forms
-
-Examples = list[tuple[int, bytes]]
-
-
-def _in_folders(number: int) -> str:
-    return f"{CLASSES[number % len(CLASSES)]}/{number:06d}.JPEG"
-
-
-def _tar(path: Path, files: Iterable[tuple[str, bytes]]) -> Path:
-    with tarfile.open(path, "w") as archive:
-        for name, data in files:
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            archive.addfile(member, io.BytesIO(data))
-    return path
-
-
-def tar(path: Path, examples: Examples) -> Path:
-    """Write a tar of class folders."""
-    return _tar(path, ((_in_folders(number), data) for number, data in examples))
-
-
-def zipped(path: Path, examples: Examples) -> Path:
-    """Write a zip of class folders."""
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for number, data in examples:
-            archive.writestr(_in_folders(number), data)
-    return path
-
-
-def parquet(path: Path, examples: Examples) -> Path:
-    """Write a parquet shard with row groups of 100 images, as the library `datasets` does."""
-    path.mkdir()
-    rows = [{"bytes": data, "path": f"{number:06d}.JPEG"} for number, data in examples]
-    labels = [CLASSES[number % len(CLASSES)] for number, _ in examples]
-    pq.write_table(pa.table({"image": rows, "label": labels}), path / "train.parquet", row_group_size=100)
-    return path
-
-
-def webdataset(path: Path, examples: Examples) -> Path:
-    """Write a WebDataset shard."""
-    pairs = (
-        [(f"{number:06d}.jpg", data), (f"{number:06d}.cls", str(number % len(CLASSES)).encode())]
-        for number, data in examples
-    )
-    return _tar(path, itertools.chain.from_iterable(pairs))
-
-
-def array_record(path: Path, examples: Examples) -> Path:
-    """Write a data set of TFDS with images of any size."""
-    rows = [(str(number), {"image": data, "label": number % len(CLASSES)}) for number, data in examples]
-    about = {"description": "", "metadata": {}, "label_names": CLASSES, "image_size": None}
-    return write_tfds(path, name="photographs", version="1.0.0", splits={"train": lambda: rows}, **about)
-
-
-CLASSES = tuple("abcdefghij")
-FORMS = {"tar": tar, "zip": zipped, "parquet": parquet, "WebDataset": webdataset, "ArrayRecord of TFDS": array_record}
 
 
 if __name__ == "__main__":

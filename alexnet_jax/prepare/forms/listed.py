@@ -160,14 +160,15 @@ def _part(form: str, source: Path, label: _Labeling, listing: _Listing) -> Part:
         sorted({name for _, name in listing.counts}), in_training, f"the training split of {source}"
     )
     labels = {name: number for number, name in enumerate(names)}
-    num_images = Counter[str]()
+    totals = Counter[str]()
     for (split, _), count in listing.counts.items():
-        num_images[split] += count
-    num_images = {split: num_images[split] for split in ("train", "validation", "test") if num_images[split]}
+        totals[split] += count
+    num_images = {split: totals[split] for split in ("train", "validation", "test") if totals[split]}
     images = functools.partial(_images, source, label, labels, list(num_images), listing.num_bytes)
-    identity = {source.name: source.stat().st_size} if source.is_file() else {}
     classes = hashlib.sha256(repr(sorted(listing.counts.items())).encode()).hexdigest()[:16]
-    identity |= {"names and sizes": listing.fingerprint, "splits and classes": classes}
+    identity: dict[str, int | str] = {"names and sizes": listing.fingerprint, "splits and classes": classes}
+    if source.is_file():
+        identity[source.name] = source.stat().st_size
     return Part(form, names, num_images, len(num_images) * listing.num_bytes, identity, images, listing.left_out)
 
 

@@ -101,10 +101,11 @@ def named_images(form: str, containers: Sequence[Path], labels: Labels, publishe
                     )
             start += 0 if container.is_dir() else container.stat().st_size
 
-    listed = {"names and sizes": str(fingerprint)} if can_list else {}
-    sizes = {path.name: path.stat().st_size for path in containers if not path.is_dir()}
+    identity: dict[str, int | str] = {p.name: p.stat().st_size for p in containers if not p.is_dir()}
+    if can_list:
+        identity["names and sizes"] = str(fingerprint)
     num_images = counts if can_list else published
-    return Part(form, labels.wanted, num_images, num_bytes, sizes | listed, images, left_out, train_labels)
+    return Part(form, labels.wanted, num_images, num_bytes, identity, images, left_out, train_labels)
 
 
 def official_stem(name: str) -> re.Match[str] | None:

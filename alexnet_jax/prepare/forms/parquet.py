@@ -18,7 +18,7 @@ from alexnet_jax.errors import UserError
 from alexnet_jax.prepare.forms.shard_names import by_split
 from alexnet_jax.prepare.source import Part, SourceImage
 
-_BATCH = 16  # images in memory at a time
+_BATCH_BYTES = 16 << 20  # of images in memory at a time, at least one
 _FAULTS = (pa.ArrowException, OSError)
 
 
@@ -158,7 +158,9 @@ class _Loader:
     """Reads the images of a row group in order, a few at a time."""
 
     def __init__(self, file: pq.ParquetFile, group: int, columns: _Columns, path: Path):
-        self._batches: Iterator[Any] = file.iter_batches(_BATCH, row_groups=[group], columns=[columns.image])
+        group_facts = file.metadata.row_group(group)
+        rows = max(1, _BATCH_BYTES * group_facts.num_rows // max(1, group_facts.total_byte_size))
+        self._batches: Iterator[Any] = file.iter_batches(rows, row_groups=[group], columns=[columns.image])
         self._columns, self._path = columns, path
         self._start, self._batch = 0, None
 

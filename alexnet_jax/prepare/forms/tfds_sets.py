@@ -50,7 +50,9 @@ def open_tfds(paths: list[Path]) -> Part:
     if kind not in _READERS:
         raise UserError(f"{directory} is stored as {kind}; only {' and '.join(_READERS)} can be read.")
     name_feature = next((name for name in _NAMES if name in builder.info.features), None)
-    counts, sizes, left_out = {}, {}, {}
+    counts: dict[str, int] = {}
+    sizes: dict[str, int] = {}
+    left_out: dict[str, int] = {}
     for split, info in builder.info.splits.items():
         if split == "all" or not info.num_examples:
             continue

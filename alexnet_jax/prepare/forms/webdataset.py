@@ -61,7 +61,7 @@ def open_webdataset(paths: list[Path]) -> Part:
                 start += shard.stat().st_size
 
     sizes = {path.name: path.stat().st_size for shards in splits.values() for path in shards}
-    identity = {**sizes, "names and labels": str(fingerprint)}
+    identity: dict[str, int | str] = {**sizes, "names and labels": str(fingerprint)}
     return Part("WebDataset shards", (), counts, sum(sizes.values()), identity, images, {}, train_labels)
 
 
