@@ -202,7 +202,7 @@ def tfds_tfrecord(
     write_info(directory, name=name, version="5.1.0", features=features, splits=infos, description="", metadata={})
     info = directory / "dataset_info.json"
     info.write_text(info.read_text().replace("array_record", "tfrecord"))
-    return folder
+    return directory.parent
 
 
 FORMS = {

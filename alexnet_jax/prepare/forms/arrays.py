@@ -35,7 +35,7 @@ class _Batch(NamedTuple):
 
 def find(source: Path) -> list[Path]:
     """Return the batches in a folder or the folders in it, as the zips unpack."""
-    return sorted({path for name in _NAMES for folder in ("", "*/") for path in source.glob(folder + name)})
+    return sorted(path for name in _NAMES for folder in ("", "Imagenet*/") for path in source.glob(folder + name))
 
 
 def open_arrays(paths: list[Path]) -> Part:

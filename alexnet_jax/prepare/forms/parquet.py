@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from alexnet_jax.errors import UserError
-from alexnet_jax.prepare.forms.shard_names import by_split
+from alexnet_jax.prepare.forms.shard_names import by_split, find_shards
 from alexnet_jax.prepare.source import Part, SourceImage
 
 _BATCH_BYTES = 16 << 20  # of images in memory at a time, at least one
@@ -34,7 +34,7 @@ def find(source: Path) -> list[Path]:
     """Return the parquet files of a folder, of its folder `data`, or of folders of its splits."""
     if source.is_file():
         return [source] if source.suffix == ".parquet" else []
-    return sorted({path for pattern in ("", "data/", "*/") for path in source.glob(f"{pattern}*.parquet")})
+    return find_shards(source, ".parquet")
 
 
 def open_parquet(paths: list[Path]) -> Part:

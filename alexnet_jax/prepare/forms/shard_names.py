@@ -12,6 +12,15 @@ _NUMBERED = re.compile(r"(?P<before>.*?)(?P<index>\d+)(?P<of>-of-(?P<count>\d+))
 _WORD = re.compile(r"[a-z]+")
 
 
+def find_shards(source: Path, suffix: str) -> list[Path]:
+    """Return the files with this suffix in a folder, its folder `data`, and the folders of its splits.
+
+    Others are not listed: they may be folders of a million images.
+    """
+    folders = [source, *(path for path in source.iterdir() if path.name.lower() in ("data", *SPLIT_FOLDERS))]
+    return sorted(path for folder in folders if folder.is_dir() for path in folder.glob(f"*{suffix}"))
+
+
 def split_of(path: Path) -> str:
     """Return the split that a shard's name tells, or its folder's; "train" if neither does."""
     for name in (path.name, path.parent.name):

@@ -29,11 +29,11 @@ _MASK = 0xA282EAD8
 
 
 def find(source: Path) -> list[Path]:
-    """Return the folder with the set's description: the source, or the one below it, such as `imagenet2012/5.1.0`.
+    """Return the folder with the set's description: the source, or one in it, such as `5.1.0`.
 
     UserError if there are several.
     """
-    for pattern in ("", "*/", "*/*/"):
+    for pattern in ("", "*/"):
         if found := sorted(path.parent for path in source.glob(f"{pattern}dataset_info.json")):
             if len(found) > 1:
                 raise UserError(f"{source} has several data sets of TFDS; choose one: {', '.join(map(str, found))}.")

@@ -16,7 +16,7 @@ from alexnet_jax.errors import UserError
 from alexnet_jax.files import reading
 from alexnet_jax.prepare import tars
 from alexnet_jax.prepare.forms import files
-from alexnet_jax.prepare.forms.shard_names import by_split
+from alexnet_jax.prepare.forms.shard_names import by_split, find_shards
 from alexnet_jax.prepare.source import Part, SourceImage
 
 _LABEL_SUFFIXES = (".cls", ".json")
@@ -33,7 +33,7 @@ def find(source: Path) -> list[Path]:
     """Return the shards: a tar that contains labels beside images, or such tars in a folder or those of its splits."""
     if source.is_file():
         return [source] if _is_shard(source) else []
-    shards = sorted(path for pattern in ("", "*/") for path in source.glob(f"{pattern}*.tar"))
+    shards = find_shards(source, ".tar")
     return shards if shards and _is_shard(shards[0]) else []
 
 
