@@ -101,6 +101,9 @@ def test_part_of_the_classes(images, tmp_path):
         assert read(source, classes=tmp_path / "classes.txt") == expected
     data = open_source("imagenet2012", tmp_path / "parquet", None, 0.1, classes=tmp_path / "classes.txt")
     assert (data.name, data.label_names) == ("imagenet2012_5", tuple(wanted))
+    (tmp_path / "classes.txt").write_text("n01440764\nn1\n")
+    with pytest.raises(UserError, match=r"classes.txt, line 2: 'n1' is not one of the 1000 classes"):
+        read(tmp_path / "parquet", classes=tmp_path / "classes.txt")
 
 
 def downsampled(folder: Path, size: int = 16) -> np.ndarray:
@@ -311,7 +314,7 @@ BEFORE_WORK = {
     "class folder missing": (
         forms.pytorch,
         lambda s: shutil.rmtree(s / "train" / IDS[7]),
-        rf"has no images of 1 of its 1000 classes \({IDS[7]}\); add images, or give a file with the WordNet ids",
+        rf"has no images of 1 of its 1000 classes \({IDS[7]}\); add images, or prepare a part of the classes with",
     ),
     "class tar missing": (
         forms.unpacked_once,

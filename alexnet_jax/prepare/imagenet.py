@@ -46,7 +46,7 @@ def imagenet2012(source: Path, classes_file: Path | None = None) -> SourceData:
         raise UserError(f"{source} ({part.form}) has no {lacking[0]} images of the {len(wanted)} classes; add some.")
     if part.train_labels:
         counts = {wordnet_id: part.train_labels.get(label, 0) for label, wordnet_id in enumerate(wanted)}
-        remedy = "add images, or give a file with the WordNet ids of the classes that you have as classes"
+        remedy = "add images, or prepare a part of the classes with classes=FILE, a file of their WordNet ids"
         check_no_class_is_empty(wanted, counts, f"{source} ({part.form})", remedy)
     data = _source_data(2012, "5.1.0", classes, part, [kit])
     if part.size:

@@ -193,8 +193,14 @@ def with_wordnet_ids(part: Part, labels: named.Labels, path: Path) -> Part:
                 name = f"{match['stem']}.JPEG" if match else image.name
                 yield image._replace(label=new_labels[wordnet_id], name=name)
 
+    num_images = part.num_images
+    if len(ids) > len(new_labels):
+        share = len(new_labels) / len(ids)  # about; the classes of ImageNet have 732 to 1300 images
+        num_images = {split: max(1, round(share * count)) for split, count in num_images.items()}
     train_labels = {new_labels[ids[n]]: count for n, count in part.train_labels.items() if ids[n] in new_labels}
-    return dataclasses.replace(part, label_names=labels.wanted, images=images, train_labels=train_labels)
+    return dataclasses.replace(
+        part, label_names=labels.wanted, num_images=num_images, images=images, train_labels=train_labels
+    )
 
 
 def _ids_of_labels(names: Sequence[str], wordnet_ids: tuple[str, ...], path: Path) -> tuple[str, ...]:
