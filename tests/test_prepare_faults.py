@@ -276,6 +276,11 @@ FLAGS = {
     "no source": (["--source="], "--source is missing"),
     "no data_dir": (["--data_dir="], "--data_dir is missing"),
     "name of a published set": (["--dataset=cifar10", "--name=x"], "--name=x is only for --dataset=folder"),
+    "classes of a published set": (
+        ["--dataset=cifar10", "--classes=x"],
+        "--classes=x is only for --dataset=imagenet2012 and --dataset=folder",
+    ),
+    "list that is missing": (["--list=x"], "x can't be read (No such file or directory)"),
     "originals that are not files": (
         ["--dataset=cifar10", "--keep_originals"],
         "--keep_originals: the images of cifar10",

@@ -1,4 +1,4 @@
-"""Prepare a data set once, from its official archives or an image folder, for training to read.
+"""Prepare a data set once, from its official archives or any other form of it, for training to read.
 
     python -m alexnet_jax.prepare --dataset=imagenet2012|imagenet2010|cifar10|imagenette|folder --source=PATH \
         --data_dir=DIR
