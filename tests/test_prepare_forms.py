@@ -172,10 +172,12 @@ def tiny_imagenet(folder: Path) -> Path:
 
 
 def test_tiny_imagenet(tmp_path):
-    """Its folder and its zip; the labels of val/ are in a list, test/ has none."""
+    """Its folder, and a zip and a tar of it; the labels of val/ are in a list, test/ has none."""
     tiny_imagenet(tmp_path / "tiny-imagenet-200")
-    archive = shutil.make_archive(str(tmp_path / "tiny"), "zip", tmp_path, "tiny-imagenet-200")
-    for source in (tmp_path / "tiny-imagenet-200", Path(archive)):
+    archives = [
+        shutil.make_archive(str(tmp_path / "t"), kind, tmp_path, "tiny-imagenet-200") for kind in ("zip", "tar")
+    ]
+    for source in (tmp_path / "tiny-imagenet-200", *map(Path, archives)):
         data = open_source("folder", source, "tiny", 0.1)
         assert data.num_images == {"train": 6, "validation": 3}
         assert data.left_out == {"images without a label in val_annotations.txt": 1}

@@ -33,10 +33,10 @@ _Labeling = Callable[[PurePosixPath], _Known]
 
 
 def find_annotations(source: Path) -> list[Path]:
-    """Return the source if it is Tiny ImageNet: its folder, or its zip."""
+    """Return the source if it is Tiny ImageNet: its folder, or a zip or tar of it."""
     if source.is_dir():
         return [source] if (source / "val" / ANNOTATIONS).is_file() else []
-    if files.kind(source) != "zip":
+    if files.kind(source) not in ("zip", "tar"):  # to list a gzipped tar is to decompress it
         return []
     return [source] if any(file.path.name == ANNOTATIONS for file in files.walk(source)) else []
 

@@ -31,9 +31,11 @@ _MASK = 0xA282EAD8
 def find(source: Path) -> list[Path]:
     """Return the folder with the set's description: the source, or one in it, such as `5.1.0`.
 
+    Of TFDS's own folder, in which all sets are, only ImageNet is looked for.
+
     UserError if there are several.
     """
-    for pattern in ("", "*/"):
+    for pattern in ("", "*/", "imagenet2012/*/"):
         if found := sorted(path.parent for path in source.glob(f"{pattern}dataset_info.json")):
             if len(found) > 1:
                 raise UserError(f"{source} has several data sets of TFDS; choose one: {', '.join(map(str, found))}.")
