@@ -158,7 +158,7 @@ def _has_one_whole_scan(data: bytes, num_colors: int) -> bool:
     if len(scans) != 1:
         return False
     # The header: its length (2 bytes), the number of colors (1), each color (2), the first coefficient and the last.
-    header = data[scans[0] :][: 5 + 2 * num_colors]
+    header = data[scans[0] : scans[0] + 5 + 2 * num_colors]
     return header[2:3] == bytes([num_colors]) and header[-2:] == bytes([0, 63])
 
 
