@@ -183,8 +183,13 @@ def _named(images: Iterator[SourceImage], number: int, any_order: bool) -> tuple
     if not any_order:
         return f"{number:05d}", images
     listed = list(images)
-    content = repr([(image.name, image.label, image.size) for image in listed])
-    return hashlib.sha256(content.encode()).hexdigest()[:16], listed
+    return fingerprint(listed), listed
+
+
+def fingerprint(images: Sequence[SourceImage]) -> str:
+    """Return a hash of the names, labels and sizes of images."""
+    content = repr([(image.name, image.label, image.size) for image in images])
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 def _loaded(images: Iterable[SourceImage]) -> Iterator[list[tuple[SourceImage, bytes | np.ndarray]]]:
