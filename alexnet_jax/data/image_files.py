@@ -64,8 +64,7 @@ def images_below(folder: Path, leave_out: LeaveOut = lambda *_: None) -> Iterato
     while pending:
         prefix, subfolders = pending.pop(), []
         try:
-            for name, status in list_folder(folder / prefix, leave_out):
-                path = os.path.join(folder, prefix, name)
+            for name, path, status in list_folder(folder / prefix, leave_out):
                 if stat.S_ISDIR(status.st_mode):
                     subfolders.append(f"{prefix}{name}/")
                 elif reason := _why_not_an_image(path, status):
@@ -83,8 +82,8 @@ def images_below(folder: Path, leave_out: LeaveOut = lambda *_: None) -> Iterato
                 pending.append(subfolder)
 
 
-def list_folder(folder: Path, leave_out: LeaveOut) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield the name and status of everything in a folder, sorted, but what is hidden or can't be reached."""
+def list_folder(folder: Path, leave_out: LeaveOut) -> Iterator[tuple[str, str, os.stat_result]]:
+    """Yield the name, path and status of everything in a folder, sorted, but what is hidden or can't be reached."""
     for name in sorted(os.listdir(folder)):
         path = os.path.join(folder, name)
         if name.startswith(".") or name in _HIDDEN:
@@ -95,7 +94,7 @@ def list_folder(folder: Path, leave_out: LeaveOut) -> Iterator[tuple[str, os.sta
         except OSError as error:
             leave_out("dangling links" if error.errno in (errno.ENOENT, errno.ELOOP) else _UNREADABLE, path)
             continue
-        yield name, status
+        yield name, path, status
 
 
 def _why_not_an_image(path: str, status: os.stat_result) -> str | None:

@@ -61,11 +61,11 @@ class _Search:
         """Return the names of the folders in a folder of class folders."""
         names = []
         with reading(str(path)):
-            for name, status in list_folder(path, self.leave_out):
+            for name, place, status in list_folder(path, self.leave_out):
                 if stat.S_ISDIR(status.st_mode):
                     names.append(name)
                 else:
-                    self.leave_out("files outside class folders", str(path / name))
+                    self.leave_out("files outside class folders", place)
         return names
 
     def class_files(self, folder: Path, label: int) -> _ClassFiles:
@@ -115,7 +115,7 @@ def _images(splits: dict[str, list[_ClassFiles]]) -> Iterator[SourceImage]:
         for folder, label, names, sizes in parts:
             for name, size in zip(names, sizes, strict=True):
                 position += size
-                load = functools.partial(_load, folder / name)
+                load = functools.partial(_load, folder, name)
                 yield SourceImage(split, f"{folder.name}/{name}", label, load, position, size)
 
 
@@ -213,7 +213,8 @@ def _check_encoding(class_name: str, name: str) -> None:
         raise UserError(f"the source contains {path!r}, a file name that is not UTF-8; rename it.") from None
 
 
-def _load(path: Path) -> bytes:
+def _load(folder: Path, name: str) -> bytes:
+    path = folder / name
     with reading(str(path)):
         return path.read_bytes()
 
