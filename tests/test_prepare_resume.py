@@ -303,6 +303,19 @@ def test_a_unit_is_bounded_by_the_bytes_of_its_records(tmp_path, monkeypatch):
     assert sum(units.load_sums(unit).num_images for unit in found) == 25
 
 
+def test_units_of_another_version_are_not_mixed_with_ours(tmp_path, monkeypatch):
+    """Of archives, units have numbers: their sizes tell whether they end at the same images."""
+    recipe = Recipe(8, 95, seed=0, keep_originals=False, name_feature="file_name")
+
+    def make(size: int) -> list:
+        monkeypatch.setattr(units, "UNIT", size)
+        return list(process(streamed(10, lambda: sources.jpeg(1)), recipe, tmp_path, 1, lambda *_: None))
+
+    assert len(make(4)) == 3
+    with pytest.raises(UserError, match=f"has 4 images, and should have 8: .* delete {tmp_path.parent}"):
+        make(8)
+
+
 def test_an_interrupt_ends_all_threads_and_the_same_command_resumes(tmp_path, monkeypatch):
     """In the first pass and in the second."""
     sources.folder(tmp_path / "source", images=40)

@@ -24,6 +24,7 @@ from alexnet_jax.data.builder import serialize, shuffle_key
 from alexnet_jax.data.image_codec import BrokenImageError, Decoded, decode, encode, resize_and_crop
 from alexnet_jax.data.statistics import Sums
 from alexnet_jax.data.threads import map_ahead
+from alexnet_jax.errors import UserError
 from alexnet_jax.files import atomic
 from alexnet_jax.prepare.source import SourceImage
 
@@ -128,8 +129,8 @@ def process(
     """Make the units that are not yet in `directory`; yield every unit with the name of its split.
 
     This thread loads the images, one after the other; others process them, a bounded number of bytes ahead. `on_images`
-    is called after every task. `any_order`: the images are files, which can be loaded at any time. OSError if a unit
-    can't be written.
+    is called after every task. `any_order`: the images are files, which can be loaded at any time. UserError if there
+    are units of another version; OSError if one can't be written.
     """
     cv2.setNumThreads(1)  # parallelism comes from the threads below
     prepare = functools.partial(_prepare, recipe=recipe)
@@ -153,8 +154,11 @@ def _tasks(images: Iterator[SourceImage], recipe: Recipe, directory: Path, any_o
         name, unit_images = _named(group, number, any_order)
         path = directory / f"{split}-{name}"
         if finished := load(path):
-            *_, last = unit_images
-            yield _Task(split, path, last.position, (), finished)
+            *others, last = (image.position for image in unit_images)
+            if len(others) + 1 != finished.counts.num_images:
+                problem = f"has {finished.counts.num_images} images, and should have {len(others) + 1}"
+                raise UserError(f"{path} {problem}: another version made it; delete {directory.parent}.")
+            yield _Task(split, path, last, (), finished)
             continue
         for loaded in _loaded(unit_images):
             yield _Task(split, path, loaded[-1][0].position, loaded, None)
