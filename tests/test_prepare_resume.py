@@ -349,3 +349,17 @@ def test_progress_says_how_far_it_is_and_how_long_it_will_take(monkeypatch):
     progress.shards("train", 1, 1)
     progress.close()
     assert stream.getvalue().endswith("left\nshuffling train: 1 of 1 shards\n")
+
+
+def test_a_long_search_says_how_many_images_it_has_found(monkeypatch):
+    """A short one says nothing."""
+    now = 1000.0
+    monkeypatch.setattr("time.time", lambda: now)
+    monkeypatch.setattr("tqdm.std.time", lambda: now)
+    stream = io.StringIO()
+    with Progress(0, stream) as progress:
+        progress.found(1)
+        now += 31
+        progress.found(120_000)
+        progress.found(120_001)
+    assert stream.getvalue() == "120,000 images found\n"
