@@ -14,6 +14,7 @@ from PIL import Image
 from alexnet_jax.config import DataConfig
 from alexnet_jax.data import image_files
 from alexnet_jax.data.datasets import open_dataset
+from alexnet_jax.data.image_codec import BrokenImageError
 from alexnet_jax.data.image_files import find_images
 from alexnet_jax.errors import UserError
 from alexnet_jax.prepare.archives import open_source
@@ -103,6 +104,10 @@ def test_what_may_not_be_read_is_left_out_or_refused(tmp_path, monkeypatch):
     data = opened(tmp_path)
     assert "cat/0.jpg" not in [image.name for image in data.images() if image.split == "train"]
     assert data.left_out == {f"files and folders without permission, such as {cat / '0.jpg'}": 2}
+    found = find_images([tmp_path / "train"])
+    assert {cat / "0.jpg", cat / "more"} < set(found)  # `predict` reports them
+    with pytest.raises(BrokenImageError, match="Is a directory"):
+        image_files.load_image(cat / "more", 32)
     locked.add(str(cat))
     with pytest.raises(UserError, match=rf"{cat} can't be read \(Permission denied\)"):
         opened(tmp_path)

@@ -48,13 +48,24 @@ def find_images(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
                 continue
             if not path.is_dir():
                 raise UserError(f"{path}: there is no such file or folder; give images, or folders of images.")
-            if not (inside := sorted(path / file.name for file in images_below(path))):
+            if not (inside := _images_or_unreadable(path)):
                 raise UserError(f"{path} contains no images; {', '.join(FORMATS)} are known.")
             images += inside
     return images
 
 
-def images_below(folder: Path, leave_out: LeaveOut = lambda *_: None) -> Iterator[ImageFile]:
+def _images_or_unreadable(folder: Path) -> list[Path]:
+    """Return all images below a folder, and what may not be read there, so that `load_image` reports it; sorted."""
+    unreadable: list[Path] = []
+
+    def leave_out(group: str, path: str) -> None:
+        if group == _UNREADABLE:
+            unreadable.append(Path(path))
+
+    return sorted([folder / file.name for file in images_below(folder, leave_out)] + unreadable)
+
+
+def images_below(folder: Path, leave_out: LeaveOut) -> Iterator[ImageFile]:
     """Yield the images in a folder and its subfolders, always in the same order, and report the rest to `leave_out`.
 
     A file is known by its content, unless its name says that it is meant to be an image: then it may be a damaged one.
