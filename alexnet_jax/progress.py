@@ -28,6 +28,12 @@ class Progress(tqdm):
         self._num_images = 0
         self._first_image: int | None = None  # speed and time left are measured from here
 
+    def found(self, num_images: int) -> None:
+        """Show how many images a search has found so far, if it takes long."""
+        self.last_print_t = self.last_print_t or time.time()
+        self.set_description_str(f"{num_images:,} images found", refresh=False)
+        self.update(0)
+
     def images(self, num_images: int, position: int, skipped: bool) -> None:
         """Count images, up to a position in the total; `skipped` ones don't count towards the speed."""
         self._num_images += num_images

@@ -143,6 +143,14 @@ def bad_kit(truth: Callable[[bytes], bytes]) -> bytes:
     return sources.tar([(name, truth(data) if name.endswith("truth.txt") else data) for name, data in files], "w:gz")
 
 
+def flat(split: Path) -> None:
+    """Move the images out of their class folders, as in Kaggle's val/ and test/."""
+    for number, path in enumerate(sorted(split.rglob("*.jpg"))):
+        path.rename(split / f"{number}.jpg")
+    for path in split.glob("*/"):
+        path.rmdir()
+
+
 class Hostile:
     """Loaded in the usual way, its pickle makes a folder."""
 
@@ -160,8 +168,8 @@ OTHERS = {
     ),
     "two classes with one name": (
         "folder",
-        lambda s: sources.folder(s, ("Café", "cafe\u0301")),
-        "two classes with one name, 'Café' and 'cafe\u0301'",
+        lambda s: sources.folder(s, ("Café", "Cafe\u0301")),
+        "two classes with one name, 'Cafe\u0301' and 'Café'",
     ),
     "class that training doesn't have": (
         "folder",
@@ -181,7 +189,38 @@ OTHERS = {
     "class of one image": (
         "folder",
         lambda s: sources.folder(s, splits=(".",), images=1),
-        "cat contains one image; a class needs at least 2",
+        "cat contains one image; a class needs at least 2 .* with validation_fraction=0",
+    ),
+    "class name of two lines": (
+        "folder",
+        lambda s: sources.folder(s, ("a\nb", "dog")),
+        r"train has a class named 'a\\nb'; a name is one line of text: rename it",
+    ),
+    "class name without a letter": ("folder", lambda s: sources.folder(s, (" ", "dog")), "a class named ' '"),
+    "split without class folders": (
+        "folder",
+        lambda s: flat(sources.folder(s) / "val"),
+        "val contains no folders of classes; sort its images into such folders, or remove it",
+    ),
+    "folders that may be splits": (
+        "folder",
+        lambda s: sources.folder(s, splits=("seg_test", "seg_train")),
+        "contains seg_test/ and seg_train/, which look like splits, not classes; rename them to test/ and train/",
+    ),
+    "no training split": (
+        "folder",
+        lambda s: sources.folder(s, splits=("Test", "Val")),
+        "source contains Test/ and Val/ but no train/; add it",
+    ),
+    "split twice": (
+        "folder",
+        lambda s: sources.folder(s, splits=("Train", "training", "val")),
+        "source contains both Train/ and training/; keep one of them",
+    ),
+    "one folder with the classes": (
+        "folder",
+        lambda s: sources.folder(s / "pets", splits=(".",)),
+        "source contains 1 folders; .* If the classes are in .*source/pets, give that folder",
     ),
     "split of broken images": (
         "folder",

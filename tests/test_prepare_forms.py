@@ -408,6 +408,6 @@ def test_the_command_that_makes_a_set_readable(kind, images, tmp_path):
         [sys.executable, *command[1:], "--size=32"], cwd=sources.REPOSITORY, capture_output=True, text=True, check=False
     )
     assert run.returncode == 0, run.stderr
-    assert "is taken for a data set of TFDS" in run.stdout
+    assert "taken for: a data set of TFDS" in run.stdout
     dataset = open_dataset(DataConfig(name="pets", dir=f"{tmp_path}_prepared"))
     assert (len(dataset.train), len(dataset.evaluation)) == (2, 2)

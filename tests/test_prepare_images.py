@@ -1,5 +1,7 @@
 """Single images: every odd and broken file, and resizing compared with the author's code."""
 
+import struct
+
 import cv2
 import numpy as np
 import prepare_sources as sources
@@ -40,6 +42,66 @@ def test_an_orientation_is_ignored_in_every_format(kind):
     assert "EXIF orientation ignored" in decoded.oddities
     assert decoded.pixels.shape == sources.pixels(1).shape
     assert np.abs(decoded.pixels.astype(int) - sources.pixels(1)).mean() < 4
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_damaged_exif_does_no_harm_to_the_pixels(kind):
+    """Its header is garbage, as in reports 4676 and 5528 of Pillow, whose `getexif` raises an error."""
+    data = sources.encode(sources.pixels(1), kind, exif=b"Exif\0\0garbage")
+    decoded = decode(data)
+    assert not any("orientation" in oddity for oddity in decoded.oddities)
+    assert np.abs(decoded.pixels.astype(int) - sources.pixels(1)).mean() < 4
+
+
+@pytest.mark.parametrize("image", [sources.pixels(1), sources.pixels(1)[..., 0]], ids=["RGB", "gray"])
+def test_of_a_jpeg_only_the_end_marker_may_be_missing(image):
+    """Its pixels are then those of the whole file; any other cut is refused."""
+    data = sources.encode(image, quality=95)
+    whole = decode(data).pixels
+    for missing in (1, 2):
+        decoded = decode(data[:-missing])
+        assert "JPEG without its end marker" in decoded.oddities
+        np.testing.assert_array_equal(decoded.pixels, whole)
+    for missing in range(3, len(data) - data.index(b"\xff\xda")):
+        with pytest.raises(BrokenImageError):
+            decode(data[:-missing])
+
+
+def test_a_progressive_jpeg_without_its_last_scans_is_refused():
+    """Cut between two scans, it decodes without any error, to a coarser image."""
+    data = sources.encode(sources.pixels(1), quality=95, progressive=True)
+    starts = [index for index in range(len(data)) if data[index : index + 2] == b"\xff\xda"]
+    assert len(starts) > 3
+    for cut in [len(data) - 2, *starts[1:], *(data.rindex(b"\xff\xc4", 0, start) for start in starts[1:])]:
+        with pytest.raises(BrokenImageError):
+            decode(data[:cut])
+
+
+def tiff(image: np.ndarray, planes: bool) -> bytes:
+    """Make an uncompressed TIFF of uint8 or uint16 [H, W, 3], whose colors are in planes or interleaved."""
+    height, width, colors = image.shape
+    strips = [plane.tobytes() for plane in np.moveaxis(image, -1, 0)] if planes else [image.tobytes()]
+    tags = {256: [width], 257: [height], 258: [8 * image.itemsize] * colors, 259: [1], 262: [2], 273: [0] * len(strips)}
+    tags |= {277: [colors], 278: [height], 279: [len(strip) for strip in strips], 284: [2 if planes else 1]}
+    start = 8 + 2 + 12 * len(tags) + 4
+    tags[273] = [start + sum(map(len, strips[:index])) for index in range(len(strips))]
+    long_values, entries = b"", b""
+    for tag, values in tags.items():
+        packed = struct.pack(f"<{len(values)}I", *values)
+        if len(values) > 1:
+            long_values += packed
+            packed = struct.pack("<I", start + sum(map(len, strips)) + len(long_values) - len(packed))
+        entries += struct.pack("<HHI", tag, 4, len(values)) + packed
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + b"".join(strips) + long_values
+
+
+def test_a_tiff_that_pillow_decodes_to_noise_is_refused():
+    image = sources.pixels(1)
+    deep = image.astype("<u2") << 8
+    for data in (tiff(image, planes=False), tiff(image, planes=True), tiff(deep, planes=False)):
+        np.testing.assert_array_equal(decode(data).pixels, image)
+    with pytest.raises(BrokenImageError, match="separate planes of a kind that can't be read; save it interleaved"):
+        decode(tiff(deep, planes=True))
 
 
 @pytest.mark.parametrize("kind", sources.broken_files())

@@ -1,21 +1,28 @@
 """A preparation that is killed, fills the disk or finds existing files resumes or reports an error."""
 
 import fcntl
+import gc
 import io
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import prepare_sources as sources
 import pytest
 import tensorflow_datasets as tfds
 
 from alexnet_jax.config import DataConfig
 from alexnet_jax.data.datasets import open_dataset
+from alexnet_jax.data.image_codec import Decoded
+from alexnet_jax.data.statistics import Sums
 from alexnet_jax.errors import UserError
+from alexnet_jax.prepare import units, workflow
 from alexnet_jax.prepare.archives import open_source
 from alexnet_jax.prepare.source import SourceImage
 from alexnet_jax.prepare.units import TASK, Recipe, process
@@ -33,6 +40,7 @@ import prepare_sources as sources
 from alexnet_jax.prepare import shards, units, workflow
 
 units.UNIT, units.TASK, shards.SHARD_BYTES, calls = 16, 4, 20_000, {"decode": 0}
+units.BOUNDARY = 1 << 64  # all units have the full size
 
 def counted(module, name, kill_at):
     original = getattr(module, name)
@@ -103,12 +111,41 @@ def test_finished_units_are_not_made_again(tmp_path):
     assert resumed.stdout == f"{100 - 3 * 16}\n", resumed.stderr
 
 
-def test_other_settings_or_files_do_not_resume_a_preparation(tmp_path):
-    sources.folder(tmp_path / "source", images=10)
-    assert run_program(tmp_path, "units", "_save", 1).returncode == -signal.SIGKILL
-    (tmp_path / "source" / "train" / "cat" / "new.jpg").write_bytes(sources.jpeg(1))
-    with pytest.raises(UserError, match=r"\.preparing-1\.0\.0 was prepared differently \(source was .* and is now"):
-        sources.prepare_here("folder", tmp_path)
+def test_other_settings_do_not_resume_a_preparation(tmp_path):
+    interrupted(tmp_path)
+    with pytest.raises(UserError, match=r"\.preparing-1\.0\.0 was prepared differently \(keep_originals was False and"):
+        sources.prepare_here("folder", tmp_path, keep_originals=True)
+
+
+def interrupted(root: Path) -> None:
+    """Prepare a folder, and stop before it is described: all images are decoded, and all shards written."""
+    sources.folder(root / "source", images=40)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workflow, "write_info", lambda *_, **__: stop())
+        with pytest.raises(KeyboardInterrupt):
+            sources.prepare_here("folder", root)
+
+
+def stop() -> None:
+    raise KeyboardInterrupt
+
+
+def test_files_that_change_meanwhile_cost_only_their_units(tmp_path, monkeypatch):
+    """One repaired, one added, one removed and one moved to another class: most of the images are not decoded again."""
+    monkeypatch.setattr(units, "BOUNDARY", 4)
+    interrupted(tmp_path)
+    train = tmp_path / "source" / "train"
+    (train / "cat" / "3.jpg").write_bytes(sources.jpeg(99, comment=b"repaired"))
+    (train / "cat" / "new.jpg").write_bytes(sources.jpeg(98))
+    (train / "dog" / "5.jpg").unlink()
+    (train / "dog" / "20.jpg").rename(train / "cat" / "moved.jpg")
+    shutil.copytree(tmp_path / "source", tmp_path / "anew" / "source")
+    decoded, decode = [], units.decode
+    monkeypatch.setattr(units, "decode", lambda data, buffer: decoded.append(1) or decode(data, buffer))
+    sources.prepare_here("folder", tmp_path)
+    assert 3 <= len(decoded) < 80
+    sources.prepare_here("folder", tmp_path / "anew")
+    assert contents(tmp_path) == contents(tmp_path / "anew")
 
 
 def rename_a_class(source: Path) -> None:
@@ -144,12 +181,13 @@ def test_a_repaired_source_is_read_again(tmp_path):
     assert len(tfds.builder_from_directory(target).as_data_source("train")) == 8
 
 
-@pytest.mark.parametrize("file", ["train-00000.npz", "train-00000.records"])
-def test_a_unit_that_is_cut_is_made_again(tmp_path, file):
+@pytest.mark.parametrize("kind", ["npz", "records"])
+def test_a_unit_that_is_cut_is_made_again(tmp_path, kind):
     """As after a power failure."""
     sources.folder(tmp_path / "source", ("ant", "bee", "cat", "dog", "eel"), images=10)
     assert run_program(tmp_path, "units", "_save", 3).returncode == -signal.SIGKILL
-    with (tmp_path / "data" / "source" / ".preparing-1.0.0" / "units" / file).open("r+b") as unit:
+    units_made = tmp_path / "data" / "source" / ".preparing-1.0.0" / "units"
+    with min(units_made.glob(f"train-*.{kind}")).open("r+b") as unit:
         unit.truncate(0)
     resumed = run_program(tmp_path)
     assert resumed.stdout == f"{100 - 2 * 16}\n", resumed.stderr
@@ -159,11 +197,17 @@ def test_a_unit_that_is_cut_is_made_again(tmp_path, file):
 
 
 @pytest.mark.skipif(not FULL.exists(), reason="there is no /dev/full")
-@pytest.mark.parametrize("file", ["units/train-00000.records", "source/1.0.0/.unfinished-source-train.array_record-*"])
+@pytest.mark.parametrize(
+    "file", ["units/train-{unit}.records", "source/1.0.0/.unfinished-source-train.array_record-{shard}"]
+)
 def test_full_disk_is_reported_and_the_same_command_resumes(tmp_path, file):
     """In the first pass and in the second: the next file to be written is on a full device."""
     sources.folder(tmp_path / "source")
-    path = tmp_path / "data" / "source" / ".preparing-1.0.0" / file.replace("*", "00000-of-00001")
+    images = [
+        image for image in open_source("folder", tmp_path / "source", None, 0.1).images() if image.split == "train"
+    ]
+    file = file.format(shard="00000-of-00001", unit=units.fingerprint(images))
+    path = tmp_path / "data" / "source" / ".preparing-1.0.0" / file
     path.parent.mkdir(parents=True)
     path.symlink_to(FULL)
     with pytest.raises(UserError, match=r"\.preparing-1\.0\.0 can't be written \(.*No space left on device.*resumes"):
@@ -223,8 +267,13 @@ def test_second_preparation_at_the_same_time_is_refused(tmp_path):
 # Memory and progress
 
 
-def test_only_a_bounded_number_of_images_is_loaded_ahead(tmp_path):
-    """However many images there are, they are loaded as fast as they are processed, and no faster."""
+def streamed(count: int, load) -> Iterator[SourceImage]:
+    return (SourceImage("train", f"{number}", 0, load, number, 12_000_000) for number in range(count))
+
+
+@pytest.mark.parametrize(("file_bytes", "limit"), [(0, 8 * TASK), (12_000_000, 7)])
+def test_only_a_bounded_number_of_images_and_bytes_is_loaded_ahead(tmp_path, file_bytes, limit):
+    """However many images there are, they are loaded as fast as they are processed: with two threads, 84 MB of them."""
     loaded, finished, most_ahead = 0, 0, 0
 
     def load() -> bytes:
@@ -237,12 +286,51 @@ def test_only_a_bounded_number_of_images_is_loaded_ahead(tmp_path):
         nonlocal finished
         finished += num_images
 
-    data = sources.jpeg(1)
-    images = (SourceImage("train", f"{number}", 0, load, number) for number in range(2000))
+    data = sources.jpeg(1).ljust(file_bytes, b"\0")
+    count = 2000 if not file_bytes else 60
+    ((_, unit),) = process(streamed(count, load), Recipe(8, 95, 0, False, "file_name"), tmp_path, 2, done)
+    assert loaded == finished == len(unit.keys) == count
+    assert most_ahead <= limit
+
+
+def test_a_unit_is_bounded_by_the_bytes_of_its_records(tmp_path, monkeypatch):
+    """With originals of 12 MB, it has ten images, not 4,096; the sums of units stay on disk."""
+    monkeypatch.setattr(units, "decode", lambda *_: Decoded(np.zeros((8, 8, 3), np.uint8), ()))
+    recipe = Recipe(8, 95, seed=0, keep_originals=True, name_feature="file_name")
+    found = [unit for _, unit in process(streamed(25, lambda: b"x"), recipe, tmp_path, 2, lambda *_: None)]
+    assert [len(unit.keys) for unit in found] == [11, 11, 3]
+    assert not any(isinstance(value, Sums) for unit in found for value in unit)
+    assert sum(units.load_sums(unit).num_images for unit in found) == 25
+
+
+def test_units_of_another_version_are_not_mixed_with_ours(tmp_path, monkeypatch):
+    """Of archives, units have numbers: their sizes tell whether they end at the same images."""
     recipe = Recipe(8, 95, seed=0, keep_originals=False, name_feature="file_name")
-    ((_, unit),) = process(images, recipe, tmp_path, 2, done)
-    assert loaded == finished == len(unit.keys) == 2000
-    assert most_ahead <= (2 * 2 + 4) * TASK
+
+    def make(size: int) -> list:
+        monkeypatch.setattr(units, "UNIT", size)
+        return list(process(streamed(10, lambda: sources.jpeg(1)), recipe, tmp_path, 1, lambda *_: None))
+
+    assert len(make(4)) == 3
+    with pytest.raises(UserError, match=f"has 4 images, and should have 8: .* delete {tmp_path.parent}"):
+        make(8)
+
+
+def test_an_interrupt_ends_all_threads_and_the_same_command_resumes(tmp_path, monkeypatch):
+    """In the first pass and in the second."""
+    sources.folder(tmp_path / "source", images=40)
+    before = threading.active_count()
+    for function in ("images", "shards"):
+        with monkeypatch.context() as patch:
+            patch.setattr(Progress, function, lambda *_, **__: stop())
+            with pytest.raises(KeyboardInterrupt):
+                sources.prepare_here("folder", tmp_path)
+        gc.collect()
+        assert threading.active_count() == before
+        assert not list((tmp_path / "data").rglob("*unfinished*"))
+        assert not sources.looks_whole(tmp_path)
+    sources.prepare_here("folder", tmp_path)
+    assert len(open_dataset(DataConfig(name="source", dir=str(tmp_path / "data"))).train) == 80
 
 
 def test_progress_says_how_far_it_is_and_how_long_it_will_take(monkeypatch):
@@ -261,3 +349,17 @@ def test_progress_says_how_far_it_is_and_how_long_it_will_take(monkeypatch):
     progress.shards("train", 1, 1)
     progress.close()
     assert stream.getvalue().endswith("left\nshuffling train: 1 of 1 shards\n")
+
+
+def test_a_long_search_says_how_many_images_it_has_found(monkeypatch):
+    """A short one says nothing."""
+    now = 1000.0
+    monkeypatch.setattr("time.time", lambda: now)
+    monkeypatch.setattr("tqdm.std.time", lambda: now)
+    stream = io.StringIO()
+    with Progress(0, stream) as progress:
+        progress.found(1)
+        now += 31
+        progress.found(120_000)
+        progress.found(120_001)
+    assert stream.getvalue() == "120,000 images found\n"

@@ -5,22 +5,37 @@ orientation says, and animations are refused rather than judged by their first f
 before the results are used.
 """
 
+import errno
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import stat
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
 from alexnet_jax import runtime
 from alexnet_jax.data import image_codec
-from alexnet_jax.data.image_codec import EXTENSIONS, BrokenImageError
+from alexnet_jax.data.image_codec import FORMATS, BrokenImageError
 from alexnet_jax.data.threads import map_ahead
 from alexnet_jax.errors import UserError
 from alexnet_jax.files import expanded, reading
 
 MIN_SIDE = 8  # pixels; a line or a dot shows nothing, however much it is enlarged
 MAX_BYTES = 1 << 29  # of a file; no image of at most `image_codec.MAX_PIXELS` pixels is larger
+_ENDINGS = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp")  # that say what a file is meant to be
+_HIDDEN = ("@eaDir", "__MACOSX")  # folders of thumbnails and attributes that Synology and macOS add
+_UNREADABLE = "files and folders without permission"
+
+LeaveOut = Callable[[str, str], None]  # receives why something is left out, as the name of a group, and its path
+
+
+class ImageFile(NamedTuple):
+    """An image file in a folder that was searched. name: its path from there, with `/`. size: in bytes."""
+
+    name: str
+    size: int
 
 
 def find_images(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
@@ -33,16 +48,82 @@ def find_images(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
                 continue
             if not path.is_dir():
                 raise UserError(f"{path}: there is no such file or folder; give images, or folders of images.")
-            if not (inside := images_below(path)):
-                raise UserError(f"{path} contains no images; files in a folder must end in {', '.join(EXTENSIONS)}.")
+            if not (inside := _images_or_unreadable(path)):
+                raise UserError(f"{path} contains no images; {', '.join(FORMATS)} are known.")
             images += inside
     return images
 
 
-def images_below(folder: Path) -> list[Path]:
-    """Return the image files in a folder and its subfolders, sorted; "._name" is what macOS adds to archives."""
-    files = (path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
-    return sorted(file for file in files if not file.name.startswith("._"))
+def _images_or_unreadable(folder: Path) -> list[Path]:
+    """Return all images below a folder, and what may not be read there, so that `load_image` reports it; sorted."""
+    unreadable: list[Path] = []
+
+    def leave_out(group: str, path: str) -> None:
+        if group == _UNREADABLE:
+            unreadable.append(Path(path))
+
+    return sorted([folder / file.name for file in images_below(folder, leave_out)] + unreadable)
+
+
+def images_below(folder: Path, leave_out: LeaveOut) -> Iterator[ImageFile]:
+    """Yield the images in a folder and its subfolders, always in the same order, and report the rest to `leave_out`.
+
+    A file is known by its content, unless its name says that it is meant to be an image: then it may be a damaged one.
+    OSError if the folder itself can't be read.
+    """
+    pending = [""]
+    while pending:
+        prefix, subfolders = pending.pop(), []
+        try:
+            for name, path, status in list_folder(folder / prefix, leave_out):
+                if stat.S_ISDIR(status.st_mode):
+                    subfolders.append(f"{prefix}{name}/")
+                elif reason := _why_not_an_image(path, status):
+                    leave_out(reason, path)
+                else:
+                    yield ImageFile(prefix + name, status.st_size)
+        except OSError:
+            if not prefix:
+                raise
+            leave_out(_UNREADABLE, str(folder / prefix))
+        for subfolder in reversed(subfolders):
+            if os.path.islink(folder / subfolder[:-1]):
+                leave_out("links to folders in class folders", str(folder / subfolder))
+            else:
+                pending.append(subfolder)
+
+
+def list_folder(folder: Path, leave_out: LeaveOut) -> Iterator[tuple[str, str, os.stat_result]]:
+    """Yield the name, path and status of everything in a folder, sorted, but what is hidden or can't be reached."""
+    for name in sorted(os.listdir(folder)):
+        path = os.path.join(folder, name)
+        if name.startswith(".") or name in _HIDDEN:
+            leave_out("hidden files and folders", path)
+            continue
+        try:
+            status = os.stat(path)
+        except OSError as error:
+            leave_out("dangling links" if error.errno in (errno.ENOENT, errno.ELOOP) else _UNREADABLE, path)
+            continue
+        yield name, path, status
+
+
+def _why_not_an_image(path: str, status: os.stat_result) -> str | None:
+    """Return the reason to leave a file out; None for an image, also a damaged one."""
+    if not stat.S_ISREG(status.st_mode):
+        return "pipes, sockets and devices"  # opening one may wait forever
+    if status.st_size > MAX_BYTES:
+        return f"files of more than {MAX_BYTES:,} bytes"
+    if not os.access(path, os.R_OK):
+        return _UNREADABLE
+    if path.lower().endswith(_ENDINGS):
+        return None
+    try:
+        with open(path, "rb", buffering=0) as file:
+            head = file.read(image_codec.MAGIC_BYTES)
+    except OSError:
+        return _UNREADABLE
+    return None if image_codec.is_image(head) else f"files that are not {', '.join(FORMATS)}"
 
 
 def load_image(path: Path, size: int) -> np.ndarray:

@@ -16,7 +16,7 @@ from absl import flags
 
 from alexnet_jax import cli, runtime
 from alexnet_jax.data import PREPARABLE
-from alexnet_jax.errors import UserError
+from alexnet_jax.errors import UserError, printable
 
 _FOLDER = "folder"
 _DATASETS = (*PREPARABLE, _FOLDER)
@@ -27,11 +27,12 @@ _NAME = flags.DEFINE_string("name", None, "the name of the data set of --dataset
 _CLASSES = flags.DEFINE_string("classes", None, "a file: ImageNet's WordNet ids to take, or names for labels 0, 1, ...")
 _LIST = flags.DEFINE_string("list", None, "a file with a line `path,label` or `path,label,split` for each image")
 _SIZE = flags.DEFINE_integer("size", None, "side of the prepared images in pixels; by default 256", lower_bound=8)
+_FORMAT = flags.DEFINE_enum("format", None, ["jpeg", "png"], "how images are stored, png without loss; by default jpeg")
 _QUALITY = flags.DEFINE_integer("quality", 95, "quality of the stored JPEGs", lower_bound=1, upper_bound=100)
 _SEED = flags.DEFINE_integer("seed", 0, "seed of the order of the records", lower_bound=0, upper_bound=2**32 - 1)
 _KEEP_ORIGINALS = flags.DEFINE_bool("keep_originals", False, "also store each original file in its record")
 _MAX_BROKEN = flags.DEFINE_integer("max_broken", 10, "how many images may be impossible to decode", lower_bound=0)
-_VALIDATION = flags.DEFINE_float("validation_fraction", 0.1, "held out of each class if there is only train/", 0.0, 0.9)
+_VALIDATION = flags.DEFINE_float("validation_fraction", 0.1, "held out of each class without val/; 0: none", 0.0, 0.9)
 _THREADS = flags.DEFINE_integer("workers", None, "number of threads; by default one per core", lower_bound=1)
 _INSPECT = flags.DEFINE_bool("inspect", False, "draw a contact sheet of the prepared images, stored and augmented")
 flags.adopt_module_key_flags(cli)
@@ -63,21 +64,32 @@ def _prepare(dataset: str, path: Path, data_dir: Path) -> str:
     from alexnet_jax.prepare.units import Recipe
     from alexnet_jax.prepare.workflow import REPORT, prepare_dataset
 
+    if _FORMAT.value == "png" and flags.FLAGS["quality"].present:
+        raise UserError(f"--quality={_QUALITY.value} is for JPEGs, but --format=png; leave one of them out.")
     files = {"classes": cli.optional_path(_CLASSES), "image_list": cli.optional_path(_LIST)}
     source = open_source(dataset, path, _NAME.value, _VALIDATION.value, **files)
-    if source.form:
-        print(f"{path} is taken for {source.form}.", flush=True)
     if source.size and _KEEP_ORIGINALS.value:
         raise UserError(f"--keep_originals: the images of {source.name} are not files; leave the flag out.")
     if source.size and _SIZE.value not in (None, source.size):  # enlarged; a different data set than the exact one
         source = dataclasses.replace(source, name=f"{source.name}_{_SIZE.value}", size=None)
-    size, quality = (source.size, None) if source.size else (_SIZE.value or 256, _QUALITY.value)
-    recipe = Recipe(size, quality, _SEED.value, _KEEP_ORIGINALS.value, source.name_feature)
+    if source.size and _FORMAT.value == "jpeg":
+        raise UserError(f"--format=jpeg: {source.name} keeps its exact pixels, as png; leave the flag out.")
+    quality = None if source.size or _FORMAT.value == "png" else _QUALITY.value
+    recipe = Recipe(source.size or _SIZE.value or 256, quality, _SEED.value, _KEEP_ORIGINALS.value, source.name_feature)
+    for line in source.in_words():
+        print(printable(line), flush=True)
     num_threads = _THREADS.value or len(runtime.cores())
     target = prepare_dataset(source, recipe, data_dir, max_broken=_MAX_BROKEN.value, num_threads=num_threads)
-    for split, counts in json.loads((target / REPORT).read_text())["splits"].items():
+    report = json.loads((target / REPORT).read_text())
+    for split, counts in report["splits"].items():
         print(f"{split}: {counts['images']:,} images, {counts['broken']:,} broken; published: {counts['published']:,}")
-    print(f"{target} is ready: config.data.name={source.name}, config.data.dir={data_dir}")
+    if report["broken"]:
+        first = report["broken"][0]
+        print(f"the first broken image: {printable(first['file'])}: {first['reason']}; all are in {target / REPORT}")
+    fields = [f"config.data.name={source.name}", f"config.data.dir={data_dir}"]
+    if "validation" not in source.num_images:  # the default of config.data.eval_split
+        fields.append(f"config.data.eval_split={[*source.num_images][-1]}")
+    print(f"{target} is ready: {', '.join(fields)}")
     return source.name
 
 

@@ -45,7 +45,8 @@ def imagenette(source: Path) -> SourceData:
                     f"{', '.join(labels)}; unpack other data sets and prepare them with dataset=folder."
                 )
             load = functools.partial(tars.read, member, archive)
-            yield SourceImage(_SPLITS[split], member.path.name, labels[wordnet_id], load, member.position)
+            label = labels[wordnet_id]
+            yield SourceImage(_SPLITS[split], member.path.name, label, load, member.position, member.size)
 
     return SourceData(
         name="imagenette",

@@ -5,13 +5,13 @@ holds the records of a few shards, whatever the size of the data set.
 """
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import tensorflow_datasets as tfds
 
 from alexnet_jax.data.builder import file_template, write_records
+from alexnet_jax.data.threads import map_ahead
 from alexnet_jax.prepare.units import Unit
 
 SHARD_BYTES = 64 << 20  # the target size
@@ -42,8 +42,8 @@ def write_split(
         return sum(stop - start for _, start, stop in ranges)
 
     lengths = []
-    with ThreadPoolExecutor(min(num_threads, MAX_WRITERS)) as pool:
-        for length in pool.map(write, range(num_shards)):
-            lengths.append(length)
-            done(len(lengths), num_shards)
+    num_writers = min(num_threads, MAX_WRITERS)
+    for length in map_ahead(write, range(num_shards), num_writers, num_writers):
+        lengths.append(length)
+        done(len(lengths), num_shards)
     return tfds.core.SplitInfo(split, lengths, num_bytes, template)

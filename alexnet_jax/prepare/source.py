@@ -4,6 +4,7 @@ import dataclasses
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,8 +35,9 @@ class SourceData:
 
     num_images: per split; exact for folders, the publisher's numbers for archives. num_bytes: of all that will be read.
     identity: distinguishes this source from others: file names, sizes, classes. left_out: how many things in the source
-    will not be read, by what they are ("dangling links"). size: side of the prepared images in pixels where the data
-    set fixes it (CIFAR-10, stored losslessly); None where the user chooses. form: what the source was taken for.
+    will not be read, by what they are ("dangling links"). folder: that of the images, if each is a file of its own and
+    can be loaded at any time. size: side of the prepared images in pixels where the data set fixes it (CIFAR-10, stored
+    losslessly); None where the user chooses. form: what the source was taken for.
     """
 
     name: str
@@ -48,10 +50,19 @@ class SourceData:
     identity: Mapping[str, int | str]
     images: Callable[[], Iterator[SourceImage]]
     left_out: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    folder: Path | None = None
     metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     size: int | None = None
     name_feature: str = "file_name"
     form: str = ""
+
+    def in_words(self) -> list[str]:
+        """Say what was found, one line each: the form, images by split and classes, and what is left out."""
+        images = ", ".join(f"{count:,} images for {split}" for split, count in self.num_images.items())
+        names = ", ".join([*self.label_names[:3], *(["..."] if len(self.label_names) > 3 else [])])
+        left_out = [f"left out: {count:,} {what}" for what, count in self.left_out.items()]
+        form = [f"taken for: {self.form}"] if self.form else []
+        return [*form, f"found: {images}; {len(self.label_names):,} classes ({names})", *left_out]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,10 +140,12 @@ def join(parts: Sequence[Part]) -> Part:
 
 
 def check_class_names(names: Sequence[str], where: object) -> None:
-    """Raise UserError if two class names are equal up to case and the Unicode form of accents."""
+    """Raise UserError if two class names look the same, or one can't be stored: TFDS keeps one name per line."""
     seen: dict[str, str] = {}
     for name in names:
-        key = unicodedata.normalize("NFC", name).strip().casefold()
+        if not name.strip() or name.splitlines() != [name]:
+            raise UserError(f"{where} has a class named {name!r}; a name is one line of text: rename it.")
+        key = unicodedata.normalize("NFC", name).strip()
         if key in seen:
             raise UserError(f"{where} has two classes with one name, {seen[key]!r} and {name!r}; rename one of them.")
         seen[key] = name

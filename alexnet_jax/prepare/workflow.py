@@ -12,8 +12,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from alexnet_jax.data.builder import features_dict, write_info
 from alexnet_jax.data.image_codec import SUBSAMPLING
 from alexnet_jax.data.statistics import Sums, save_statistics
@@ -21,12 +19,10 @@ from alexnet_jax.errors import UserError
 from alexnet_jax.files import try_lock, write_atomically
 from alexnet_jax.prepare.shards import write_split
 from alexnet_jax.prepare.source import SourceData, check_no_class_is_empty
-from alexnet_jax.prepare.units import TRAIN, Counts, Recipe, Unit, forget, process
+from alexnet_jax.prepare.units import TRAIN, Counts, Recipe, Unit, forget_broken, load_sums, process
 from alexnet_jax.progress import Progress
 
 REPORT = "prepare_report.json"
-_JPEG_BYTES_PER_PIXEL = 0.45  # of photographs at quality 95, measured
-_PNG_BYTES_PER_PIXEL = 3.0
 _MIN_FILE_BYTES = 2048  # of an image, so that part of a published data set isn't taken for all of it
 _MAX_SHOWN = 5  # broken images in the error message
 
@@ -36,10 +32,12 @@ _Units = Mapping[str, list[Unit]]  # by split
 def prepare_dataset(source: SourceData, recipe: Recipe, data_dir: Path, *, max_broken: int, num_threads: int) -> Path:
     """Prepare a data set and return its folder; resumes an interrupted preparation with the same arguments.
 
-    UserError if the source is damaged, more than `max_broken` images can't be decoded, the disk is full, or `data_dir`
-    contains a different preparation.
+    UserError if the source is damaged or lacks the images of a split, more than `max_broken` images can't be decoded,
+    the disk is full, or `data_dir` is in the source or contains a different preparation.
     """
     target = data_dir / source.name / source.version
+    _check_place(source, target)
+    _check_splits(source, source.num_images)
     plan = _plan(source, recipe)
     if target.exists():
         _check_same(plan, target / "metadata.json")
@@ -48,10 +46,7 @@ def prepare_dataset(source: SourceData, recipe: Recipe, data_dir: Path, *, max_b
     try:
         scratch.mkdir(parents=True, exist_ok=True)
         with _lock(scratch):
-            if (scratch / "plan.json").exists():
-                _check_same(plan, scratch / "plan.json")
-            else:
-                write_atomically(scratch / "plan.json", json.dumps({"preparation": plan}))
+            _begin(plan, source, scratch)
             _check_disk(source, recipe, scratch)
             with Progress(source.num_bytes) as progress:
                 units = _make_units(source, recipe, scratch, max_broken, num_threads, progress)
@@ -64,6 +59,19 @@ def prepare_dataset(source: SourceData, recipe: Recipe, data_dir: Path, *, max_b
             "The same command resumes where it stopped."
         ) from error
     return target
+
+
+def _check_place(source: SourceData, target: Path) -> None:
+    """Raise UserError if the data set would be written into the folder of its images."""
+    if source.folder and target.resolve().is_relative_to(source.folder.resolve()):
+        raise UserError(f"{target} is in the source, {source.folder}; choose another name or data_dir.")
+
+
+def _check_splits(source: SourceData, num_images: Mapping[str, int]) -> None:
+    """Raise UserError if a split has no images."""
+    for split, count in num_images.items():
+        if not count:
+            raise UserError(f"the source of {source.name} has no images for split {split!r}; add some, or remove it.")
 
 
 def _plan(source: SourceData, recipe: Recipe) -> dict[str, Any]:
@@ -88,6 +96,22 @@ def _check_same(plan: Mapping[str, Any], path: Path) -> None:
         raise UserError(f"{path.parent} was prepared differently ({changes}); delete it or choose another data_dir.")
 
 
+def _begin(plan: Mapping[str, Any], source: SourceData, scratch: Path) -> None:
+    """Write the plan; UserError if it differs from that of an interrupted preparation.
+
+    Image files may have been repaired, added or removed since: the units of the others stay, but no shards of them.
+    """
+    path = scratch / "plan.json"
+    if path.exists():
+        changeable = ["source"] if source.folder else []
+        _check_same({key: value for key, value in plan.items() if key not in changeable}, path)
+        if json.loads(path.read_text())["preparation"] == plan:
+            return
+        if (scratch / source.name).exists():
+            shutil.rmtree(scratch / source.name)
+    write_atomically(path, json.dumps({"preparation": plan}))
+
+
 def _lock(scratch: Path) -> contextlib.AbstractContextManager:
     """Keep other preparations out until the context or the process ends."""
     try:
@@ -101,9 +125,8 @@ def _lock(scratch: Path) -> contextlib.AbstractContextManager:
 
 def _check_disk(source: SourceData, recipe: Recipe, scratch: Path) -> None:
     """Raise UserError if the result, which temporarily exists twice, won't fit."""
-    per_pixel = _PNG_BYTES_PER_PIXEL if recipe.quality is None else _JPEG_BYTES_PER_PIXEL
     num_images = min(sum(source.num_images.values()), source.num_bytes // _MIN_FILE_BYTES)
-    result = num_images * recipe.size**2 * per_pixel + source.num_bytes * recipe.keep_originals
+    result = num_images * recipe.num_bytes + source.num_bytes * recipe.keep_originals
     needed = 2 * result - sum(path.stat().st_size for path in scratch.rglob("*") if path.is_file())
     free = shutil.disk_usage(scratch).free
     if needed > free:
@@ -117,14 +140,17 @@ def _make_units(
     source: SourceData, recipe: Recipe, scratch: Path, max_broken: int, num_threads: int, progress: Progress
 ) -> _Units:
     """Carry out the first pass; return the units of each split."""
-    (scratch / "units").mkdir(exist_ok=True)
+    directory, any_order = scratch / "units", source.folder is not None
+    directory.mkdir(exist_ok=True)
+    _read_broken_again(scratch, max_broken)
     units: _Units = {split: [] for split in source.num_images}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # image_codec.py has its own limit
-        for split, unit in process(source.images(), recipe, scratch / "units", num_threads, progress.images):
+        warnings.filterwarnings("ignore", module=r"PIL\.")  # of large images and damaged EXIF data: see image_codec.py
+        made = process(source.images(), recipe, directory, num_threads, progress.images, any_order=any_order)
+        for split, unit in made:
             units[split].append(unit)
             _check_broken(source, units, max_broken, scratch)
-    _check_classes(source, units)
+    _check_classes(source, units, scratch)
     return units
 
 
@@ -138,7 +164,7 @@ def _write_dataset(
     for split, split_units in units.items():
         done = functools.partial(progress.shards, split)
         splits.append(write_split(split_units, finished, source.name, split, num_threads, done))
-    sums = functools.reduce(Sums.__add__, [unit.sums for unit in units[TRAIN]])
+    sums = functools.reduce(Sums.__add__, map(load_sums, units[TRAIN]))
     save_statistics(sums.statistics(), finished)
     write_atomically(finished / REPORT, json.dumps(_report(source, units), indent=2))
     text_features = [recipe.name_feature, *(["original"] if recipe.keep_originals else [])]
@@ -162,24 +188,22 @@ def _counts(units: _Units) -> dict[str, Counts]:
 
 
 def _report(source: SourceData, units: _Units) -> dict[str, Any]:
-    """Return the numbers of images per split, found and published, the counts of oddities, and all broken images."""
+    """Return the images per split, found and published, what is odd or left out (counts), and all broken images."""
     splits, counts_by_split = {}, _counts(units)
     for split, counts in counts_by_split.items():
         num_broken, published = len(counts.broken), source.num_images[split]
         splits[split] = {"images": counts.num_images - num_broken, "broken": num_broken, "published": published}
     total = sum(counts_by_split.values(), Counts())
-    return {"splits": splits, "odd": dict(total.oddities), "broken": total.broken}
+    odd, left_out = dict(total.oddities), dict(source.left_out)
+    return {"splits": splits, "odd": odd, "left_out": left_out, "broken": total.broken}
 
 
 def _check_broken(source: SourceData, units: _Units, max_broken: int, scratch: Path) -> None:
-    """Raise UserError if too many images are broken, and forget their units so that a repaired source is read again."""
-    units_with_broken = [unit for split_units in units.values() for unit in split_units if unit.counts.broken]
-    broken = [image for unit in units_with_broken for image in unit.counts.broken]
+    """Raise UserError if too many images are broken."""
+    broken = [image for split_units in units.values() for unit in split_units for image in unit.counts.broken]
     if len(broken) <= max_broken:
         return
     write_atomically(scratch / REPORT, json.dumps(_report(source, units), indent=2))
-    for unit in units_with_broken:
-        forget(unit)
     shown = "; ".join(f"{image['file']}: {image['reason']}" for image in broken[:_MAX_SHOWN])
     more = "; ..." if len(broken) > _MAX_SHOWN else ""
     raise UserError(
@@ -188,11 +212,23 @@ def _check_broken(source: SourceData, units: _Units, max_broken: int, scratch: P
     )
 
 
-def _check_classes(source: SourceData, units: _Units) -> None:
+def _read_broken_again(scratch: Path, max_broken: int) -> None:
+    """Forget the units with broken images if they stopped an earlier run and aren't allowed now either.
+
+    So the source was repaired.
+    """
+    path = scratch / REPORT
+    if path.exists() and len(json.loads(path.read_text())["broken"]) > max_broken:
+        forget_broken(scratch / "units")
+
+
+def _check_classes(source: SourceData, units: _Units, scratch: Path) -> None:
     """Raise UserError if a split is empty, or a class has no training image that could be decoded."""
     counts = _counts(units)
-    for split in counts:
-        if not counts[split].labels:
-            raise UserError(f"the source of {source.name} has no images for split {split!r}; add some, or remove it.")
-    by_name = {name: counts[TRAIN].labels[str(label)] for label, name in enumerate(source.label_names)}
-    check_no_class_is_empty(source.label_names, by_name, f"the training split of {source.name}")
+    try:
+        _check_splits(source, {split: sum(counts[split].labels.values()) for split in counts})
+        by_name = {name: counts[TRAIN].labels[str(label)] for label, name in enumerate(source.label_names)}
+        check_no_class_is_empty(source.label_names, by_name, f"the training split of {source.name}")
+    except UserError:
+        forget_broken(scratch / "units")  # for a repaired source
+        raise
