@@ -5,7 +5,7 @@ import sys
 EXIT_CRASHED = 1  # an error in the program, with a traceback
 EXIT_USER_ERROR = 2  # a wrong flag, config, file or mesh: one sentence on stderr
 EXIT_DIVERGED = 3  # the loss is no longer finite
-EXIT_LOST_PROCESS = 4  # another process of the group died; the same command resumes the run
+EXIT_LOST_PROCESS = 4  # another process of the group died or never came; the same command resumes the run
 EXIT_PREEMPTED = 75  # SIGTERM, and a checkpoint was saved; the same command resumes the run (EX_TEMPFAIL: try again)
 
 OLDER_VERSION = (  # the end of a sentence about a file
@@ -24,6 +24,12 @@ class DivergedError(UserError):
     """The loss or a parameter is no longer finite; the message names the step and the last good checkpoint."""
 
     exit_status = EXIT_DIVERGED
+
+
+class LostProcessError(UserError):
+    """Another process of the group died or never came; the message names it. The same command may succeed."""
+
+    exit_status = EXIT_LOST_PROCESS
 
 
 class PreemptedError(UserError):
