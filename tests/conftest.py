@@ -1,6 +1,8 @@
 """Tests run on eight simulated CPU devices."""
 
 import os
+import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -54,6 +56,25 @@ def trained_folder(digits_dir: Path, tmp_path_factory: pytest.TempPathFactory) -
     folder = tmp_path_factory.mktemp("trained") / "net"
     train_and_evaluate(_tiny_config(digits_dir), folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the repository whose environment is the one that the tests run in."""
+    repository = Path(__file__).resolve().parents[1]
+    root = tmp_path_factory.mktemp("checkout")
+    for name in ("alexnet_jax", "configs"):
+        (root / name).symlink_to(repository / name)
+    shutil.copytree(repository / "launch", root / "launch")
+    requirements = (repository / "requirements.txt").read_text().replace("jax[cuda12]", "jax")
+    (root / "requirements.txt").write_text(requirements)
+    programs = root / ".venv" / "bin"
+    programs.mkdir(parents=True)
+    (root / ".venv" / "requirements.txt").write_text(requirements)
+    for name in ("python", "pip"):
+        (programs / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+        (programs / name).chmod(0o755)
+    return root
 
 
 def _tiny_config(digits_dir: Path) -> Config:
