@@ -189,7 +189,8 @@ def test_a_job_on_two_nodes_saves_is_requeued_and_resumes(
         assert steps() == list(range(1, stopped_at()[-1] + 1))
         assert (metrics.parent / "checkpoints" / str(stopped_at()[-1]) / "manifest.json").exists()
         if how:
-            slurm("scontrol", "update", f"JobId={job}", "StartTime=now")  # not in two minutes
+            # SLURM waits for two minutes; within a second it would find that it has revoked the job's credential.
+            slurm("scontrol", "update", f"JobId={job}", "StartTime=now+5")
     output = slurm.output(job)
     assert output.count("4 processes, started by SLURM:") == 3
     assert [int(step) for step in re.findall(r"resuming from step (\d+)", output)] == stopped_at()[:2]
