@@ -105,7 +105,6 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
 
     A UserError, from parsing flags or from `main`, is printed as one sentence and ends the process with its status.
     """
-    runtime.use_huge_pages()
 
     def guarded(argv: Sequence[str]) -> None:
         try:

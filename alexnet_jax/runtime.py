@@ -34,10 +34,10 @@ def use_huge_pages() -> None:
     virtual machine to get them back from its host). Threads share one heap, since only the first can hold large
     arrays. glibc reads its tunables only when a process starts, hence the exec; the process id stays. Nothing happens
     except on Linux with glibc, nor if the user set GLIBC_TUNABLES, nor where a GPU computes, since threads that decode
-    images are slowed down by sharing a heap.
+    images are slowed down by sharing a heap, nor under a debugger, which would be lost.
     """
     is_glibc = sys.platform == "linux" and platform.libc_ver()[0] == "glibc"
-    if TUNING and is_glibc and "GLIBC_TUNABLES" not in os.environ and not _has_gpu():
+    if TUNING and is_glibc and sys.gettrace() is None and "GLIBC_TUNABLES" not in os.environ and not _has_gpu():
         environment = {**os.environ, "GLIBC_TUNABLES": MALLOC}
         sys.stdout.flush()
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)

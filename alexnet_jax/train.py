@@ -12,6 +12,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from alexnet_jax.checkpoint import Checkpoints
+from alexnet_jax.cluster.agreement import StopSignals
 from alexnet_jax.config import Config
 from alexnet_jax.data.datasets import Dataset
 from alexnet_jax.data.device_batches import open_train_batches
@@ -23,7 +24,6 @@ from alexnet_jax.run import startup
 from alexnet_jax.run.fine_tuning import create_initial_state
 from alexnet_jax.run.monitoring import Profile, diverged
 from alexnet_jax.run.reporter import Reporter
-from alexnet_jax.run.signals import StopSignals
 from alexnet_jax.run.workdir import checkpoints_in
 from alexnet_jax.state import abstract_train_state, create_model
 from alexnet_jax.train_step import create_train_step

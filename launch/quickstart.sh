@@ -3,7 +3,7 @@
 #
 #     bash launch/quickstart.sh
 #
-# A second run resumes where the first was stopped, or says that it is done. Arguments are passed to the training, for
+# Ctrl-C saves and stops (status 75). A second run resumes there, or says that it is done. Arguments are passed to the training, for
 # example --workdir=runs/other --config.seed=1.
 # shellcheck source=launch/environment.sh
 . "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
@@ -15,8 +15,8 @@ for argument in "$@"; do
     esac
 done
 
-.venv/bin/python -m alexnet_jax.main --config=configs/quickstart.py --workdir="$workdir" "$@"
-.venv/bin/python -m alexnet_jax.evaluate --workdir="$workdir"
+stoppable .venv/bin/python -m alexnet_jax.main --config=configs/quickstart.py --workdir="$workdir" "$@"
+stoppable .venv/bin/python -m alexnet_jax.evaluate --workdir="$workdir"
 
 cat <<END
 

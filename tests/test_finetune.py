@@ -3,6 +3,7 @@
 import dataclasses
 import shutil
 import signal
+import time
 from pathlib import Path
 
 import jax
@@ -13,6 +14,7 @@ from test_train import assert_same_bits, final_state
 from training_pieces import pieces
 
 from alexnet_jax import validation
+from alexnet_jax.cluster.agreement import StopSignals
 from alexnet_jax.config import Config
 from alexnet_jax.data.dataset_info import load_dataset_info
 from alexnet_jax.data.datasets import open_dataset
@@ -23,7 +25,6 @@ from alexnet_jax.prepare.workflow import prepare_dataset
 from alexnet_jax.run import startup
 from alexnet_jax.run.fine_tuning import create_initial_state, with_statistics
 from alexnet_jax.run.restore import restore
-from alexnet_jax.run.signals import StopSignals
 from alexnet_jax.state import create_train_state
 from alexnet_jax.train import train_and_evaluate
 from configs import finetune
@@ -185,4 +186,6 @@ class _StoppedInStep2(StopSignals):
         self.polls += 1
         if self.polls == 2:
             signal.raise_signal(signal.SIGTERM)
+            while not self.number:
+                time.sleep(0.001)
         return super().poll()

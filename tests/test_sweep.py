@@ -16,7 +16,7 @@ import pytest
 from alexnet_jax import runtime
 from alexnet_jax.config import Config, to_dict
 from alexnet_jax.errors import UserError
-from alexnet_jax.run.signals import NotedSignals
+from alexnet_jax.signals import NotedSignals
 from alexnet_jax.sweep import execution, results, runs
 from alexnet_jax.sweep.__main__ import Display
 from alexnet_jax.sweep.execution import Slot, slots

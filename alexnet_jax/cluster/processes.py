@@ -20,6 +20,7 @@ from jax import lax
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from alexnet_jax import signals
 from alexnet_jax.cluster.agreement import ALL, all_devices, gather
 from alexnet_jax.cluster.launcher import ProcessGroup
 from alexnet_jax.cluster.watch import Meeting, Watch, end_process, reach
@@ -156,7 +157,8 @@ def _connect(group: ProcessGroup) -> tuple[Watch, list[str]]:
 def _ending_together(watch: Watch) -> Iterator[None]:
     """End the whole group if this process ends early, for any reason."""
     try:
-        yield
+        with signals.ended_by(watch.end):
+            yield
         watch.leave()
     except (PreemptedError, DivergedError) as error:  # which all processes raise
         watch.leave()

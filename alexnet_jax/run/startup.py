@@ -15,13 +15,13 @@ from jax.sharding import Mesh
 import alexnet_jax
 from alexnet_jax import runtime
 from alexnet_jax.cluster import agreement
+from alexnet_jax.cluster.agreement import StopSignals
 from alexnet_jax.config import Config, fields
 from alexnet_jax.data.datasets import Dataset, open_dataset
 from alexnet_jax.errors import UserError
 from alexnet_jax.model.ablations import build_net
 from alexnet_jax.parallel.mesh import create_mesh, devices
 from alexnet_jax.run import fine_tuning, workdir
-from alexnet_jax.run.signals import StopSignals
 from alexnet_jax.state import TrainState
 from alexnet_jax.validation import layout_faults
 

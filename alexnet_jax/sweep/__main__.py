@@ -20,7 +20,7 @@ from alexnet_jax import cli
 from alexnet_jax.errors import PreemptedError, UserError
 from alexnet_jax.files import writing
 from alexnet_jax.metrics import duration
-from alexnet_jax.run.signals import NotedSignals
+from alexnet_jax.signals import NotedSignals
 from alexnet_jax.sweep import execution, results, runs
 
 _CONFIG = cli.define_config_flag()
