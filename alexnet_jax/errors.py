@@ -6,7 +6,7 @@ EXIT_CRASHED = 1  # an error in the program, with a traceback
 EXIT_USER_ERROR = 2  # a wrong flag, config, file or mesh: one sentence on stderr
 EXIT_DIVERGED = 3  # the loss is no longer finite
 EXIT_LOST_PROCESS = 4  # another process of the group died; the same command resumes the run
-EXIT_PREEMPTED = 75  # SIGTERM, and a checkpoint was saved; the same command resumes the run (EX_TEMPFAIL: try again)
+EXIT_PREEMPTED = 75  # a signal, and a checkpoint was saved; the same command resumes the run (EX_TEMPFAIL: try again)
 
 OLDER_VERSION = (  # the end of a sentence about a file
     "was written by an older version of this program; use that version, train again in a new workdir, or export the "
@@ -27,7 +27,7 @@ class DivergedError(UserError):
 
 
 class PreemptedError(UserError):
-    """The process was asked to stop (SIGTERM); the message names the checkpoint that was saved."""
+    """The process was asked to stop by a signal; the message names the checkpoint that was saved."""
 
     exit_status = EXIT_PREEMPTED
 

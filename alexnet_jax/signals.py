@@ -32,8 +32,8 @@ def listen() -> Callable[[], None]:
     global _listening
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
-    handlers = {number: signal.getsignal(number) for number in SIGNALS}
-    previous: dict[int, Any] = {n: handler for n, handler in handlers.items() if handler is not signal.SIG_IGN}
+    handlers: dict[int, Any] = {number: signal.getsignal(number) for number in SIGNALS}
+    previous = {n: handler for n, handler in handlers.items() if handler not in (signal.SIG_IGN, None)}
 
     def wake(number: int, frame: FrameType | None) -> None:
         if number == signal.SIGHUP:

@@ -35,7 +35,7 @@ def train_and_evaluate(config: Config, folder: Path) -> None:
     Raises:
       UserError: data, devices or folder don't fit.
       DivergedError: the loss or a parameter is no longer finite.
-      PreemptedError: SIGTERM or SIGINT came, and a checkpoint was saved.
+      PreemptedError: a signal came (signals.py), and a checkpoint was saved.
     """
     with startup.checked_run(config, folder) as (mesh, dataset, stop):
         train(config, folder, mesh, dataset, stop)

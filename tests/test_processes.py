@@ -86,24 +86,6 @@ def test_twenty_steps_agree(num_processes: int, alone: dict[str, np.ndarray], tm
 # Whole runs, as `launch/local.sh` starts them.
 
 
-@pytest.fixture(scope="module")
-def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the repository whose environment is the one that the tests run in."""
-    root = tmp_path_factory.mktemp("checkout")
-    for name in ("alexnet_jax", "configs"):
-        (root / name).symlink_to(ROOT / name)
-    shutil.copytree(ROOT / "launch", root / "launch")
-    requirements = (ROOT / "requirements.txt").read_text().replace("jax[cuda12]", "jax")
-    (root / "requirements.txt").write_text(requirements)
-    programs = root / ".venv" / "bin"
-    programs.mkdir(parents=True)
-    (root / ".venv" / "requirements.txt").write_text(requirements)
-    for name in ("python", "pip"):
-        (programs / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
-        (programs / name).chmod(0o755)
-    return root
-
-
 @pytest.fixture
 def config_file(tiny_config: Config, tmp_path: Path) -> Path:
     """The tiny net on all devices, trained such that rounding errors stay small.
