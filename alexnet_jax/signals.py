@@ -5,9 +5,11 @@ raised there can get lost in a callback. So a thread reads the signals as they a
 """
 
 import contextlib
+import errno
 import os
 import select
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -36,8 +38,7 @@ def listen() -> Callable[[], None]:
     previous = {n: handler for n, handler in handlers.items() if handler not in (signal.SIG_IGN, None)}
 
     def wake(number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGHUP:
-            _leave_lost_terminal()
+        _leave_lost_terminal()
         if number == signal.SIGINT and not IS_COMMAND:  # a second one is for the program around the training
             signal.signal(number, previous[number])
 
@@ -143,10 +144,19 @@ def _react(number: int) -> None:
         _end_alone(f"stopped at once by another {name}; the same command resumes from what is saved.", 128 + number)
 
 
+def say(text: str) -> None:
+    """Print text at once, while signals are noted. If the terminal has gone, SIGHUP says so: saving must come first."""
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
+
+
 def _leave_lost_terminal() -> None:
-    """Direct output that can't be written any more to nowhere: printing must not fail before everything is saved."""
-    for descriptor in (1, 2):
-        try:
-            os.write(descriptor, b"")
-        except OSError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+    """Direct error messages that can't be written any more to nowhere."""
+    try:
+        os.write(2, b"")
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 
 from alexnet_jax.errors import DivergedError
+from alexnet_jax.signals import say
 
 WARM_UP = 10  # steps before the trace: the first ones compile and allocate their memory
 
@@ -146,4 +147,4 @@ class Profile:
         if self._running:
             self._running = False
             jax.profiler.stop_trace()
-            print(f"Trace of steps {self._steps[0] + 1} to {self._last + 1}: {self._folder}", flush=True)
+            say(f"Trace of steps {self._steps[0] + 1} to {self._last + 1}: {self._folder}")

@@ -12,6 +12,7 @@ from alexnet_jax.metrics import evaluation_line, read_records, training_line
 from alexnet_jax.optimizer import learning_rate_schedule
 from alexnet_jax.run.metric_writer import MetricWriter
 from alexnet_jax.run.monitoring import PlateauWatch, Throughput, check_finite
+from alexnet_jax.signals import say
 
 
 class Reporter:
@@ -38,7 +39,7 @@ class Reporter:
         record = {**self._position(step, "train"), **values, "learning_rate": learning_rate, **speed}
         self._writer.write(record)
         seconds_left = self.throughput.seconds_left(self._num_steps - step)
-        print(training_line(record, self._num_steps, self._config.num_epochs, seconds_left), flush=True)
+        say(training_line(record, self._num_steps, self._config.num_epochs, seconds_left))
         warning = self._plateau.warning(step, values["loss"])
         if warning and jax.process_index() == 0:
             logging.warning(warning)
@@ -52,7 +53,7 @@ class Reporter:
         """Report an evaluation."""
         record = {**self._position(step, self._config.data.eval_split), **result, "views": self._config.eval.views}
         self._writer.write(record)
-        print(evaluation_line(record), flush=True)
+        say(evaluation_line(record))
 
     def close(self) -> None:
         """Close the logs."""

@@ -20,7 +20,7 @@ from alexnet_jax import cli
 from alexnet_jax.errors import PreemptedError, UserError
 from alexnet_jax.files import writing
 from alexnet_jax.metrics import duration
-from alexnet_jax.signals import NotedSignals
+from alexnet_jax.signals import NotedSignals, say
 from alexnet_jax.sweep import execution, results, runs
 
 _CONFIG = cli.define_config_flag()
@@ -95,14 +95,14 @@ class Display:
             if number in ended:
                 line += "" if row["top1_error"] is None else f", top-1 error {row['top1_error']:.2f} %"
                 line += f", {duration(seconds_per_run * (self._num_left - self._num_ended))} left"
-            print(line, flush=True)
+            say(line)
 
     def print_table(self, running: Collection[int]) -> None:
         """Print the whole table; in a terminal, over the previous one."""
-        if self._height:
-            print(f"\x1b[{self._height}A\x1b[J", end="")
         lines = results.lines(results.table(self._planned, running))
-        print("\n".join(lines), flush=True)
+        if self._height:
+            lines[0] = f"\x1b[{self._height}A\x1b[J{lines[0]}"
+        say("\n".join(lines))
         self._height = len(lines) if sys.stdout.isatty() else 0
         self._redrawn = time.monotonic()
 

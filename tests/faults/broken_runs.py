@@ -223,13 +223,18 @@ def _inode(path: Path) -> int | None:
 
 def hit(process: subprocess.Popen, moment: Moment, number: signal.Signals) -> Ended:
     """Send the signal at the moment, if the process lives that long, and wait for its end."""
+    wait_for(process, moment)
+    process.send_signal(number)  # does nothing where the process has ended
+    return ended(process)
+
+
+def wait_for(process: subprocess.Popen, moment: Moment) -> None:
+    """Wait for the moment, or the end of the process."""
     while process.poll() is None and not moment.reached():
         time.sleep(0.002)
     deadline = time.monotonic() + moment.delay
     while process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.001)
-    process.send_signal(number)  # does nothing where the process has ended
-    return ended(process)
 
 
 class Hits(NamedTuple):
