@@ -3,11 +3,14 @@
 import contextlib
 import fcntl
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
 from alexnet_jax.errors import UserError
+
+_unfinished: set[Path] = set()
 
 
 def expanded(path: str | os.PathLike[str], name: str = "") -> Path:
@@ -50,12 +53,34 @@ def writing(output: str) -> Iterator[None]:
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """Yield a path beside `path`, with its suffix, that is renamed to it at the end, and removed after an error."""
-    unfinished = path.with_name(f".unfinished-{path.name}")
-    try:
+    with removed_at_end(path.with_name(f".unfinished-{path.name}")) as unfinished:
         yield unfinished
         unfinished.replace(path)
+
+
+@contextlib.contextmanager
+def removed_at_end(path: Path) -> Iterator[Path]:
+    """Yield a path whose file or folder is removed at the end, unless it was renamed, also if a signal is the end."""
+    _unfinished.add(path)
+    try:
+        yield path
     finally:
-        unfinished.unlink(missing_ok=True)
+        _remove(path)
+        _unfinished.discard(path)
+
+
+def remove_unfinished() -> None:
+    """Remove what `removed_at_end` has yet to remove: before the process ends without leaving its contexts."""
+    for path in list(_unfinished):
+        with contextlib.suppress(OSError):
+            _remove(path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, data: str | bytes) -> None:

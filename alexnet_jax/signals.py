@@ -16,6 +16,7 @@ from types import FrameType
 from typing import Any, NoReturn, Self
 
 from alexnet_jax import IS_COMMAND, SIGNALS
+from alexnet_jax.files import remove_unfinished
 
 # In the environment: the id of the process that started this one, and tells the user that it was stopped. When it ends,
 # this one stops too.
@@ -137,6 +138,7 @@ def _react(number: int) -> None:
     name = signal.Signals(number).name
     if _noted is None:
         sentence = f"stopped by {name} with nothing to save; run the same command again."
+        remove_unfinished()
         _end("" if PARENT in os.environ else sentence, 128 + number)
     elif not _noted.number:
         _noted.number = number

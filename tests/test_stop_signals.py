@@ -23,12 +23,15 @@ MAIN = (sys.executable, "-m", "alexnet_jax.main")
 WAITING = """
 import os, sys, time
 from pathlib import Path
+from alexnet_jax.files import atomic
 from configs import quickstart
 
 def get_config():
     if "alexnet_jax.main" in sys.orig_argv:
-        Path(__file__).with_name(f"waiting-{os.getpid()}").touch()
-        time.sleep(100)
+        with atomic(Path(__file__).with_name(f"result-{os.getpid()}")) as unfinished:
+            unfinished.touch()
+            Path(__file__).with_name(f"waiting-{os.getpid()}").touch()
+            time.sleep(100)
     return quickstart.get_config()
 """
 # One that does as a training does: a first signal is noted.
@@ -86,6 +89,7 @@ def waiting(config: Path, count: int = 1) -> list[int]:
 
 
 def test_each_signal_ends_a_command_in_one_line(config: Path) -> None:
+    """And what it was writing is removed."""
     commands = [start(*MAIN, f"--config={config}") for _ in SIGNALS]
     waiting(config, len(commands))
     for number, command in zip(SIGNALS, commands, strict=True):
@@ -93,6 +97,7 @@ def test_each_signal_ends_a_command_in_one_line(config: Path) -> None:
         _, errors = command.communicate(timeout=100)
         assert errors == f"error: stopped by {number.name} with nothing to save; run the same command again.\n"
         assert command.returncode == 128 + number
+    assert not list(config.parent.glob("*result-*"))
 
 
 def test_what_is_ignored_stays_ignored(config: Path) -> None:
