@@ -21,7 +21,7 @@ from alexnet_jax.files import remove_unfinished
 # In the environment: the id of the process that started this one, and tells the user that it was stopped. When it ends,
 # this one stops too.
 PARENT = "ALEXNET_JAX_PARENT"
-_PARENT_SECONDS = 0.5  # between looks at the parent
+_PARENT_MILLISECONDS = 500  # between looks at the parent
 
 _listening = False
 _noted: "NotedSignals | None" = None  # who notes signals; None: they end the process
@@ -119,8 +119,10 @@ def ended_by(end: Callable[[str, int], NoReturn]) -> Iterator[None]:
 def _take_signals(reader: int) -> None:
     """React to the signals that `reader` yields, and to the end of the parent."""
     parent = int(os.environ.get(PARENT, 0))
+    poll = select.poll()  # unlike `select.select`, for files of any number
+    poll.register(reader, select.POLLIN)
     while True:
-        readable, _, _ = select.select([reader], [], [], _PARENT_SECONDS if parent else None)
+        readable = poll.poll(_PARENT_MILLISECONDS if parent else None)
         numbers = os.read(reader, 64) if readable else b""
         for number in numbers:
             if number in SIGNALS:

@@ -17,6 +17,7 @@ pids=()
 stopped_by=
 on_stop() {
     if [ -n "$stopped_by" ] && [ "$1" = INT ]; then # schedulers and launchers send the others more than once
+        disown -a # else bash reports that they were killed
         [ ${#pids[@]} -eq 0 ] || kill -KILL "${pids[@]}" 2>/dev/null || true
         end_stopped "stopped at once by another SIGINT; the same command resumes from what is saved."
     fi

@@ -203,6 +203,21 @@ def test_ctrl_c_ends_a_script_and_its_processes(script: str, count: int, checkou
     assert all(map(is_gone, processes))
 
 
+def test_a_second_ctrl_c_ends_a_script_at_once(checkout: Path, config: Path) -> None:
+    config.write_text(NOTING)
+    flags = (f"--config={config}", f"--workdir={config.parent / 'w'}")
+    command = start("bash", "launch/quickstart.sh", *flags, cwd=checkout, ALEXNET_JAX_ACCELERATOR="cpu")
+    until(config.with_name("waiting").exists)
+    (process,) = psutil.Process(command.pid).children()
+    os.killpg(command.pid, signal.SIGINT)
+    until(config.with_name("noted").exists)
+    os.killpg(command.pid, signal.SIGINT)
+    _, errors = command.communicate(timeout=100)
+    assert errors == "error: stopped at once by another SIGINT; the same command resumes from what is saved.\n"
+    assert command.returncode == 128 + signal.SIGINT
+    until(lambda: is_gone(process.pid))
+
+
 COUNTING = "import os\nwith open(os.environ['COUNT'], 'a') as file:\n    file.write(f'{os.getpid()} ')\n"
 AS_IPYTHON = "import runpy, sys; sys.argv = ['tables']; runpy.run_module('alexnet_jax.tables', run_name='__main__')"
 
