@@ -13,7 +13,7 @@ from typing import NoReturn
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from alexnet_jax import runtime, validation
+from alexnet_jax import IS_COMMAND, runtime, signals, validation
 from alexnet_jax.config import Config, field_types, unknown_field
 from alexnet_jax.errors import UserError, print_error
 from alexnet_jax.files import expanded, reading
@@ -118,7 +118,11 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
             sys.exit(128 + signal.SIGPIPE)
 
     logging.set_verbosity(logging.WARNING)
-    app.run(guarded, flags_parser=_parse_flags)
+    try:
+        app.run(guarded, flags_parser=_parse_flags)
+    finally:
+        if IS_COMMAND:
+            signals.leave()
 
 
 def _parse_flags(argv: Sequence[str]) -> list[str]:

@@ -61,6 +61,16 @@ def listen() -> Callable[[], None]:
     return end
 
 
+def leave() -> None:
+    """Leave signals to the system, since threads do not run while the interpreter ends.
+
+    SIGINT ends the process; so do the others, unless one was noted: schedulers send those again.
+    """
+    for number in SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.SIG_IGN if _noted and number != signal.SIGINT else signal.SIG_DFL)
+
+
 class NotedSignals:
     """True once a signal has arrived inside the context, where the first one does not end the process."""
 

@@ -129,6 +129,15 @@ def test_a_signal_is_not_lost_where_the_process_starts_anew(moment: str, config:
     assert command.returncode == 128 + signal.SIGINT
 
 
+def test_a_signal_ends_an_interpreter_that_is_ending(tmp_path: Path) -> None:
+    """It may wait for other processes then, and no thread of Python runs."""
+    hook = "import atexit, os, signal, time\natexit.register(time.sleep, 9)\n"
+    (tmp_path / "sitecustomize.py").write_text(hook + "atexit.register(os.kill, os.getpid(), signal.SIGTERM)\n")
+    command = start(*MAIN, "--help", PYTHONPATH=str(tmp_path), JAX_PLATFORMS="cpu")
+    assert command.communicate(timeout=100)[1] == ""
+    assert command.returncode == -signal.SIGTERM
+
+
 def test_a_second_ctrl_c_ends_at_once(config: Path) -> None:
     """But not a second SIGTERM."""
     config.write_text(NOTING)

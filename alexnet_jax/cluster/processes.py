@@ -171,5 +171,6 @@ def _ending_together(watch: Watch) -> Iterator[None]:
         watch.end("interrupted before there was anything to save.", EXIT_CRASHED)
     except BaseException:
         time.sleep(_WATCH_FIRST)
-        traceback.print_exc()
+        with contextlib.suppress(OSError):  # nobody reads it any more
+            traceback.print_exc()
         watch.end("an error in the program; its traceback is in the output of that process.", EXIT_CRASHED)

@@ -116,11 +116,11 @@ class Watch:
 
 def end_process(sentence: str, status: int) -> NoReturn:
     """End this process at once, from any thread: code that waits for other processes would wait forever."""
-    if sentence:
-        print_error(sentence)
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
+        if sentence:
+            print_error(sentence)
         sys.stdout.flush()
-    sys.stderr.flush()
+        sys.stderr.flush()
     os._exit(status)
 
 
