@@ -3,10 +3,12 @@
 #
 #     bash launch/local.sh 2 --config=configs/quickstart.py --workdir=runs/two_processes
 #
-# The first argument is the number of processes, the others go to `python -m alexnet_jax.main`. Ctrl-C or SIGTERM saves
-# and stops (status 75); a second Ctrl-C stops at once. If one process dies, the others stop too. See docs/cluster.md.
+# The first argument is the number of processes, the others go to `python -m alexnet_jax.main`, with paths relative to
+# the folder that you are in. Ctrl-C or SIGTERM saves and stops (status 75); a second Ctrl-C stops at once. If one process
+# dies, the others stop too. See docs/cluster.md.
 # shellcheck source=launch/environment.sh
 . "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+return_to_user
 
 usage="the first argument is the number of processes, for example 'bash launch/local.sh 2 \
 --config=configs/quickstart.py --workdir=runs/two_processes'."
@@ -25,7 +27,7 @@ if [ "$accelerator" != cpu ] && [ "${JAX_PLATFORMS:-cuda}" != cpu ]; then
         fail "$count processes need a GPU each, but there are $num_gpus ($gpus); start fewer, or set JAX_PLATFORMS=cpu."
 fi
 
-port=$(.venv/bin/python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+port=$("$python" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
 export JAX_COORDINATOR_BIND_ADDRESS="127.0.0.1:$port" # reachable from this machine only
 
 pids=()
@@ -42,7 +44,7 @@ for ((i = 0; i < count; i++)); do
         CUDA_VISIBLE_DEVICES=$(echo "$gpus" | cut -d , -f $((i + 1)))
         export CUDA_VISIBLE_DEVICES
     fi
-    .venv/bin/python -m alexnet_jax.main --coordinator_address="127.0.0.1:$port" --num_processes="$count" \
+    "$python" -m alexnet_jax.main --coordinator_address="127.0.0.1:$port" --num_processes="$count" \
         --process_id="$i" "$@" &
     pids+=($!)
 done
