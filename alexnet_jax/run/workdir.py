@@ -1,13 +1,11 @@
 """The folder of a run: `config.json`, the data set's description, `checkpoints/`, `metrics.jsonl`, event files."""
 
 import contextlib
-import errno
 import json
 import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 from alexnet_jax import validation
 from alexnet_jax.cluster.agreement import gather, on_process_0
@@ -22,7 +20,6 @@ MAY_CHANGE = (
     *("data.dir", "data.feed", "data.read_threads", "data.prefetch_batches"),
 )
 _REMOVED_FIELDS = ("mesh.fully_connected", "mesh.shard_velocity")  # which configs of older versions have
-_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 def checkpoints_in(workdir: Path) -> Path:
@@ -56,6 +53,7 @@ def opened_for_training(workdir: Path, config: Config, dataset_info: DatasetInfo
 
 def open_for_training(workdir: Path, config: Config, dataset_info: DatasetInfo) -> None:
     """Write config and `dataset_info` into the folder, created if needed; UserError if it holds another run."""
+    _check_utf_8(workdir)
     check_same_run(workdir, config)
     earlier = None
     with contextlib.suppress(UserError):  # missing or damaged: it is written again
@@ -71,8 +69,9 @@ def open_for_training(workdir: Path, config: Config, dataset_info: DatasetInfo) 
 
 def check_same_run(workdir: Path, config: Config) -> None:
     """Raise UserError with the fields that differ, if the folder holds a run with another config."""
-    if not (workdir / "config.json").exists():
-        return
+    with reading(f"--workdir={workdir}"):
+        if not (workdir / "config.json").exists():
+            return
     different = differences(config, read_config(workdir)).items()
     if changed := {name: values for name, values in different if not name.startswith(MAY_CHANGE)}:
         fields = ", ".join(f"config.{name}={now!r} (the run has {then!r})" for name, (now, then) in changed.items())
@@ -107,28 +106,27 @@ def _damaged(path: Path, reason: object) -> UserError:
     return UserError(f"{path} is damaged ({reason}); restore it, or train in a new folder.")
 
 
-def lock(workdir: Path) -> IO[str]:
-    """Lock the folder, created if needed, until the file is closed or the process ends; UserError if that fails."""
+def lock(workdir: Path) -> contextlib.ExitStack:
+    """Lock the folder, created if needed, until the result is closed or the process ends; UserError if that fails."""
+    _check_utf_8(workdir)
     with writing(f"--workdir={workdir}"):
         workdir.mkdir(parents=True, exist_ok=True)
-        try:
-            file = try_lock(workdir / "lock")
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                raise
-            raise UserError(
-                f"--workdir={workdir} can't be locked against a second run: its file system has no locks "
-                f"({error.strerror}); enable them (the mount option of NFS or Lustre), or choose a --workdir elsewhere."
-            ) from error
-        if file is None:
+        held = try_lock(workdir / "lock")
+        if held is None:
             owner = _owner(workdir) or "unknown"
             raise UserError(
                 f"--workdir={workdir} is in use by process {owner}; wait for it, stop it, or choose another --workdir."
             )
-        file.truncate(0)
-        file.write(f"{os.getpid()} on {socket.gethostname()}")
-        file.flush()
-    return file
+        (workdir / "lock").write_text(f"{os.getpid()} on {socket.gethostname()}")
+    return held
+
+
+def _check_utf_8(workdir: Path) -> None:
+    """Raise UserError for a path in which Orbax could not save the first checkpoint."""
+    try:
+        str(workdir.absolute()).encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"--workdir={workdir} is not UTF-8, which checkpoints need; choose another name.") from error
 
 
 def _owner(workdir: Path) -> str:
