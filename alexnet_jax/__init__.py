@@ -16,4 +16,4 @@ def load(workdir: str | os.PathLike[str], step: int | None = None) -> "TrainedNe
     from alexnet_jax.predict.api import TrainedNet
     from alexnet_jax.run.restore import restore
 
-    return TrainedNet(restore(expanded(workdir), step))
+    return TrainedNet(restore(expanded(workdir, "workdir"), step))

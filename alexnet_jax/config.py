@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from alexnet_jax.errors import UserError
+from alexnet_jax.files import is_remote
 
 
 class Allowed(NamedTuple):
@@ -55,7 +56,10 @@ FRACTIONS = Allowed(
 NAME = Allowed(lambda value: value != "" and value.isprintable(), "a name, not an empty text")
 SEED = Allowed(lambda value: 0 <= value < 2**32, "a whole number from 0 to 4294967295")
 BELOW_1 = Allowed(lambda value: 0 <= value < 1, "a number from 0 to below 1")
-FOLDER = Allowed(str.isprintable, "a folder")
+FOLDER = Allowed(
+    lambda value: NAME.accepts(value) and not is_remote(value), "a folder on this machine, or mounted, not a remote one"
+)
+FOLDER_OR_NONE = Allowed(lambda value: value == "" or FOLDER.accepts(value), FOLDER.words)
 THREE = Allowed(
     lambda values: len(values) in (0, 3) and all(0 < value < 2**31 for value in values), "() or three numbers above 0"
 )
@@ -103,7 +107,7 @@ class DataConfig(Section):
     """Where images come from and what is done to them on the device."""
 
     name: str = setting("imagenet2012", NAME)  # "digits" is built in; any other is a prepared or TFDS data set
-    dir: str = setting("~/tensorflow_datasets", NAME)
+    dir: str = setting("~/tensorflow_datasets", FOLDER)
     train_split: str = setting("train", NAME)
     eval_split: str = setting("validation", NAME)
     feed: str = setting("jpeg", one_of("jpeg", "raw", "device"))  # raw: decoded once to disk; device: in its memory
@@ -175,7 +179,7 @@ class Config(Section):
     gradient_accumulation: int = setting(1, at_least(1))  # micro-batches that a device works through one by one
     num_epochs: float = setting(90.0, POSITIVE)
     precision: str = setting("float32", one_of("float32", "bfloat16"))  # of the compute; parameters, LRN, loss: float32
-    init_from: str = setting("", FOLDER)  # fine-tuning: the workdir of the net to start from; see `docs/transfer.md`
+    init_from: str = setting("", FOLDER_OR_NONE)  # fine-tuning: the workdir to start from; see `docs/transfer.md`
     require_accelerator: bool = setting(False)  # refuse to train on the CPU
     profile: int = setting(0, at_least(0))  # steps to trace, after the first ten, into WORKDIR/profile
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)

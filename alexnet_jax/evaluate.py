@@ -15,13 +15,13 @@ from absl import flags
 from alexnet_jax import cli
 from alexnet_jax.cluster import launcher
 
-_WORKDIR = cli.define_workdir_flag("the folder that training wrote to; several, separated by commas, are an ensemble")
+_WORKDIR = cli.define_paths_flag("workdir", "the folder of a training; for an ensemble several, separated by commas")
 _VIEWS = flags.DEFINE_enum("views", None, ["1", "10"], "views of each image, averaged; by default as in training")
 _WEIGHTS = flags.DEFINE_string("weights", None, "weights of an ensemble's nets, separated by commas; by default equal")
 _SPLIT = flags.DEFINE_string("split", None, "the split of the data set; by default that of the training")
 _STEP = flags.DEFINE_integer("step", None, "the checkpoint; by default the latest", lower_bound=0)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "images at a time; by default as in training", lower_bound=1)
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "where the data set is, if not where training found it")
+_DATA_DIR = cli.define_path_flag("data_dir", "where the data set is, if not where training found it")
 _JSON = flags.DEFINE_bool("json", False, "print the result as one JSON object")
 _process_group = launcher.define_flags()
 flags.adopt_module_key_flags(cli)
@@ -31,7 +31,7 @@ flags.adopt_module_key_flags(launcher)
 def main(arguments: Sequence[str]) -> None:
     """Check the flags, then evaluate, in this process or together with others."""
     cli.no_arguments(arguments)
-    folders = cli.required_paths(_WORKDIR)
+    folders = cli.required(_WORKDIR)
     weights = cli.parse_weights(_WEIGHTS.value, len(folders)) if _WEIGHTS.value is not None else None
     group = _process_group()
     from alexnet_jax.cluster.processes import joined
@@ -53,12 +53,12 @@ def evaluate_and_report(folders: Sequence[Path], weights: Sequence[float] | None
     from alexnet_jax.run.restore import check_same_data, restore
 
     devices()  # or a sentence that says why there are none
-    compared = (_WORKDIR, _WEIGHTS, _VIEWS, _SPLIT, _STEP, _BATCH_SIZE)
-    check_agreement({f"--{flag.name}": flag.value for flag in compared})
+    compared = {f"--{flag.name}": flag.value for flag in (_WEIGHTS, _VIEWS, _SPLIT, _STEP, _BATCH_SIZE)}
+    check_agreement({"--workdir": list(map(str, folders))} | compared)
     nets = [restore(folder, _STEP.value) for folder in folders]
     first = nets[0]
     data = first.config.data
-    data.dir, data.eval_split = _DATA_DIR.value or data.dir, _SPLIT.value or data.eval_split
+    data.dir, data.eval_split = str(_DATA_DIR.value or data.dir), _SPLIT.value or data.eval_split
     dataset = open_dataset(data)
     check_agreement(startup.program(first.config) | startup.data_fingerprint(first.config, dataset))
     for net in nets:

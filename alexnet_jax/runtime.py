@@ -67,8 +67,8 @@ def use_compilation_cache() -> None:
     """Keep compiled programs between runs in the user's cache folder, unless JAX_COMPILATION_CACHE_DIR says where."""
     import jax  # not before use_huge_pages
 
-    if TUNING and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # stays "~" if there is no home folder
+    if TUNING and os.path.isabs(base) and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(Path(base) / "alexnet_jax" / "xla"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
@@ -95,7 +95,9 @@ def tuning_in_words() -> str:
     """Describe what is on, for the start-up lines."""
     if not TUNING:
         return "off (ALEXNET_JAX_TUNING=0)"
-    parts = ["compilation cache"]
+    import jax
+
+    parts = ["compilation cache"] if jax.config.jax_compilation_cache_dir else []  # type: ignore[attr-defined]
     if os.environ.get("GLIBC_TUNABLES") == MALLOC:
         parts.append("huge pages kept")
     if compiler_options():

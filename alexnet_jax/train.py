@@ -17,6 +17,7 @@ from alexnet_jax.data.datasets import Dataset
 from alexnet_jax.data.device_batches import open_train_batches
 from alexnet_jax.errors import PreemptedError
 from alexnet_jax.evaluation import evaluate
+from alexnet_jax.files import expanded
 from alexnet_jax.optimizer import create_optimizer
 from alexnet_jax.predict_step import create_predict_step
 from alexnet_jax.run import startup
@@ -37,6 +38,7 @@ def train_and_evaluate(config: Config, folder: Path) -> None:
       DivergedError: the loss or a parameter is no longer finite.
       PreemptedError: SIGTERM or SIGINT came, and a checkpoint was saved.
     """
+    folder = expanded(folder, "folder")
     with startup.checked_run(config, folder) as (mesh, dataset, stop):
         train(config, folder, mesh, dataset, stop)
 

@@ -133,7 +133,7 @@ def test_without_the_data_set_the_kernels_are_shown(trained: Path, tmp_path: Pat
     config["data"]["name"] = "imagenet2012"
     moved = Path(shutil.copytree(trained, tmp_path / "moved"))
     (moved / "config.json").write_text(json.dumps(config))
-    sections = {section.title: section for section in collect(moved, None, str(tmp_path), 100).sections}
+    sections = {section.title: section for section in collect(moved, None, tmp_path, 100).sections}
     assert sections[filters.TITLE].figure is not None
     for title in (figure_4.PREDICTIONS, figure_4.NEIGHBORS, confusion.TITLE):
         assert sections[title].figure is None

@@ -128,7 +128,11 @@ def test_folders_with_other_runs_are_refused_before_the_first_run(tmp_path):
     ("text", "message"),
     [
         (None, r"there is no such file; there are configs/sweeps/ablations.py, .*learning_rate.py"),
-        ("def get_sweep(:", r"is not a Python file"),
+        (
+            "def get_sweep(:",
+            r"can't be run as a Python file \(SyntaxError: .*line 1\)\); correct it, or see configs/sweeps",
+        ),
+        ("def get_sweep():\n    return {}[0]", r"\(KeyError: 0, in line 2\)"),
         ("runs = []", r"defines no function get_sweep"),
         ("def get_sweep():\n    return []", r"must return a list of overrides"),
         ("def get_sweep():\n    return [1]", r"must return a list of overrides"),

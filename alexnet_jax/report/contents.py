@@ -33,7 +33,7 @@ class Contents(NamedTuple):
     sections: list[Section]
 
 
-def collect(folder: Path, step: int | None, data_dir: str | None, max_images: int) -> Contents:
+def collect(folder: Path, step: int | None, data_dir: Path | None, max_images: int) -> Contents:
     """Report on the run in a workdir; sections whose checkpoint or data set is missing give the reason instead.
 
     A `step` of None is the latest checkpoint, a `data_dir` of None the one that training used. At most `max_images` of
@@ -62,10 +62,10 @@ def collect(folder: Path, step: int | None, data_dir: str | None, max_images: in
     return Contents(title, properties, Table(("field", "value", "default"), settings), sections)
 
 
-def _sections_with_data(net: RestoredNet, data_dir: str | None, max_images: int) -> list[Section]:
+def _sections_with_data(net: RestoredNet, data_dir: Path | None, max_images: int) -> list[Section]:
     """Return the sections that need the data set; if it is missing or does not fit, each gives the reason."""
     try:
-        net.config.data.dir = data_dir or net.config.data.dir
+        net.config.data.dir = str(data_dir or net.config.data.dir)
         dataset = open_dataset(net.config.data)
         check_same_data(net, dataset.info, f"{dataset.name!r} in {dataset.train.directory}")
         startup.check_data_fits(net.config, dataset)

@@ -44,7 +44,9 @@ def with_statistics(dataset: Dataset, config: Config, folder: Path) -> Dataset:
     if not config.init_from:
         return dataset
     source = folder
-    if not (folder / DATASET_INFO).exists():  # no training has started there yet
+    with reading(f"--workdir={folder}"):
+        started = (folder / DATASET_INFO).exists()
+    if not started:
         source = expanded(config.init_from, "config.init_from")
         _check_same_net(config, build_net(config.model), _read_source(source), source)
     statistics = _of_size(load_dataset_info(source).statistics, dataset.image_size)

@@ -6,13 +6,12 @@ import dataclasses
 import hashlib
 import json
 import re
-import runpy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from alexnet_jax import validation
-from alexnet_jax.cli import check_python_file
+from alexnet_jax.cli import call_function
 from alexnet_jax.config import Config, field_types, set_field, unknown_field
 from alexnet_jax.errors import EXIT_DIVERGED, UserError
 from alexnet_jax.files import write_atomically
@@ -82,8 +81,7 @@ def override_flags(overrides: Mapping[str, Any]) -> list[str]:
 
 def read_sweep(path: Path) -> list[Overrides]:
     """Return the runs that the sweep file's `get_sweep` lists; UserError if it is not a sweep file."""
-    check_python_file(f"--sweep={path}", path, "get_sweep", Path("configs/sweeps/learning_rate.py"))
-    sweep = runpy.run_path(str(path))["get_sweep"]()
+    sweep = call_function(f"--sweep={path}", path, "get_sweep", Path("configs/sweeps/learning_rate.py"))
     if not isinstance(sweep, Sequence) or not sweep or not all(isinstance(run, Mapping) for run in sweep):
         raise UserError(f"get_sweep() of --sweep={path} must return a list of overrides, for example [{{'seed': 1}}].")
     return [dict(run) for run in sweep]
