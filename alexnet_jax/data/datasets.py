@@ -116,7 +116,8 @@ def find_directory(root: Path, name: str) -> Path:
         dataset = name if name in PREPARABLE else f"folder --name={name}"
         raise UserError(
             f"data.name={name!r}: there is no data set in {root / name}; make it with `python -m alexnet_jax.prepare "
-            f"--dataset={dataset} --source=PATH --data_dir={root}`, or set data.dir to the folder that contains it."
+            f"--dataset={dataset} --source=PATH --data_dir={root}`, or set data.dir (by default $TFDS_DATA_DIR) "
+            "to the folder that contains it."
         )
     return directory
 
