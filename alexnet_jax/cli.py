@@ -59,6 +59,20 @@ class _PathsParser(flags.ArgumentParser):
         return [whole] if os.path.exists(whole) else [expanded(path, self._flag) for path in argument.split(",")]
 
 
+class _StepParser(flags.ArgumentParser):
+    """Turns the number of a step into an int; "best" and "latest" stay."""
+
+    syntactic_help = "a step, best or latest"
+
+    def parse(self, argument: str | int) -> int | str:
+        text = str(argument)
+        if text in ("best", "latest"):
+            return text
+        if text.isdecimal():
+            return int(text)
+        raise ValueError("it must be the number of a step, best or latest")
+
+
 def define_config_flag() -> flags.FlagHolder:
     """Define --config and its overrides --config.section.field=value."""
     holder = config_flags.DEFINE_config_file(
@@ -79,6 +93,12 @@ def define_path_flag(name: str, help_text: str) -> flags.FlagHolder[Path | None]
 def define_paths_flag(name: str, help_text: str) -> flags.FlagHolder[list[Path] | None]:
     """Define a flag for several files or folders, separated by commas; UserError as above."""
     return flags.DEFINE(_PathsParser(f"--{name}"), name, None, help_text, serializer=flags.ArgumentSerializer())
+
+
+def define_step_flag() -> flags.FlagHolder:
+    """Define --step, which checkpoint to take: the number of a step, "best" or "latest"."""
+    help_text = "the checkpoint: a step, best (the lowest top-1 error when the training evaluated it) or latest"
+    return flags.DEFINE(_StepParser(), "step", "latest", help_text)
 
 
 def required(flag: flags.FlagHolder[_T | None]) -> _T:

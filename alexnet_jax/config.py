@@ -6,6 +6,8 @@ several fields at once is checked in `validation.py`.
 
 import dataclasses
 import difflib
+import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -54,6 +56,9 @@ FRACTIONS = Allowed(
     "fractions of the training between 0 and 1 in rising order, for example (0.3,0.6)",
 )
 NAME = Allowed(lambda value: value != "" and value.isprintable(), "a name, not an empty text")
+STEP = Allowed(
+    lambda value: re.fullmatch(r"latest|best|\d{1,10}", value) is not None, "latest, best or the number of a step"
+)
 SEED = Allowed(lambda value: 0 <= value < 2**32, "a whole number from 0 to 4294967295")
 BELOW_1 = Allowed(lambda value: 0 <= value < 1, "a number from 0 to below 1")
 FOLDER = Allowed(
@@ -107,7 +112,7 @@ class DataConfig(Section):
     """Where images come from and what is done to them on the device."""
 
     name: str = setting("imagenet2012", NAME)  # "digits" is built in; any other is a prepared or TFDS data set
-    dir: str = setting("~/tensorflow_datasets", FOLDER)
+    dir: str = setting(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets", FOLDER)  # by default as for TFDS
     train_split: str = setting("train", NAME)
     eval_split: str = setting("validation", NAME)
     feed: str = setting("jpeg", one_of("jpeg", "raw", "device"))  # raw: decoded once to disk; device: in its memory
@@ -155,7 +160,7 @@ class EvalConfig(Section):
 
 @dataclasses.dataclass
 class CheckpointConfig(Section):
-    """Which checkpoints are written and kept."""
+    """Which checkpoints are written and kept. One of the best so far is also written when it has been evaluated."""
 
     every_epochs: float = setting(1.0, POSITIVE)
     keep_last: int = setting(2, at_least(1))
@@ -180,6 +185,7 @@ class Config(Section):
     num_epochs: float = setting(90.0, POSITIVE)
     precision: str = setting("float32", one_of("float32", "bfloat16"))  # of the compute; parameters, LRN, loss: float32
     init_from: str = setting("", FOLDER_OR_NONE)  # fine-tuning: the workdir to start from; see `docs/transfer.md`
+    init_step: str = setting("latest", STEP)  # fine-tuning: which checkpoint of that net
     require_accelerator: bool = setting(False)  # refuse to train on the CPU
     profile: int = setting(0, at_least(0))  # steps to trace, after the first ten, into WORKDIR/profile
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)

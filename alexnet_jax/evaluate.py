@@ -1,6 +1,7 @@
 """Evaluates a trained net, or an ensemble, from its workdir alone.
 
-    python -m alexnet_jax.evaluate --workdir=DIR[,DIR2,...] [--views=1|10] [--split=validation] [--step=N] [--json]
+    python -m alexnet_jax.evaluate --workdir=DIR[,DIR2,...] [--views=1|10] [--split=validation]
+        [--step=N|best|latest] [--json]
 
 Several workdirs are an ensemble, whose nets' probabilities are averaged (paper section 6.1): equally, or in the
 proportions of --weights=0.5,0.3,0.2. Several processes can share the images: docs/cluster.md.
@@ -19,7 +20,7 @@ _WORKDIR = cli.define_paths_flag("workdir", "the folder of a training; for an en
 _VIEWS = flags.DEFINE_enum("views", None, ["1", "10"], "views of each image, averaged; by default as in training")
 _WEIGHTS = flags.DEFINE_string("weights", None, "weights of an ensemble's nets, separated by commas; by default equal")
 _SPLIT = flags.DEFINE_string("split", None, "the split of the data set; by default that of the training")
-_STEP = flags.DEFINE_integer("step", None, "the checkpoint; by default the latest", lower_bound=0)
+_STEP = cli.define_step_flag()
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "images at a time; by default as in training", lower_bound=1)
 _DATA_DIR = cli.define_path_flag("data_dir", "where the data set is, if not where training found it")
 _JSON = flags.DEFINE_bool("json", False, "print the result as one JSON object")

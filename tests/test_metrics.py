@@ -91,9 +91,10 @@ def test_a_training_knows_its_own_evaluation(tmp_path):
     ten_views, other_split = evaluation_record(10, split="train"), evaluation_record(10, views=1)
     for record in (training_record(10), ten_views, other_split, evaluation_record(9, split="train", views=1)):
         metrics.append_record(tmp_path, record)
-    assert not reporter.has_evaluation(10)
+    assert reporter.recorded_evaluation(10) is None
     metrics.append_record(tmp_path, evaluation_record(10, split="train", views=1))
-    assert reporter.has_evaluation(10)
+    result = {"loss": 1.5, "top1_error": 40.664, "top5_error": 18.21, "num_examples": 50000}
+    assert reporter.recorded_evaluation(10) == result
     reporter.close()
 
 

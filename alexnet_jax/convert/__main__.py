@@ -29,7 +29,7 @@ _LABELS = cli.define_path_flag("labels", "a file with class names, one per line,
 _MISSING = flags.DEFINE_enum("missing", "refuse", ["refuse", "initialize"], "what to do if the file lacks layers")
 _EXPORT = flags.DEFINE_enum("export", None, EXPORTS, "the form in which to write the net of --workdir")
 _OUTPUT = cli.define_path_flag("output", "the file to write with --export")
-_STEP = flags.DEFINE_integer("step", None, "the checkpoint to export; by default the latest", lower_bound=0)
+_STEP = cli.define_step_flag()
 flags.adopt_module_key_flags(cli)
 
 

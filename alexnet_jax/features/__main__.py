@@ -28,7 +28,7 @@ _DATA_DIR = cli.define_path_flag("data_dir", "where the data set is, if not wher
 _NEIGHBORS = cli.define_paths_flag("neighbors", "images whose nearest neighbors to find among the others")
 _COUNT = flags.DEFINE_integer("count", 6, "how many neighbors to show", lower_bound=1)
 _JSON = flags.DEFINE_bool("json", False, "print one JSON object per image of --neighbors")
-_STEP = flags.DEFINE_integer("step", None, "the checkpoint; by default the latest", lower_bound=0)
+_STEP = cli.define_step_flag()
 _TOWER = flags.DEFINE_enum("tower", "1", ["1", "2"], "how many devices the two towers are spread over")
 _PRECISION = flags.DEFINE_enum("precision", None, ["float32", "bfloat16"], "of the computation; by default as trained")
 flags.adopt_module_key_flags(cli)

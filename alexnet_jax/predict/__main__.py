@@ -16,7 +16,7 @@ from alexnet_jax.errors import UserError
 
 _WORKDIR = cli.define_paths_flag("workdir", "the folder of a trained net; for an ensemble several, separated by commas")
 _VIEWS = flags.DEFINE_enum("views", "1", ["1", "10"], "views of each image; their probabilities are averaged")
-_STEP = flags.DEFINE_integer("step", None, "the checkpoint; by default the latest", lower_bound=0)
+_STEP = cli.define_step_flag()
 _TOP = flags.DEFINE_integer("top", 5, "how many classes to show", lower_bound=1)
 _JSON = flags.DEFINE_bool("json", False, "print one JSON object per image")
 flags.adopt_module_key_flags(cli)

@@ -68,7 +68,8 @@ def create_initial_state(
     source_config = _read_source(source)
     _check_same_net(config, model.net, source_config, source)
     source_config.mesh = config.mesh
-    params, step = restore_params(source, source_config, create_model(source_config), mesh)
+    which = int(config.init_step) if config.init_step.isdecimal() else config.init_step
+    params, step = restore_params(source, source_config, create_model(source_config), mesh, which)
     kept = "all layers"
     if load_dataset_info(source).label_names != label_names:
         params = {**params, LAST_LAYER: state.params[LAST_LAYER]}

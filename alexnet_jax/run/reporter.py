@@ -43,10 +43,15 @@ class Reporter:
         if warning and jax.process_index() == 0:
             logging.warning(warning)
 
-    def has_evaluation(self, step: int) -> bool:
-        """Return whether `metrics.jsonl` has the evaluation of this step, with the config's split and views."""
-        evaluation = {"step": step, "split": self._config.data.eval_split, "views": self._config.eval.views}
-        return on_process_0(lambda: any(evaluation.items() <= each.items() for each in read_records(self._folder)))
+    def recorded_evaluation(self, step: int) -> dict[str, float] | None:
+        """Return the evaluation of this step with the config's split and views, if `metrics.jsonl` has it."""
+        which = {"step": step, "split": self._config.data.eval_split, "views": self._config.eval.views}
+
+        def find() -> dict[str, float] | None:
+            found = next((record for record in read_records(self._folder) if which.items() <= record.items()), None)
+            return found and {name: value for name, value in found.items() if name not in (*which, "epoch")}
+
+        return on_process_0(find)
 
     def evaluation(self, step: int, result: dict[str, float]) -> None:
         """Report an evaluation."""

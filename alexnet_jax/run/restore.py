@@ -9,7 +9,7 @@ from typing import Any
 from jax.sharding import Mesh
 
 from alexnet_jax import runtime
-from alexnet_jax.checkpoint import Checkpoints
+from alexnet_jax.checkpoint import Checkpoints, Step
 from alexnet_jax.config import Config, MeshConfig
 from alexnet_jax.data.dataset_info import DatasetInfo, load_dataset_info
 from alexnet_jax.errors import UserError
@@ -49,12 +49,12 @@ class RestoredNet:
         return functools.partial(step, self.params, self.dataset_info.statistics)
 
 
-def restore(folder: Path, step: int | None = None, tower: int = 1, precision: str | None = None) -> RestoredNet:
+def restore(folder: Path, step: Step = "latest", tower: int = 1, precision: str | None = None) -> RestoredNet:
     """Restore a checkpoint onto all devices of this machine, whatever mesh it was trained on.
 
     Args:
       folder: the workdir of a training.
-      step: which checkpoint; None is the latest.
+      step: which checkpoint.
       tower: how many devices the two towers are spread over.
       precision: of the computation; None is that of the training.
 
@@ -76,18 +76,11 @@ def restore(folder: Path, step: int | None = None, tower: int = 1, precision: st
     return RestoredNet(folder, config, dataset_info, mesh, model, step, params)
 
 
-def restore_params(
-    folder: Path, config: Config, model: AlexNet, mesh: Mesh, step: int | None = None
-) -> tuple[Any, int]:
+def restore_params(folder: Path, config: Config, model: AlexNet, mesh: Mesh, step: Step) -> tuple[Any, int]:
     """Return the parameters of a checkpoint, laid out as `config` says, and its step; UserError if there is none."""
     abstract = abstract_params(config, model, mesh)
     with Checkpoints(workdir.checkpoints_in(folder), keep_last=1, keep_best=1) as checkpoints:
-        if step is None:
-            restored = checkpoints.restore_latest(abstract, only="params")
-        else:
-            restored = checkpoints.restore(step, abstract, only="params")
-    if restored is None:
-        raise UserError(f"{folder} has no checkpoint yet; start the training or wait for its first checkpoint.")
+        restored = checkpoints.restore(step, abstract, only="params")
     return restored.state, restored.step
 
 
