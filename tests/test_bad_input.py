@@ -157,6 +157,11 @@ MISTAKES = {
         ],
         r"True splits the 512 units of fc6 into the 3 shards of config.mesh.data=3, which do not divide them",
     ),
+    "unknown checkpoint to start from": (
+        [QUICKSTART, "--config.init_from=x", "--config.init_step=newest"],
+        r"config.init_step='newest' is not allowed; it must be latest, best or the number of a step",
+    ),
+    "checkpoint of nothing": ([QUICKSTART, "--config.init_step=best"], r"init_step='best' needs config.init_from"),
     "three views": ([QUICKSTART, "--config.eval.views=3"], r"config.eval.views=3 is not allowed; .* 1, 10"),
     "config without get_config": (["--config=tests/conftest.py"], r"conftest.py defines no function get_config\(\)"),
     # From here on the data set is opened, or JAX started.
@@ -323,6 +328,12 @@ def test_another_config_in_the_same_workdir_names_the_fields(trained, workdir: P
     )
 
 
+def test_an_environment_with_other_numbers_is_refused(trained, workdir: Path, monkeypatch) -> None:
+    monkeypatch.setenv("JAX_ENABLE_X64", "1")
+    result = run("main", *trained[1], f"--workdir={workdir}")
+    assert_refused(result, rf"JAX_ENABLE_X64=True changes the numbers .* the run in --workdir={workdir} has False; set")
+
+
 def test_a_damaged_config_file_is_named(trained, workdir: Path) -> None:
     (workdir / "config.json").write_text('{"seed": ')
     for command, arguments in (("main", trained[1]), ("evaluate", [])):
@@ -371,6 +382,8 @@ def test_evaluate_refuses_a_folder_without_a_run(tmp_path: Path) -> None:
 
 def test_evaluate_refuses_a_step_without_a_checkpoint(workdir: Path) -> None:
     assert_refused(run("evaluate", f"--workdir={workdir}", "--step=77"), r"no checkpoint of step 77; it has 1, 2")
+    sentence = r"--step=newest: it must be the number of a step, best or latest"
+    assert_refused(run("evaluate", f"--workdir={workdir}", "--step=newest"), sentence)
 
 
 def test_evaluate_prints_a_result_that_can_not_be_written(workdir: Path) -> None:
