@@ -69,6 +69,9 @@ THREE = Allowed(
     lambda values: len(values) in (0, 3) and all(0 < value < 2**31 for value in values), "() or three numbers above 0"
 )
 
+# What other programs call a field.
+_OTHER_NAMES = {"lr": "learning_rate", "wd": "weight_decay", "bs": "batch_size", "epochs": "num_epochs"}
+
 
 class Section:
     """A group of settings; setting a misspelled one is an error."""
@@ -153,7 +156,7 @@ class OptimizerConfig(Section):
 class EvalConfig(Section):
     """Evaluation on the whole of `data.eval_split`."""
 
-    views: int = setting(1, one_of(1, 10))  # 1: the center; 10: corners, center and their mirror images, averaged
+    views: int = setting(1, one_of(1, 10))  # 1: the center; 10: corners, center, mirror images (see `num_views`)
     batch_size: int = setting(256, at_least(1))  # global
     every_epochs: float = setting(1.0, POSITIVE)
 
@@ -195,6 +198,14 @@ class Config(Section):
     eval: EvalConfig = dataclasses.field(default_factory=EvalConfig)
     checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
     log: LogConfig = dataclasses.field(default_factory=LogConfig)
+
+
+def num_views(config: Config, views: int) -> int:
+    """Return how many views of an image are averaged where `views`, 1 or 10, are asked for.
+
+    Of ten, five are mirror images, which a net trained without `data.flip` has never seen: it has the other five.
+    """
+    return views if views == 1 or config.data.flip else views // 2
 
 
 def fields(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -251,10 +262,22 @@ def flatten(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def unknown_field(name: str) -> str:
-    """Write the sentence for a field that does not exist, with the nearest name that does."""
-    known = [known for known, _ in declarations()]
-    last_parts = {field.rsplit(".", 1)[-1]: field for field in known}
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
-    near += [last_parts[part] for part in difflib.get_close_matches(name.rsplit(".", 1)[-1], last_parts, n=1)]
-    hint = f"did you mean {near[0]!r}?" if near else f"the fields are {', '.join(known)}."
+    """Write the sentence for a field that does not exist, with the nearest names that do."""
+    known = [field for field, _ in declarations()]
+    in_section = [field for field in known if field.startswith(f"{name.rpartition('.')[0]}.")]
+    near = " or ".join(map(repr, _nearest_fields(name)))
+    hint = f"did you mean {near}?" if near else f"the fields are {', '.join(in_section or known)}."
     return f"the config has no field {name!r}; {hint}"
+
+
+def _nearest_fields(name: str) -> list[str]:
+    """Return the fields that a wrong name may mean, by its last part: those in its section, or else in any section."""
+    section, _, last = name.rpartition(".")
+    last = _OTHER_NAMES.get(last, last)
+    known = [(field.rpartition(".")[0], field.rpartition(".")[2]) for field, _ in declarations()]
+    sections = difflib.get_close_matches(section, {section for section, _ in known}, n=1)
+    for among in ([pair for pair in known if pair[0] in sections], known):
+        if nearest := difflib.get_close_matches(last, [part for _, part in among], n=1, cutoff=0.75):
+            found = [section for section, part in among if part == nearest[0]]
+            return [f"{section}.{nearest[0]}".lstrip(".") for section in ([""] if "" in found else found)]
+    return []

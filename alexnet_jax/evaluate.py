@@ -17,7 +17,7 @@ from alexnet_jax import cli
 from alexnet_jax.cluster import launcher
 
 _WORKDIR = cli.define_paths_flag("workdir", "the folder of a training; for an ensemble several, separated by commas")
-_VIEWS = flags.DEFINE_enum("views", None, ["1", "10"], "views of each image, averaged; by default as in training")
+_VIEWS = flags.DEFINE_enum("views", None, ["1", "10"], "views averaged (see docs/use.md); by default as in training")
 _WEIGHTS = flags.DEFINE_string("weights", None, "weights of an ensemble's nets, separated by commas; by default equal")
 _SPLIT = flags.DEFINE_string("split", None, "the split of the data set; by default that of the training")
 _STEP = cli.define_step_flag()
@@ -46,12 +46,13 @@ def evaluate_and_report(folders: Sequence[Path], weights: Sequence[float] | None
     import jax
 
     from alexnet_jax.cluster.agreement import check_agreement
+    from alexnet_jax.config import num_views
     from alexnet_jax.data.datasets import open_dataset
     from alexnet_jax.evaluation import evaluate
     from alexnet_jax.metrics import append_record, evaluation_line
     from alexnet_jax.parallel.mesh import devices, divisible_batch
     from alexnet_jax.run import startup
-    from alexnet_jax.run.restore import check_same_data, restore
+    from alexnet_jax.run.restore import check_same_data, report_missing_views, restore
 
     devices()  # or a sentence that says why there are none
     compared = {f"--{flag.name}": flag.value for flag in (_WEIGHTS, _VIEWS, _SPLIT, _STEP, _BATCH_SIZE)}
@@ -66,11 +67,13 @@ def evaluate_and_report(folders: Sequence[Path], weights: Sequence[float] | None
         check_same_data(net, dataset.info, f"{dataset.name!r} in {dataset.train.directory}")
         startup.check_data_fits(net.config, dataset)
     views = int(_VIEWS.value or first.config.eval.views)
+    report_missing_views(nets, views)
     batch_size = divisible_batch(first.mesh, _BATCH_SIZE.value or first.config.eval.batch_size)
     predictors = [net.predictor(views) for net in nets]
     result = evaluate(predictors, dataset.evaluation, first.mesh, batch_size, data.read_threads, weights=weights)
     assert result is not None
-    record = {"step": first.step, "epoch": first.epoch, "split": data.eval_split, **result, "views": views}
+    position = {"step": first.step, "epoch": first.epoch, "split": data.eval_split}
+    record = {**position, **result, "views": max(num_views(net.config, views) for net in nets)}
     print(json.dumps(record) if _JSON.value else evaluation_line(record), flush=True)
     if len(nets) == 1 and jax.process_index() == 0:
         append_record(first.folder, record)

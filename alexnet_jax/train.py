@@ -12,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from alexnet_jax.checkpoint import Checkpoints
-from alexnet_jax.config import Config
+from alexnet_jax.config import Config, num_views
 from alexnet_jax.data.datasets import Dataset
 from alexnet_jax.data.device_batches import open_train_batches
 from alexnet_jax.errors import PreemptedError
@@ -114,7 +114,8 @@ def train(config: Config, folder: Path, mesh: Mesh, dataset: Dataset, stop: Stop
             f"stopped by {stop.name} after step {step:,} of {plan.num_steps:,}; everything is saved in {folder}: run "
             "the same command again to resume."
         )
-    print(f"Done: {plan.num_steps:,} steps. Ten views: python -m alexnet_jax.evaluate --workdir={folder} --views=10")
+    views = f"With {num_views(config, 10)} views of each image"
+    print(f"Done: {plan.num_steps:,} steps. {views}: python -m alexnet_jax.evaluate --workdir={folder} --views=10")
 
 
 class LateReports:

@@ -98,6 +98,18 @@ def test_a_training_knows_its_own_evaluation(tmp_path):
     reporter.close()
 
 
+def test_ten_views_are_five_in_the_log_of_a_net_that_sees_no_mirror_images(tmp_path, capsys):
+    config = Config()
+    config.eval.views, config.data.flip = 10, False
+    reporter = Reporter(config, tmp_path, num_examples=1000, num_steps=20, start=0)
+    result = {"loss": 1.0, "top1_error": 2.0, "top5_error": 1.0, "num_examples": 360}
+    reporter.evaluation(10, result)
+    assert records(tmp_path)[-1]["views"] == 5
+    assert "360 images, 5 views)" in capsys.readouterr().out
+    assert reporter.has_evaluation(10)
+    reporter.close()
+
+
 def test_takes_scalars_of_numpy_and_jax(tmp_path):
     changes = {"loss": jnp.float32(0.1), "learning_rate": np.float32(0.01), "top1_error": jnp.bfloat16(0.5)}
     write(tmp_path, 0, training_record(np.int32(3), epoch=0.03, **changes))

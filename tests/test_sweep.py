@@ -244,6 +244,16 @@ def evaluation(step, split, views, top1_error):
     return {"step": step, "epoch": step / 2, "split": split, "loss": 1.0, **errors, "views": views}
 
 
+def test_results_without_mirror_images_are_those_on_five_views(tmp_path):
+    config = Config()
+    config.eval.views, config.data.flip = 10, False
+    run = runs.plan(config, [{"seed": 1}], tmp_path)[0]
+    run.folder.mkdir()
+    lines = (json.dumps(evaluation(2, "validation", views, error)) for views, error in ((5, 3.0), (1, 4.0)))
+    (run.folder / "metrics.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    assert run.results()["top1_error"] == 3.0
+
+
 def test_results_are_those_of_the_metrics(tmp_path):
     planned = runs.plan(Config(), grid({"seed": (0, 1)}), tmp_path)
     folder = planned[0].folder

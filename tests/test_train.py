@@ -54,8 +54,9 @@ def without_times(found: list[dict]) -> list[dict]:
 
 @pytest.fixture
 def uninterrupted(tiny_config: Config, tmp_path: Path) -> tuple[Config, Path]:
-    """A run from start to end."""
+    """A run from start to end, evaluated on several views."""
     workdir = tmp_path / "uninterrupted"
+    tiny_config.eval.views = 10
     train_and_evaluate(tiny_config, workdir)
     return tiny_config, workdir
 
@@ -70,7 +71,7 @@ def test_a_run_writes_what_is_promised(uninterrupted, capsys: pytest.CaptureFixt
         assert record.keys() == common | {"learning_rate", "images_per_second", "input_wait_fraction"}
     for record in evaluations:
         assert record.keys() == common | {"views", "num_examples"}
-        assert record["num_examples"] == 360
+        assert (record["num_examples"], record["views"]) == (360, 5)  # mirrored digits are not digits
     assert [record["step"] for record in training] == list(range(1, 25))
     assert [record["step"] for record in evaluations] == [12, 24]
     assert list(workdir.glob("events.out.tfevents.*"))
@@ -260,6 +261,7 @@ def test_evaluate_reports_the_training_s_last_numbers_from_the_workdir_alone(uni
     command = [sys.executable, "-m", "alexnet_jax.evaluate", f"--workdir={workdir}", "--json"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
+    assert "trained without mirror images (data.flip=False): 5 views of each image, not 10." in result.stderr
     printed, *before = json.loads(result.stdout), *records(workdir)
     assert before[-1] == printed
     trained = next(record for record in reversed(before[:-1]) if record["split"] == "validation")

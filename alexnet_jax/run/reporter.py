@@ -7,7 +7,7 @@ import jax
 from absl import logging
 
 from alexnet_jax.cluster.agreement import on_process_0
-from alexnet_jax.config import Config
+from alexnet_jax.config import Config, num_views
 from alexnet_jax.metrics import evaluation_line, read_records, training_line
 from alexnet_jax.optimizer import learning_rate_schedule
 from alexnet_jax.run.metric_writer import MetricWriter
@@ -22,6 +22,7 @@ class Reporter:
         self._folder = folder
         self._num_examples = num_examples
         self._num_steps = num_steps
+        self._views = num_views(config, config.eval.views)
         self._learning_rate = learning_rate_schedule(config, num_steps)
         self._writer = MetricWriter(folder, resumed_step=start, enabled=jax.process_index() == 0)
         self._plateau = PlateauWatch(config.model.num_classes, config.log.plateau_steps)
@@ -45,7 +46,7 @@ class Reporter:
 
     def recorded_evaluation(self, step: int) -> dict[str, float] | None:
         """Return the evaluation of this step with the config's split and views, if `metrics.jsonl` has it."""
-        which = {"step": step, "split": self._config.data.eval_split, "views": self._config.eval.views}
+        which = {"step": step, "split": self._config.data.eval_split, "views": self._views}
 
         def find() -> dict[str, float] | None:
             found = next((record for record in read_records(self._folder) if which.items() <= record.items()), None)
@@ -55,7 +56,7 @@ class Reporter:
 
     def evaluation(self, step: int, result: dict[str, float]) -> None:
         """Report an evaluation."""
-        record = {**self._position(step, self._config.data.eval_split), **result, "views": self._config.eval.views}
+        record = {**self._position(step, self._config.data.eval_split), **result, "views": self._views}
         self._writer.write(record)
         print(evaluation_line(record), flush=True)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from alexnet_jax import validation
 from alexnet_jax.cli import call_function
-from alexnet_jax.config import Config, field_types, set_field, unknown_field
+from alexnet_jax.config import Config, field_types, num_views, set_field, unknown_field
 from alexnet_jax.errors import EXIT_DIVERGED, UserError
 from alexnet_jax.files import write_atomically
 from alexnet_jax.metrics import read_records
@@ -61,7 +61,8 @@ class Run:
         """
         records = list(read_records(self.folder))
         training: Mapping[str, Any] = next((r for r in reversed(records) if r.get("views") is None), {})
-        counted = {"split": self.config.data.eval_split, "views": self.config.eval.views}.items()
+        views = num_views(self.config, self.config.eval.views)
+        counted = {"split": self.config.data.eval_split, "views": views}.items()
         evaluations = [record for record in records if counted <= record.items()]
         last: Mapping[str, Any] = max(reversed(evaluations), key=lambda record: record["step"], default={})
         errors = [record["top1_error"] for record in evaluations if record.get("top1_error") is not None]
