@@ -49,7 +49,7 @@ def evaluate_and_report(folders: Sequence[Path], weights: Sequence[float] | None
     from alexnet_jax.config import num_views
     from alexnet_jax.data.datasets import open_dataset
     from alexnet_jax.evaluation import evaluate
-    from alexnet_jax.metrics import append_record, evaluation_line
+    from alexnet_jax.metrics import append_record, evaluation_line, without_trivial_top5
     from alexnet_jax.parallel.mesh import devices, divisible_batch
     from alexnet_jax.run import startup
     from alexnet_jax.run.restore import check_same_data, report_missing_views, restore
@@ -72,6 +72,7 @@ def evaluate_and_report(folders: Sequence[Path], weights: Sequence[float] | None
     predictors = [net.predictor(views) for net in nets]
     result = evaluate(predictors, dataset.evaluation, first.mesh, batch_size, data.read_threads, weights=weights)
     assert result is not None
+    result = without_trivial_top5(result, first.config.model.num_classes)
     position = {"step": first.step, "epoch": first.epoch, "split": data.eval_split}
     record = {**position, **result, "views": max(num_views(net.config, views) for net in nets)}
     print(json.dumps(record) if _JSON.value else evaluation_line(record), flush=True)

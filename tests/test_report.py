@@ -306,6 +306,18 @@ def test_of_two_evaluations_of_a_step_the_last_counts() -> None:
     assert [values.tolist() for values in curves.curve(series["train"], "loss")] == [[0.1], [2.0]]
 
 
+def test_without_a_top_5_error_there_is_no_word_and_no_panel_of_it() -> None:
+    """At most five classes: `top5_error` is null."""
+    errors = {"loss": 1.0, "top1_error": 20.0, "top5_error": None}
+    records = [
+        {"split": "train", "step": 1, "epoch": 0.1, **errors, "learning_rate": 0.1},
+        {"split": "validation", "step": 2, "epoch": 0.2, **errors, "views": 1},
+    ]
+    section = curves.curves_section(records)
+    assert section.text == ["Up to epoch 0.20. validation, 1 view: top-1 error 20.00 %, loss 1.0000 (epoch 0.20)."]
+    assert section.figure is not None
+
+
 def test_long_curves_are_drawn_as_means_of_consecutive_points() -> None:
     epochs, values = curves.smoothed(np.array([np.arange(10.0), np.arange(10.0) ** 2]), bins=5)
     assert epochs.tolist() == [0.5, 2.5, 4.5, 6.5, 8.5]

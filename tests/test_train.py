@@ -9,9 +9,11 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from training_pieces import pieces
@@ -21,10 +23,12 @@ from alexnet_jax.checkpoint import Checkpoints
 from alexnet_jax.checkpoint_folder import MANIFEST, read_manifest, write_manifest
 from alexnet_jax.config import Config, set_field, to_dict
 from alexnet_jax.errors import EXIT_DIVERGED, EXIT_PREEMPTED, DivergedError, PreemptedError, UserError
+from alexnet_jax.parallel.mesh import create_mesh
+from alexnet_jax.run import startup
 from alexnet_jax.run.reporter import Reporter
 from alexnet_jax.run.restore import restore
 from alexnet_jax.run.workdir import check_resumable, read_config
-from alexnet_jax.state import abstract_train_state
+from alexnet_jax.state import TrainState, abstract_train_state
 from alexnet_jax.train import check_parameters, train_and_evaluate
 from configs import quickstart
 
@@ -186,6 +190,18 @@ def test_a_run_goes_on_on_another_mesh(tiny_config: Config, uninterrupted, tmp_p
     step, state = final_state(config, workdir)
     assert step == expected[0]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), state, expected[1])
+
+
+def test_a_training_of_few_steps_is_remarked_on(capsys: pytest.CaptureFixture) -> None:
+    dataset = types.SimpleNamespace(name="few", train=range(100), evaluation=range(10))
+    state = TrainState(jnp.zeros((), jnp.int32), {"fc8": {"bias": jnp.zeros(10)}}, ())
+    for num_steps, remark in ((19, True), (20, False)):
+        startup.print_summary(Config(), dataset, create_mesh(Config().mesh), state, 0, num_steps)
+        printed = capsys.readouterr().out
+        sentence = (
+            f"remark:   {num_steps} steps are too few to learn much: 100 images fill 0.78 batches an epoch; raise"
+        )
+        assert (sentence in printed) == remark
 
 
 def test_a_loss_that_is_no_number_stops_the_run(tiny_config: Config, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from absl import logging
 
 from alexnet_jax.cluster.agreement import on_process_0
 from alexnet_jax.config import Config, num_views
-from alexnet_jax.metrics import evaluation_line, read_records, training_line
+from alexnet_jax.metrics import Record, evaluation_line, read_records, training_line, without_trivial_top5
 from alexnet_jax.optimizer import learning_rate_schedule
 from alexnet_jax.run.metric_writer import MetricWriter
 from alexnet_jax.run.monitoring import PlateauWatch, Throughput, check_finite
@@ -36,6 +36,7 @@ class Reporter:
             return
         speed = self.throughput.lap()
         learning_rate = float(self._learning_rate(step - 1))
+        values = without_trivial_top5(values, self._config.model.num_classes)
         record = {**self._position(step, "train"), **values, "learning_rate": learning_rate, **speed}
         self._writer.write(record)
         seconds_left = self.throughput.seconds_left(self._num_steps - step)
@@ -54,8 +55,9 @@ class Reporter:
 
         return on_process_0(find)
 
-    def evaluation(self, step: int, result: dict[str, float]) -> None:
+    def evaluation(self, step: int, result: Record) -> None:
         """Report an evaluation."""
+        result = without_trivial_top5(result, self._config.model.num_classes)
         record = {**self._position(step, self._config.data.eval_split), **result, "views": self._views}
         self._writer.write(record)
         print(evaluation_line(record), flush=True)

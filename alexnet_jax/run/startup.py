@@ -34,6 +34,7 @@ _JAX_SETTINGS = (
     "jax_optimization_level",
 )
 _XLA_FLAGS_WITHOUT_EFFECT = ("--xla_dump", "--xla_force_host_platform_device_count")
+FEW_STEPS = 20  # with the paper's momentum of 0.9, the first ten only build it up
 
 
 class CheckedRun(NamedTuple):
@@ -155,5 +156,10 @@ def print_summary(config: Config, dataset: Dataset, mesh: Mesh, state: TrainStat
             f"Python {platform.python_version()}"
         ),
     }
+    if num_steps < FEW_STEPS:
+        lines["remark"] = (
+            f"{num_steps} steps are too few to learn much: {len(dataset.train):,} images fill "
+            f"{len(dataset.train) / config.batch_size:.2g} batches an epoch; raise num_epochs or lower batch_size"
+        )
     for name, text in lines.items():
         print(f"{name + ':':<10}{text}", flush=True)
