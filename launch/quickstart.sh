@@ -32,7 +32,7 @@ cat <<END
 
 What you can do next, in $root (the records of this run are in $workdir/metrics.jsonl):
 
-  evaluate on ten views of each image, as the paper does
+  evaluate on several views of each image: the paper's ten, here five because digits are not mirrored
     .venv/bin/python -m alexnet_jax.evaluate --workdir=$workdir --views=10
 
   train with one tower on each of two simulated devices
