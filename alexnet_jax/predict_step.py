@@ -16,6 +16,7 @@ from alexnet_jax.data.statistics import Statistics
 from alexnet_jax.errors import UserError
 from alexnet_jax.model.alexnet import AlexNet
 from alexnet_jax.model.layers import Activation, Convolution, Dense, Net, layer_shapes
+from alexnet_jax.parallel.mesh import platform_of
 from alexnet_jax.parallel.towers import DATA_AXIS, TOWER_AXIS
 from alexnet_jax.state import on_mesh, params_specs
 
@@ -43,7 +44,7 @@ def create_predict_step(config: Config, model: AlexNet, mesh: Mesh, views: int) 
 
     specs = params_specs(config, model, mesh)
     step = jax.shard_map(predict_step, mesh=mesh, in_specs=(specs, P(), P(DATA_AXIS)), out_specs=P(DATA_AXIS))
-    return jax.jit(step, compiler_options=runtime.compiler_options())
+    return jax.jit(step, compiler_options=runtime.compiler_options(platform_of(mesh)))
 
 
 def mean_of_probabilities(log_probabilities: jax.Array, axis: int) -> jax.Array:
@@ -72,7 +73,7 @@ def create_feature_step(config: Config, model: AlexNet, mesh: Mesh, layer: str) 
     step = jax.shard_map(
         feature_step, mesh=mesh, in_specs=(specs, P(), P(DATA_AXIS)), out_specs=P(DATA_AXIS, *inner, channels)
     )
-    return jax.jit(step, compiler_options=runtime.compiler_options())
+    return jax.jit(step, compiler_options=runtime.compiler_options(platform_of(mesh)))
 
 
 def feature_shape(config: Config, net: Net, layer: str) -> tuple[int, ...]:

@@ -134,7 +134,7 @@ def noise(shape: tuple[int, ...], precision: str, seed: int) -> jax.Array:
 
 def compiled(function: Callable) -> Callable:
     """Compile a function with the options of the training step."""
-    return jax.jit(function, compiler_options=runtime.compiler_options())
+    return jax.jit(function, compiler_options=runtime.compiler_options(jax.default_backend()))
 
 
 def repeated(function: Any) -> Any:
