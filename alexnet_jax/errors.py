@@ -1,5 +1,6 @@
 """The ways a run ends early, and the exit status of each."""
 
+import contextlib
 import sys
 
 EXIT_CRASHED = 1  # an error in the program, with a traceback
@@ -34,7 +35,8 @@ class PreemptedError(UserError):
 
 def print_error(message: str) -> None:
     """Print an error message on stderr, each line with the prefix that all commands use."""
-    print("\n".join(f"error: {printable(line)}" for line in message.split("\n")), file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # such as a full disk: the exit status still tells
+        print("\n".join(f"error: {printable(line)}" for line in message.split("\n")), file=sys.stderr, flush=True)
 
 
 def printable(text: str) -> str:

@@ -5,11 +5,21 @@
 # ALEXNET_JAX_ACCELERATOR=cpu|cuda12|cuda13 chooses the build of JAX; otherwise the NVIDIA driver decides.
 # ALEXNET_JAX_LOCKED=1 first installs the versions pinned in requirements-lock.txt, as .ci/run does.
 set -eu
+here=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+root=$PWD
 
 fail() {
     echo "error: $1" >&2
     exit 2
+}
+
+# Goes back to the user's folder, to which paths in arguments are relative. $python finds the package from there too.
+return_to_user() {
+    cd "$here"
+    # shellcheck disable=SC2034 # the other scripts use it
+    python=$root/.venv/bin/python
+    export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" PYTHONSAFEPATH=1 # 1: modules in the user's folder hide none
 }
 
 # Signals that ask this script to stop are passed on to the commands in `pids` as SIGTERM. Those end before it does.

@@ -3,10 +3,12 @@
 #
 #     bash launch/local.sh 2 --config=configs/quickstart.py --workdir=runs/two_processes
 #
-# The first argument is the number of processes, the others go to `python -m alexnet_jax.main`. Ctrl-C saves and stops
-# (status 75); a second Ctrl-C stops at once. If one process dies, the others stop too. See docs/cluster.md.
+# The first argument is the number of processes, the others go to `python -m alexnet_jax.main`, with paths relative to
+# the folder that you are in. Ctrl-C saves and stops (status 75); a second Ctrl-C stops at once. If one process dies, the
+# others stop too. See docs/cluster.md.
 # shellcheck source=launch/environment.sh
 . "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+return_to_user
 
 usage="the first argument is the number of processes, for example 'bash launch/local.sh 2 \
 --config=configs/quickstart.py --workdir=runs/two_processes'."
@@ -26,7 +28,7 @@ if [ "$accelerator" != cpu ] && [ "${JAX_PLATFORMS:-cuda}" != cpu ]; then
 fi
 
 find_port='import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
-port=$(trap '' INT && .venv/bin/python -c "$find_port")
+port=$(trap '' INT && "$python" -c "$find_port")
 export JAX_COORDINATOR_BIND_ADDRESS="127.0.0.1:$port" # reachable from this machine only
 
 for ((i = 0; i < count; i++)); do
@@ -35,7 +37,7 @@ for ((i = 0; i < count; i++)); do
         CUDA_VISIBLE_DEVICES=$(echo "$gpus" | cut -d , -f $((i + 1)))
         export CUDA_VISIBLE_DEVICES
     fi
-    ALEXNET_JAX_PARENT=$$ .venv/bin/python -m alexnet_jax.main --coordinator_address="127.0.0.1:$port" \
+    ALEXNET_JAX_PARENT=$$ "$python" -m alexnet_jax.main --coordinator_address="127.0.0.1:$port" \
         --num_processes="$count" --process_id="$i" "$@" &
     pids+=($!)
 done

@@ -79,6 +79,15 @@ def test_the_start_is_the_other_net_with_a_new_classifier(config: Config, traine
     assert f"all layers but fc8, which is new: 2 classes, from step 24 of {trained_folder}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("which", ["18", "best"])
+def test_the_start_may_be_another_checkpoint(which: str, config: Config, trained_folder: Path, capsys) -> None:
+    config.init_step = which
+    params = create_initial_state(config, *pieces(config), ("even", "odd")).params
+    source = restore(trained_folder, int(which) if which.isdecimal() else which)
+    np.testing.assert_array_equal(params["conv1"]["kernel"], source.params["conv1"]["kernel"])
+    assert f"from step {source.step} of {trained_folder}" in capsys.readouterr().out
+
+
 def test_the_classifier_is_kept_where_the_classes_are_the_same(tiny_config: Config, trained_folder: Path) -> None:
     tiny_config.init_from = str(trained_folder)
     state = create_initial_state(tiny_config, *pieces(tiny_config), tuple("0123456789"))

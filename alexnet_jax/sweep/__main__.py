@@ -24,8 +24,8 @@ from alexnet_jax.signals import NotedSignals, say
 from alexnet_jax.sweep import execution, results, runs
 
 _CONFIG = cli.define_config_flag()
-_WORKDIR = cli.define_workdir_flag("the folder for the runs' folders and the results")
-_SWEEP = flags.DEFINE_string("sweep", None, "the sweep file, such as configs/sweeps/learning_rate.py")
+_WORKDIR = cli.define_path_flag("workdir", "the folder for the runs' folders and the results")
+_SWEEP = cli.define_path_flag("sweep", "the sweep file, such as configs/sweeps/learning_rate.py")
 _PARALLEL = flags.DEFINE_integer("parallel", 1, "runs at a time, each with its share of GPUs or cores", lower_bound=1)
 _INDEX = flags.DEFINE_integer("index", None, "the only run to execute, counted from 0", lower_bound=0)
 flags.adopt_module_key_flags(cli)
@@ -35,8 +35,8 @@ def main(arguments: Sequence[str]) -> None:
     """Check all runs, execute those that are left, and write the results."""
     cli.no_arguments(arguments)
     base = cli.the_config(_CONFIG)
-    folder = cli.required_path(_WORKDIR)
-    planned = runs.plan(base, runs.read_sweep(cli.required_path(_SWEEP)), folder)
+    folder = cli.required(_WORKDIR)
+    planned = runs.plan(base, runs.read_sweep(cli.required(_SWEEP)), folder)
     selected = runs.select(planned, _index())
     runs.check_folders(planned)
     slots = execution.slots(_PARALLEL.value)

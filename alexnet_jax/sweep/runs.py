@@ -6,14 +6,13 @@ import dataclasses
 import hashlib
 import json
 import re
-import runpy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from alexnet_jax import validation
-from alexnet_jax.cli import check_python_file
-from alexnet_jax.config import Config, field_types, set_field, unknown_field
+from alexnet_jax.cli import call_function
+from alexnet_jax.config import Config, field_types, num_views, set_field, unknown_field
 from alexnet_jax.errors import EXIT_CRASHED, EXIT_DIVERGED, UserError
 from alexnet_jax.files import write_atomically
 from alexnet_jax.metrics import read_records
@@ -70,7 +69,8 @@ class Run:
         """
         records = list(read_records(self.folder))
         training: Mapping[str, Any] = next((r for r in reversed(records) if r.get("views") is None), {})
-        counted = {"split": self.config.data.eval_split, "views": self.config.eval.views}.items()
+        views = num_views(self.config, self.config.eval.views)
+        counted = {"split": self.config.data.eval_split, "views": views}.items()
         evaluations = [record for record in records if counted <= record.items()]
         last: Mapping[str, Any] = max(reversed(evaluations), key=lambda record: record["step"], default={})
         errors = [record["top1_error"] for record in evaluations if record.get("top1_error") is not None]
@@ -90,8 +90,7 @@ def override_flags(overrides: Mapping[str, Any]) -> list[str]:
 
 def read_sweep(path: Path) -> list[Overrides]:
     """Return the runs that the sweep file's `get_sweep` lists; UserError if it is not a sweep file."""
-    check_python_file(f"--sweep={path}", path, "get_sweep", Path("configs/sweeps/learning_rate.py"))
-    sweep = runpy.run_path(str(path))["get_sweep"]()
+    sweep = call_function(f"--sweep={path}", path, "get_sweep", Path("configs/sweeps/learning_rate.py"))
     if not isinstance(sweep, Sequence) or not sweep or not all(isinstance(run, Mapping) for run in sweep):
         raise UserError(f"get_sweep() of --sweep={path} must return a list of overrides, for example [{{'seed': 1}}].")
     return [dict(run) for run in sweep]
