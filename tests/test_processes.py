@@ -147,17 +147,17 @@ def records(workdir: Path) -> list[dict]:
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
-def last_state(workdir: Path) -> tuple[int, dict]:
-    """Step and parameters of the latest checkpoint."""
+def last_state(workdir: Path, which: str = "latest") -> tuple[int, dict]:
+    """Step and parameters of the latest checkpoint, or the best."""
     from alexnet_jax.run.restore import restore
 
-    net = restore(workdir)
+    net = restore(workdir, which)
     return net.step, jax.device_get(net.params)
 
 
 def test_a_signal_to_one_process_stops_all_at_the_same_step(checkout: Path, config_file: Path, tmp_path: Path) -> None:
     """Two processes, evaluated on images that don't divide into batches, stopped and resumed: the same bits."""
-    flags = ("--config.eval.batch_size=50",)
+    flags = ("--config.eval.batch_size=50", "--config.checkpoint.every_epochs=0.9")  # saved at 11, 22 and 24
     status, output, errors = Group(checkout, 2, config_file, tmp_path / "whole", *flags).finish()
     assert (status, errors) == (0, "")
     assert len(re.findall("^net:", output, re.MULTILINE)) == len(re.findall("^Done:", output, re.MULTILINE)) == 1
@@ -181,6 +181,8 @@ def test_a_signal_to_one_process_stops_all_at_the_same_step(checkout: Path, conf
         assert len(set(steps_and_splits)) == len(steps_and_splits)
         evaluations = [record for record in records(workdir) if record["split"] == "validation"]
         assert [(record["step"], record["num_examples"]) for record in evaluations] == [(12, 360), (24, 360)]
+        best = min(evaluations, key=lambda record: (record["top1_error"], record["step"]))
+        assert last_state(workdir, "best")[0] == best["step"]
 
     port = free_port()
     command = (

@@ -20,6 +20,7 @@ from jax import lax
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from alexnet_jax import signals
 from alexnet_jax.cluster.agreement import ALL, all_devices, gather
 from alexnet_jax.cluster.launcher import ProcessGroup
 from alexnet_jax.cluster.rendezvous import meet
@@ -150,7 +151,8 @@ def _table(group: ProcessGroup) -> list[str]:
 def _ending_together(watch: Watch, group: ProcessGroup) -> Iterator[None]:
     """End the whole group if this process ends early, for any reason."""
     try:
-        yield
+        with signals.ended_by(watch.end):
+            yield
         watch.leave()
     except (PreemptedError, DivergedError) as error:  # which all processes raise
         watch.leave()
@@ -163,5 +165,6 @@ def _ending_together(watch: Watch, group: ProcessGroup) -> Iterator[None]:
         watch.end("interrupted before there was anything to save.", EXIT_CRASHED)
     except BaseException:
         time.sleep(_WATCH_FIRST)
-        traceback.print_exc()
+        with contextlib.suppress(OSError):  # nobody reads it any more
+            traceback.print_exc()
         watch.end("an error in the program; its traceback is in the output of that process.", EXIT_CRASHED)

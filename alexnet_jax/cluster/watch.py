@@ -52,9 +52,14 @@ class Watch:
         self._send({"done": True})
 
     def end(self, sentence: str, status: int, *, others: str | None = None) -> NoReturn:
-        """End this process with a sentence, and all others with `others`: by default the same and whose it is."""
+        """End this process with a sentence, and all others with `others`: by default the same and whose it is.
+
+        Both may be "", if whoever started the processes has the words.
+        """
         self._ending.acquire()
-        self._send({"sentence": others or f"{self._name}: {sentence}", "status": status})
+        if others is None:
+            others = f"{self._name}: {sentence}" if sentence else ""
+        self._send({"sentence": others, "status": status})
         if self._is_process_0:
             time.sleep(_LAST_TO_GO)
         end_process(sentence, status)
@@ -106,8 +111,9 @@ class Watch:
 
 def end_process(sentence: str, status: int) -> NoReturn:
     """End this process at once, from any thread: code that waits for other processes would wait forever."""
-    print_error(sentence)
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
+        if sentence:
+            print_error(sentence)
         sys.stdout.flush()
-    sys.stderr.flush()
+        sys.stderr.flush()
     os._exit(status)

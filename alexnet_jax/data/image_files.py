@@ -40,9 +40,17 @@ def find_images(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
 
 
 def images_below(folder: Path) -> list[Path]:
-    """Return the image files in a folder and its subfolders, sorted; "._name" is what macOS adds to archives."""
-    files = (path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
-    return sorted(file for file in files if not file.name.startswith("._"))
+    """Return the image files in a folder and its subfolders, sorted; "._name" is what macOS adds to archives.
+
+    OSError if one of the folders can't be read.
+    """
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    walk = os.walk(folder, onerror=fail)
+    files = (Path(parent, name) for parent, _, names in walk for name in names if not name.startswith("._"))
+    return sorted(file for file in files if file.suffix.lower() in EXTENSIONS and file.is_file())
 
 
 def load_image(path: Path, size: int) -> np.ndarray:

@@ -21,8 +21,8 @@ from alexnet_jax.errors import UserError
 _FOLDER = "folder"
 _DATASETS = (*PREPARABLE, _FOLDER)
 _DATASET = flags.DEFINE_enum("dataset", None, _DATASETS, "the data set to prepare")
-_SOURCE = flags.DEFINE_string("source", None, "the folder with the official archives, the archive, or the image folder")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "the folder that data sets are written to (config.data.dir)")
+_SOURCE = cli.define_path_flag("source", "the folder with the official archives, the archive, or the image folder")
+_DATA_DIR = cli.define_path_flag("data_dir", "the folder that data sets are written to (config.data.dir)")
 _NAME = flags.DEFINE_string("name", None, "the name of the data set of --dataset=folder; by default the folder's")
 _SIZE = flags.DEFINE_integer("size", None, "side of the prepared images in pixels; by default 256", lower_bound=8)
 _QUALITY = flags.DEFINE_integer("quality", 95, "quality of the stored JPEGs", lower_bound=1, upper_bound=100)
@@ -42,11 +42,11 @@ def main(arguments: Sequence[str]) -> None:
         raise UserError(f"--dataset is missing: give one of {', '.join(_DATASETS)}.")
     if _NAME.value is not None and _DATASET.value != _FOLDER:
         raise UserError(f"--name={_NAME.value} is only for --dataset=folder; {_DATASET.value} already has a name.")
-    data_dir = cli.required_path(_DATA_DIR)
+    data_dir = cli.required(_DATA_DIR)
     if _INSPECT.value and not _SOURCE.value:
         name = cli.required(_NAME) if _DATASET.value == _FOLDER else _DATASET.value
     else:
-        name = _prepare(_DATASET.value, cli.required_path(_SOURCE), data_dir)
+        name = _prepare(_DATASET.value, cli.required(_SOURCE), data_dir)
     if _INSPECT.value:
         print(inspect(name, data_dir))
 
