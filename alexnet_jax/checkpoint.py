@@ -10,8 +10,10 @@ chooses, checks, completes and removes checkpoints.
 """
 
 import concurrent.futures
+import functools
 import json
 import logging as standard_logging
+import numbers
 import os
 import re
 from pathlib import Path
@@ -21,20 +23,30 @@ import jax
 from absl import logging
 from orbax.checkpoint import v1 as ocp
 
-from alexnet_jax.checkpoint_folder import CheckpointFolder
-from alexnet_jax.cluster.agreement import on_process_0
+from alexnet_jax.checkpoint_folder import BEST, LATEST, CheckpointFolder
+from alexnet_jax.cluster.agreement import gather, on_process_0
 from alexnet_jax.errors import OLDER_VERSION, UserError
+
+Step = int | str  # which checkpoint: a step, "latest" or "best" (the lowest top-1 error when the training evaluated it)
 
 
 class Restored(NamedTuple):
-    """The content of a checkpoint: the train state and the number of steps done, which is the position in the data."""
+    """The content of a checkpoint.
+
+    `state`: the train state. `step`: the number of steps done, which is the position in the data. `metrics`: those of
+    the state's evaluation, {} if there was none.
+    """
 
     state: Any
     step: int
+    metrics: dict[str, float]
 
 
 class Checkpoints:
-    """The checkpoints of one run in `directory`: the last `keep_last` and the `keep_best` lowest `top1_error`."""
+    """The checkpoints of one run in `directory`: the last `keep_last` and the `keep_best` lowest `top1_error`.
+
+    Of equal errors the earlier one is kept.
+    """
 
     def __init__(self, directory: str | os.PathLike[str], *, keep_last: int, keep_best: int):
         path = Path(directory).expanduser().absolute()
@@ -109,6 +121,11 @@ class Checkpoints:
             return self._pending[0]
         return self._last_step
 
+    def is_among_best(self, metrics: dict[str, float]) -> bool:
+        """Tell whether a state with this evaluation, saved now, would be one of the `keep_best`."""
+        self.wait()
+        return on_process_0(lambda: self._folder.is_among_best(metrics["top1_error"]))
+
     def restore_latest(self, abstract_state: Any, only: str | None = None) -> Restored | None:
         """Return the newest sound checkpoint, or None if there is none at all; skip damaged ones with a warning.
 
@@ -117,19 +134,39 @@ class Checkpoints:
         parameters without the optimizer's state are half as many bytes. UserError if all checkpoints are damaged, or
         the newest sound one is of another model.
         """
-        self.wait()
-        content = on_process_0(self._folder.newest_sound)
-        self._last_step = content["step"] if content else None
-        return self._load(content, abstract_state, only) if content else None
+        restored = self._restore(LATEST, abstract_state, only)
+        self._last_step = restored.step if restored else None
+        return restored
 
-    def restore(self, step: int, abstract_state: Any, only: str | None = None) -> Restored:
-        """Return the checkpoint of one step; UserError if it doesn't exist, is damaged or is of another model."""
+    def restore(self, step: Step, abstract_state: Any, only: str | None = None) -> Restored:
+        """Return one checkpoint; UserError if it doesn't exist, is damaged or is of another model."""
+        if step not in (LATEST, BEST) and not isinstance(step, numbers.Integral):
+            raise UserError(f"step={step!r} is not allowed; it must be the number of a step, 'latest' or 'best'.")
+        restored = self._restore(step, abstract_state, only)
+        if restored is None:
+            raise UserError(
+                f"{self._folder.path} has no checkpoint yet; start the training or wait for its first checkpoint."
+            )
+        return restored
+
+    def _restore(self, step: Step, abstract_state: Any, only: str | None) -> Restored | None:
+        """Find and read a checkpoint, again if it was removed meanwhile; None for the latest where there is none."""
         self.wait()
-        return self._load(on_process_0(lambda: self._folder.sound(step)), abstract_state, only)
+        while content := on_process_0(lambda: self._folder.find(step)):
+            failure = None
+            try:
+                restored = self._load(content, abstract_state, only)
+            except UserError as error:
+                failure = error
+            if not any(gather(failure is not None)):
+                return restored
+            if on_process_0(functools.partial(self._folder.has, content)):
+                raise failure or UserError("Another process can't read the checkpoint; its message says why.")
+        return None
 
     def _load(self, content: dict[str, Any], abstract_state: Any, only: str | None) -> Restored:
         """Read the arrays of a checkpoint whose manifest is `content`."""
-        path = self._folder.complete()[content["step"]]
+        path = self._folder.complete().get(content["step"], self._folder.path / str(content["step"]))
         abstract_state = {only: abstract_state} if only else abstract_state
         saved = {name: array for name, array in content["arrays"].items() if not only or name.startswith(f"{only}/")}
         _check_same_arrays(path, saved, _arrays(abstract_state))
@@ -148,7 +185,7 @@ class Checkpoints:
                 f"Checkpoint {path} can't be read by Orbax ({reason}); use the version of Orbax that wrote it, or "
                 "another checkpoint."
             ) from error
-        return Restored(state[only] if only else state, content["step"])
+        return Restored(state[only] if only else state, content["step"], content.get("metrics", {}))
 
     def _finish(self, response: ocp.AsyncResponse, unfinished: Path, content: dict[str, Any]) -> None:
         """Wait for Orbax, in the background, and complete the checkpoint."""

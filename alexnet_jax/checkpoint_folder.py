@@ -11,7 +11,9 @@ A kill at any moment leaves complete checkpoints, and leftovers with telltale na
 checksums are there because Orbax (0.12.8, tried) reads flipped bits back without a complaint.
 """
 
+import contextlib
 import errno
+import functools
 import json
 import math
 import re
@@ -26,6 +28,7 @@ from alexnet_jax.errors import UserError, printable
 from alexnet_jax.files import reading, write_atomically
 
 MANIFEST = "manifest.json"
+LATEST, BEST = "latest", "best"  # which checkpoint, other than by its step
 _LEFTOVER = re.compile(r"\d+\.(saving|removing)(\..+)?")  # Orbax first writes into 1600.saving.orbax-checkpoint-tmp
 
 
@@ -33,14 +36,18 @@ class DamagedError(Exception):
     """A checkpoint can't be used; the message says what is wrong with it."""
 
 
+class RemovedError(Exception):
+    """A checkpoint was removed, or replaced, while it was read: the training that writes them has a newer one."""
+
+
 class CheckpointFolder:
-    """Keeps the last `keep_last` checkpoints and the `keep_best` ones with the lowest `top1_error`."""
+    """Keeps the last `keep_last` checkpoints and the `keep_best` with the lowest `top1_error`, of equals the first."""
 
     def __init__(self, path: Path, *, keep_last: int, keep_best: int):
         self.path = path
         self._keep_last = keep_last
         self._keep_best = keep_best
-        self._damaged: set[int] = set()  # skipped by newest_sound; removed once a newer one is complete
+        self._damaged: set[int] = set()  # skipped as the latest; removed once a newer one is complete
 
     def complete(self) -> dict[int, Path]:
         """Return the complete checkpoints: {step: folder}."""
@@ -51,8 +58,34 @@ class CheckpointFolder:
             int(path.stem): path for path in paths if (path.name.isdecimal() and path.is_dir()) or _is_unnamed(path)
         }
 
-    def newest_sound(self) -> dict[str, Any]:
-        """Return the manifest of the newest sound checkpoint, {} if there is none; UserError if all are damaged."""
+    def find(self, which: int | str) -> dict[str, Any]:
+        """Return the manifest of a sound checkpoint: that of a step, LATEST (skipping damaged ones) or BEST.
+
+        {} if `which` is LATEST and there is none at all. A training may meanwhile remove what is being read: then the
+        folder is read again.
+
+        Raises:
+          UserError: there is no such checkpoint, it is damaged, or for LATEST all are.
+        """
+        searches = {LATEST: self._newest_sound, BEST: self._best_sound}
+        search = searches[which] if isinstance(which, str) else functools.partial(self._sound, which)
+        while True:
+            with contextlib.suppress(RemovedError):
+                return search()
+
+    def has(self, content: dict[str, Any]) -> bool:
+        """Tell whether the checkpoint with this manifest is still there."""
+        with contextlib.suppress(KeyError, DamagedError):
+            manifest = read_manifest(self.complete()[content["step"]])
+            return _crc32_of({name: manifest[name] for name in content}) == _crc32_of(content)  # with NaNs in both
+        return False
+
+    def is_among_best(self, error: float) -> bool:
+        """Tell whether a state with this top-1 error, now, would be one of the `keep_best`."""
+        earlier = [earlier for earlier in self._errors().values() if earlier <= error]
+        return not math.isnan(error) and len(earlier) < self._keep_best
+
+    def _newest_sound(self) -> dict[str, Any]:
         reasons = []
         for step, path in sorted(self.complete().items(), reverse=True):
             try:
@@ -68,16 +101,37 @@ class CheckpointFolder:
             )
         return {}
 
-    def sound(self, step: int) -> dict[str, Any]:
-        """Return the manifest of one checkpoint; UserError if it doesn't exist or is damaged."""
+    def _best_sound(self) -> dict[str, Any]:
+        complete, errors = self.complete(), self._errors()
+        damaged = [path for path in complete.values() if not _has_manifest(path)]
+        if complete != self.complete():
+            raise RemovedError
+        if damaged:
+            logging.warning("Checkpoint %s is damaged; it may have been the best", damaged[0])
+        if not errors:
+            raise UserError(
+                f"{self.path} has no best checkpoint, because the training evaluated none; use another step: "
+                f"{self._steps_in_words(complete)}."
+            )
+        return self._sound(min(errors, key=lambda step: (errors[step], step)))
+
+    def _sound(self, step: int) -> dict[str, Any]:
         complete = self.complete()
         if step not in complete:
-            others = f"it has {', '.join(map(str, sorted(complete)))}" if complete else "it has none"
-            raise UserError(f"{self.path} has no checkpoint of step {step}; {others}.")
+            raise UserError(f"{self.path} has no checkpoint of step {step}; {self._steps_in_words(complete)}.")
         try:
             return _check(complete[step], step)
         except DamagedError as damage:
             raise UserError(f"Checkpoint {complete[step]} is damaged ({damage}); use another step.") from damage
+
+    def _errors(self) -> dict[int, float]:
+        """Return the top-1 error of each checkpoint that was evaluated and isn't known to be damaged."""
+        complete = self.complete()
+        errors = {step: _top1_error(complete[step]) for step in complete.keys() - self._damaged}
+        return {step: error for step, error in errors.items() if not math.isnan(error)}
+
+    def _steps_in_words(self, complete: dict[int, Path]) -> str:
+        return f"it has {', '.join(map(str, sorted(complete)))}" if complete else "it has none"
 
     def finish(self, unfinished: Path, content: dict[str, Any]) -> None:
         """Complete the folder of a checkpoint with its manifest and its name, and remove old checkpoints."""
@@ -86,9 +140,8 @@ class CheckpointFolder:
         self.tidy_up()
         complete = self.complete()
         sound = [step for step in sorted(complete) if step not in self._damaged]
-        errors = {step: _top1_error(complete[step]) for step in sound}
-        # Lowest error first; of equals the later one first.
-        best = sorted((step for step in sound if not math.isnan(errors[step])), key=lambda step: (errors[step], -step))
+        errors = self._errors()
+        best = sorted(errors, key=lambda step: (errors[step], step))
         for step in complete.keys() - {*sound[-self._keep_last :], *best[: self._keep_best]}:
             _remove(complete[step])
 
@@ -147,13 +200,27 @@ def read_and_check(folder: Path) -> dict[str, Any]:
 
 
 def _check(folder: Path, step: int) -> dict[str, Any]:
-    """Return the manifest of a sound checkpoint of this step; DamagedError if it isn't one."""
-    content = read_and_check(folder)
-    if content.get("step") != step:
-        raise DamagedError(f"it is of step {content.get('step')}")
-    if not isinstance(content.get("arrays"), dict):
-        raise DamagedError("its manifest lists no arrays")
+    """Return the manifest of a sound checkpoint of this step; DamagedError if it isn't one, or RemovedError."""
+    before = _inode(folder)
+    try:
+        content = read_and_check(folder)
+        if content.get("step") != step:
+            raise DamagedError(f"it is of step {content.get('step')}")
+        if not isinstance(content.get("arrays"), dict):
+            raise DamagedError("its manifest lists no arrays")
+    except DamagedError as damage:
+        if _inode(folder) != before or before is None:
+            raise RemovedError from damage
+        raise
     return content
+
+
+def _inode(folder: Path) -> int | None:
+    """Return what tells a folder from another of the same name; None if there is none."""
+    try:
+        return folder.stat().st_ino
+    except FileNotFoundError:
+        return None
 
 
 def _crc32_of(content: Any) -> int:
@@ -182,6 +249,15 @@ def _top1_error(folder: Path) -> float:
         return float(read_manifest(folder)["metrics"].get("top1_error", math.nan))
     except (DamagedError, KeyError, AttributeError, TypeError, ValueError, OverflowError):
         return math.nan
+
+
+def _has_manifest(folder: Path) -> bool:
+    """Tell whether a checkpoint has a manifest as it was written."""
+    try:
+        read_manifest(folder)
+    except DamagedError:
+        return False
+    return True
 
 
 def _is_unnamed(path: Path) -> bool:

@@ -1,69 +1,116 @@
 """What all commands share: flags, and one sentence and an exit status for a user's mistake."""
 
-import ast
 import math
 import os
 import re
+import runpy
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from alexnet_jax import runtime, validation
+from alexnet_jax import IS_COMMAND, runtime, signals, validation
 from alexnet_jax.config import Config, field_types, unknown_field
 from alexnet_jax.errors import UserError, print_error
 from alexnet_jax.files import expanded, reading
 
+_T = TypeVar("_T")
+_arguments: list[str] = []  # of this process, once they are parsed
 _OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)")
-_CONFIG_FILE = re.compile(r"--?config(?:=(.*))?$")
+
+
+class _ConfigParser(flags.ArgumentParser):
+    """Turns FILE, or FILE:ARGUMENT, into what `get_config` of that file returns."""
+
+    def parse(self, argument: str) -> Config:
+        expanded(argument, "--config")  # gs://bucket/file.py has a colon too
+        name, *arguments = argument.split(":", 1)
+        path, example = expanded(name, "--config"), Path("configs/quickstart.py")
+        config = call_function(f"--config={name}", path, "get_config", example, *arguments)
+        if not isinstance(config, Config):
+            raise UserError(f"get_config() of --config must return an alexnet_jax.config.Config, not a {type(config)}.")
+        return config
+
+
+class _PathParser(flags.ArgumentParser):
+    """Turns what a user wrote into a path."""
+
+    def __init__(self, flag: str):
+        self._flag = flag
+
+    def parse(self, argument: str) -> Path:
+        return expanded(argument, self._flag)
+
+
+class _PathsParser(flags.ArgumentParser):
+    """Turns what a user wrote into paths, which commas separate, unless all of it is one that exists."""
+
+    def __init__(self, flag: str):
+        self._flag = flag
+
+    def parse(self, argument: str) -> list[Path]:
+        whole = expanded(argument, self._flag)
+        return [whole] if os.path.exists(whole) else [expanded(path, self._flag) for path in argument.split(",")]
+
+
+class _StepParser(flags.ArgumentParser):
+    """Turns the number of a step into an int; "best" and "latest" stay."""
+
+    syntactic_help = "a step, best or latest"
+
+    def parse(self, argument: str | int) -> int | str:
+        text = str(argument)
+        if text in ("best", "latest"):
+            return text
+        if text.isdecimal():
+            return int(text)
+        raise ValueError("it must be the number of a step, best or latest")
 
 
 def define_config_flag() -> flags.FlagHolder:
     """Define --config and its overrides --config.section.field=value."""
-    return config_flags.DEFINE_config_file(
+    holder = config_flags.DEFINE_config_file(
         "config",
         None,
         "the config file, such as configs/imagenet.py; --config.section.field=value overrides any field of it",
+        sys_argv=_arguments,  # not sys.argv, whose --flagfile it would read right here
     )
+    flags.FLAGS["config"].parser = _ConfigParser()  # ml_collections' own ends in tracebacks
+    return holder
 
 
-def define_workdir_flag(help_text: str) -> flags.FlagHolder[str | None]:
-    """Define --workdir."""
-    return flags.DEFINE_string("workdir", None, help_text)
+def define_path_flag(name: str, help_text: str) -> flags.FlagHolder[Path | None]:
+    """Define a flag for a file or folder; parsing it raises UserError as `files.expanded` does."""
+    return flags.DEFINE(_PathParser(f"--{name}"), name, None, help_text, serializer=flags.ArgumentSerializer())
 
 
-def required(flag: flags.FlagHolder[str | None]) -> str:
+def define_paths_flag(name: str, help_text: str) -> flags.FlagHolder[list[Path] | None]:
+    """Define a flag for several files or folders, separated by commas; UserError as above."""
+    return flags.DEFINE(_PathsParser(f"--{name}"), name, None, help_text, serializer=flags.ArgumentSerializer())
+
+
+def define_step_flag() -> flags.FlagHolder:
+    """Define --step, which checkpoint to take: the number of a step, "best" or "latest"."""
+    help_text = "the checkpoint: a step, best (the lowest top-1 error when the training evaluated it) or latest"
+    return flags.DEFINE(_StepParser(), "step", "latest", help_text)
+
+
+def required(flag: flags.FlagHolder[_T | None]) -> _T:
     """Return the value of a required flag; UserError if it was not given."""
     if not flag.value:
         raise UserError(f"--{flag.name} is missing: give {flags.FLAGS[flag.name].help}.")
     return flag.value
 
 
-def required_path(flag: flags.FlagHolder[str | None]) -> Path:
-    """Return the path in a required flag, with the home folder for `~`; UserError if it was not given."""
-    return expanded(required(flag), f"--{flag.name}")
-
-
-def optional_path(flag: flags.FlagHolder[str | None]) -> Path | None:
-    """Return the path in a flag, with the home folder for `~`; None if it was not given."""
-    return expanded(flag.value, f"--{flag.name}") if flag.value else None
-
-
-def required_paths(flag: flags.FlagHolder[str | None]) -> list[Path]:
-    """Return the paths in a required flag, which commas separate; UserError if it was not given."""
-    return [expanded(path, f"--{flag.name}") for path in required(flag).split(",")]
-
-
 def the_config(flag: flags.FlagHolder) -> Config:
     """Return the config of --config with its overrides; UserError if it is missing or has faults."""
     if flag.value is None:
         raise UserError("--config is missing: give a config file, for example --config=configs/quickstart.py.")
-    if not isinstance(flag.value, Config):
-        raise UserError(f"get_config() of --config must return an alexnet_jax.config.Config, not a {type(flag.value)}.")
     validation.validate(flag.value)
     return flag.value
 
@@ -89,20 +136,27 @@ def parse_weights(text: str, num_nets: int) -> tuple[float, ...]:
     return weights
 
 
-def check_python_file(flag: str, path: Path, function: str, example: Path) -> None:
-    """Raise UserError unless `path`, given by `flag`, is a Python file that defines the function, as `example` does."""
+def call_function(flag: str, path: Path, function: str, example: Path, *arguments: str) -> Any:
+    """Run the Python file `path`, given by `flag`, and return what its function returns.
+
+    UserError if there is no such file, it defines no such function (as `example` does), or either raises an error.
+    """
     with reading(flag):
         if not path.is_file():
             others = ", ".join(sorted(map(str, example.parent.glob("*.py"))))
             hint = f"there are {others}" if others else "run this from the project's folder, or give a full path"
             raise UserError(f"{flag}: there is no such file; {hint}.")
-        text = path.read_bytes()
     try:
-        code = ast.parse(text, str(path))
-    except (SyntaxError, ValueError) as error:
-        raise UserError(f"{flag} is not a Python file: {error}.") from error
-    if not any(isinstance(line, ast.FunctionDef) and line.name == function for line in code.body):
-        raise UserError(f"{flag} defines no function {function}(); see {example}.")
+        found = runpy.run_path(str(path)).get(function)
+        if not callable(found):
+            raise UserError(f"{flag} defines no function {function}(); see {example}.")
+        return found(*arguments)
+    except UserError:
+        raise
+    except Exception as error:  # the file is a program, and may raise anything
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        reason = f"{type(error).__name__}: {error}".split("\n", 1)[0] + (f", in line {lines[-1]}" if lines else "")
+        raise UserError(f"{flag} can't be run as a Python file ({reason}); correct it, or see {example}.") from error
 
 
 def run(main: Callable[[Sequence[str]], None]) -> None:
@@ -110,7 +164,6 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
 
     A UserError, from parsing flags or from `main`, is printed as one sentence and ends the process with its status.
     """
-    runtime.use_huge_pages()
 
     def guarded(argv: Sequence[str]) -> None:
         try:
@@ -120,17 +173,41 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
         except UserError as error:
             _fail(error)
         except BrokenPipeError:  # the program that reads our output, such as `head`, has ended
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _discard_stdout()
             sys.exit(128 + signal.SIGPIPE)
+        except OSError as error:
+            if isinstance(error, PermissionError) and error.filename:
+                _fail(UserError(f"{error.filename} can't be used ({error.strerror}); check who owns it and its mode."))
+            _check_stdout()
+            raise
 
     logging.set_verbosity(logging.WARNING)
-    app.run(guarded, flags_parser=_parse_flags)
+    try:
+        app.run(guarded, flags_parser=_parse_flags)
+    finally:
+        if IS_COMMAND:
+            signals.leave()
+
+
+def _check_stdout() -> None:
+    """Fail with a sentence if what was printed can't be written, for example to a full disk."""
+    try:
+        print(flush=True)  # what failed may be lost, so try again
+    except OSError as error:
+        _discard_stdout()
+        _fail(UserError(f"The output can't be written ({error.strerror}); free some space, or send it elsewhere."))
+
+
+def _discard_stdout() -> None:
+    """Let no more be written to stdout: Python would try it again at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parse_flags(argv: Sequence[str]) -> list[str]:
     try:
-        _check_arguments(argv)
-        return flags.FLAGS(argv)
+        _arguments[:] = _with_flagfiles(argv)
+        _check_overrides(_arguments)
+        return flags.FLAGS(_arguments)
     except UserError as error:
         _fail(error)
     except flags.IllegalFlagValueError as error:
@@ -144,15 +221,20 @@ def _fail(error: UserError) -> NoReturn:
     sys.exit(error.exit_status)
 
 
-def _check_arguments(argv: Sequence[str]) -> None:
-    """Raise UserError for a config file or an override that absl would answer with a traceback."""
-    for argument, following in zip(argv, [*argv[1:], ""], strict=True):
-        if match := _CONFIG_FILE.match(argument):
-            name = following if match[1] is None else match[1]
-            check_python_file(
-                f"--config={name}", Path(name.split(":", 1)[0]), "get_config", Path("configs/quickstart.py")
-            )
-        elif (match := _OVERRIDE.match(argument)) and match[1] not in field_types():
+def _with_flagfiles(argv: Sequence[str]) -> list[str]:
+    """Return the arguments with those of --flagfile in its place; UserError if one can't be read."""
+    try:
+        return [argv[0], *flags.FLAGS.read_flags_from_files(argv[1:], force_gnu=False)]
+    except flags.CantOpenFlagFileError as error:
+        raise UserError(f"{str(error).removeprefix('ERROR:: ')}; give a text file with one flag per line.") from error
+    except UnicodeDecodeError as error:
+        raise UserError("--flagfile is not a text file; it must hold one flag per line.") from error
+
+
+def _check_overrides(arguments: Sequence[str]) -> None:
+    """Raise UserError for the override of an unknown field, which ml_collections would answer with a traceback."""
+    for argument in arguments:
+        if (match := _OVERRIDE.match(argument)) and match[1] not in field_types():
             raise UserError(f"{argument.splitlines()[0]}: {unknown_field(match[1])}")
 
 

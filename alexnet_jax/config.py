@@ -6,10 +6,13 @@ several fields at once is checked in `validation.py`.
 
 import dataclasses
 import difflib
+import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from alexnet_jax.errors import UserError
+from alexnet_jax.files import is_remote
 
 
 class Allowed(NamedTuple):
@@ -53,12 +56,21 @@ FRACTIONS = Allowed(
     "fractions of the training between 0 and 1 in rising order, for example (0.3,0.6)",
 )
 NAME = Allowed(lambda value: value != "" and value.isprintable(), "a name, not an empty text")
+STEP = Allowed(
+    lambda value: re.fullmatch(r"latest|best|\d{1,10}", value) is not None, "latest, best or the number of a step"
+)
 SEED = Allowed(lambda value: 0 <= value < 2**32, "a whole number from 0 to 4294967295")
 BELOW_1 = Allowed(lambda value: 0 <= value < 1, "a number from 0 to below 1")
-FOLDER = Allowed(str.isprintable, "a folder")
+FOLDER = Allowed(
+    lambda value: NAME.accepts(value) and not is_remote(value), "a folder on this machine, or mounted, not a remote one"
+)
+FOLDER_OR_NONE = Allowed(lambda value: value == "" or FOLDER.accepts(value), FOLDER.words)
 THREE = Allowed(
     lambda values: len(values) in (0, 3) and all(0 < value < 2**31 for value in values), "() or three numbers above 0"
 )
+
+# What other programs call a field.
+_OTHER_NAMES = {"lr": "learning_rate", "wd": "weight_decay", "bs": "batch_size", "epochs": "num_epochs"}
 
 
 class Section:
@@ -103,7 +115,7 @@ class DataConfig(Section):
     """Where images come from and what is done to them on the device."""
 
     name: str = setting("imagenet2012", NAME)  # "digits" is built in; any other is a prepared or TFDS data set
-    dir: str = setting("~/tensorflow_datasets", NAME)
+    dir: str = setting(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets", FOLDER)  # by default as for TFDS
     train_split: str = setting("train", NAME)
     eval_split: str = setting("validation", NAME)
     feed: str = setting("jpeg", one_of("jpeg", "raw", "device"))  # raw: decoded once to disk; device: in its memory
@@ -144,14 +156,14 @@ class OptimizerConfig(Section):
 class EvalConfig(Section):
     """Evaluation on the whole of `data.eval_split`."""
 
-    views: int = setting(1, one_of(1, 10))  # 1: the center; 10: corners, center and their mirror images, averaged
+    views: int = setting(1, one_of(1, 10))  # 1: the center; 10: corners, center, mirror images (see `num_views`)
     batch_size: int = setting(256, at_least(1))  # global
     every_epochs: float = setting(1.0, POSITIVE)
 
 
 @dataclasses.dataclass
 class CheckpointConfig(Section):
-    """Which checkpoints are written and kept."""
+    """Which checkpoints are written and kept. One of the best so far is also written when it has been evaluated."""
 
     every_epochs: float = setting(1.0, POSITIVE)
     keep_last: int = setting(2, at_least(1))
@@ -175,7 +187,8 @@ class Config(Section):
     gradient_accumulation: int = setting(1, at_least(1))  # micro-batches that a device works through one by one
     num_epochs: float = setting(90.0, POSITIVE)
     precision: str = setting("float32", one_of("float32", "bfloat16"))  # of the compute; parameters, LRN, loss: float32
-    init_from: str = setting("", FOLDER)  # fine-tuning: the workdir of the net to start from; see `docs/transfer.md`
+    init_from: str = setting("", FOLDER_OR_NONE)  # fine-tuning: the workdir to start from; see `docs/transfer.md`
+    init_step: str = setting("latest", STEP)  # fine-tuning: which checkpoint of that net
     require_accelerator: bool = setting(False)  # refuse to train on the CPU
     profile: int = setting(0, at_least(0))  # steps to trace, after the first ten, into WORKDIR/profile
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
@@ -185,6 +198,14 @@ class Config(Section):
     eval: EvalConfig = dataclasses.field(default_factory=EvalConfig)
     checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
     log: LogConfig = dataclasses.field(default_factory=LogConfig)
+
+
+def num_views(config: Config, views: int) -> int:
+    """Return how many views of an image are averaged where `views`, 1 or 10, are asked for.
+
+    Of ten, five are mirror images, which a net trained without `data.flip` has never seen: it has the other five.
+    """
+    return views if views == 1 or config.data.flip else views // 2
 
 
 def fields(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -241,10 +262,22 @@ def flatten(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def unknown_field(name: str) -> str:
-    """Write the sentence for a field that does not exist, with the nearest name that does."""
-    known = [known for known, _ in declarations()]
-    last_parts = {field.rsplit(".", 1)[-1]: field for field in known}
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
-    near += [last_parts[part] for part in difflib.get_close_matches(name.rsplit(".", 1)[-1], last_parts, n=1)]
-    hint = f"did you mean {near[0]!r}?" if near else f"the fields are {', '.join(known)}."
+    """Write the sentence for a field that does not exist, with the nearest names that do."""
+    known = [field for field, _ in declarations()]
+    in_section = [field for field in known if field.startswith(f"{name.rpartition('.')[0]}.")]
+    near = " or ".join(map(repr, _nearest_fields(name)))
+    hint = f"did you mean {near}?" if near else f"the fields are {', '.join(in_section or known)}."
     return f"the config has no field {name!r}; {hint}"
+
+
+def _nearest_fields(name: str) -> list[str]:
+    """Return the fields that a wrong name may mean, by its last part: those in its section, or else in any section."""
+    section, _, last = name.rpartition(".")
+    last = _OTHER_NAMES.get(last, last)
+    known = [(field.rpartition(".")[0], field.rpartition(".")[2]) for field, _ in declarations()]
+    sections = difflib.get_close_matches(section, {section for section, _ in known}, n=1)
+    for among in ([pair for pair in known if pair[0] in sections], known):
+        if nearest := difflib.get_close_matches(last, [part for _, part in among], n=1, cutoff=0.75):
+            found = [section for section, part in among if part == nearest[0]]
+            return [f"{section}.{nearest[0]}".lstrip(".") for section in ([""] if "" in found else found)]
+    return []

@@ -1,4 +1,4 @@
-"""Evaluation of a net or an ensemble on one or ten views: every image counts once, whatever the batch and devices."""
+"""Evaluation of a net or an ensemble on one or several views: every image counts once, whatever batch and devices."""
 
 from collections.abc import Callable, Sequence
 

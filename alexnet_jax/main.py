@@ -13,7 +13,7 @@ from alexnet_jax import cli
 from alexnet_jax.cluster import launcher
 
 _CONFIG = cli.define_config_flag()
-_WORKDIR = cli.define_workdir_flag("the folder for checkpoints and logs; the folder of a stopped run resumes it")
+_WORKDIR = cli.define_path_flag("workdir", "the folder for checkpoints and logs; that of a stopped run resumes it")
 _process_group = launcher.define_flags()
 flags.adopt_module_key_flags(cli)
 flags.adopt_module_key_flags(launcher)
@@ -23,7 +23,7 @@ def main(arguments: Sequence[str]) -> None:
     """Check everything that can be checked without a device, then train."""
     cli.no_arguments(arguments)
     config = cli.the_config(_CONFIG)
-    folder = cli.required_path(_WORKDIR)
+    folder = cli.required(_WORKDIR)
     group = _process_group()
     # JAX takes a second to import: not before the flags are right.
     from alexnet_jax.cluster.processes import joined

@@ -2,7 +2,8 @@
 
 A record is a flat dict with `step`, `epoch`, `split`, `loss`, `top1_error` and `top5_error` (percent). Records of
 training also have `learning_rate`, `images_per_second` and `input_wait_fraction`; records of an evaluation have `views`
-and `num_examples`. `training_line`, `evaluation_line` and `duration` print them for people.
+and `num_examples`. What is not known, or means nothing (`without_trivial_top5`), is null. `training_line`,
+`evaluation_line` and `duration` print them for people.
 """
 
 import itertools
@@ -83,6 +84,11 @@ def _json_value(value: Any) -> Any:
     return None if isinstance(number, float) and not math.isfinite(number) else number
 
 
+def without_trivial_top5(values: Record, num_classes: int) -> Record:
+    """Return a record's values without a top-5 error where it would always be 0: with at most five classes."""
+    return values if num_classes > 5 else {**values, "top5_error": None}
+
+
 def training_line(record: Record, num_steps: int, num_epochs: float, seconds_left: float | None) -> str:
     """Return the line for a record of training; `num_steps` and `num_epochs` are those of the whole run."""
     parts = [
@@ -103,9 +109,10 @@ def training_line(record: Record, num_steps: int, num_epochs: float, seconds_lef
 def evaluation_line(record: Record) -> str:
     """Return the line for a record of an evaluation."""
     views = "1 view" if record["views"] == 1 else f"{record['views']} views"
+    top5 = "" if record["top5_error"] is None else f" top-5 error {record['top5_error']:.2f} %,"
     return (
-        f"step {record['step']:,}  {record['split']}: top-1 error {record['top1_error']:.2f} %, top-5 error "
-        f"{record['top5_error']:.2f} %, loss {record['loss']:.4f} ({record['num_examples']:,} images, {views})"
+        f"step {record['step']:,}  {record['split']}: top-1 error {record['top1_error']:.2f} %,{top5} "
+        f"loss {record['loss']:.4f} ({record['num_examples']:,} images, {views})"
     )
 
 

@@ -63,7 +63,9 @@ def create_optimizer(config: Config, net: Net, num_steps: int) -> optax.Gradient
     included (`weights.cu:148` of the released code).
 
     With rule "lars" the decayed gradient of each kernel is first given the length 0.001 |w| (`optax.lars`; You et al.,
-    arXiv 1708.03888). Norms are those of whole layers: `update` belongs where arrays are global, outside `shard_map`.
+    arXiv 1708.03888). Optax divides it by its own length, |g + decay w|; the paper divides by |g| + decay |w|, which is
+    more, so its steps are shorter. Norms are those of whole layers: `update` belongs where arrays are global, outside
+    `shard_map`.
     """
     groups = {
         layer.name: {kind: Group.of_parameter(config, layer.name, kind, layer.decay) for kind in ("kernel", "bias")}

@@ -11,11 +11,12 @@ from jax.sharding import PartitionSpec as P
 
 from alexnet_jax import runtime
 from alexnet_jax.config import Config
-from alexnet_jax.data.augmentation import center_view, ten_views
+from alexnet_jax.data.augmentation import center_view, several_views
 from alexnet_jax.data.statistics import Statistics
 from alexnet_jax.errors import UserError
 from alexnet_jax.model.alexnet import AlexNet
 from alexnet_jax.model.layers import Activation, Convolution, Dense, Net, layer_shapes
+from alexnet_jax.parallel.mesh import platform_of
 from alexnet_jax.parallel.towers import DATA_AXIS, TOWER_AXIS
 from alexnet_jax.state import on_mesh, params_specs
 
@@ -25,23 +26,25 @@ Predictor = Callable[[jax.Array], jax.Array]  # uint8 images [B, S, S, 3] -> log
 def create_predict_step(config: Config, model: AlexNet, mesh: Mesh, views: int) -> Callable:
     """Compile (params, statistics, images) -> log-probabilities [B, classes], split over `data`.
 
-    With ten views the probabilities of the views are averaged, not the logits (paper section 4.1; released code,
-    `layer.cu:1804`).
+    `views` is 1 or 10, of which `config.num_views` are made. The probabilities of several views are averaged, not the
+    logits (paper section 4.1; released code, `layer.cu:1804`).
     """
     device_model = on_mesh(model, config, mesh)
-    size, mean, std = config.model.image_size, config.data.mean, config.data.std
+    size, flip, mean, std = config.model.image_size, config.data.flip, config.data.mean, config.data.std
 
     def predict_step(params: Any, statistics: Statistics, images: jax.Array) -> jax.Array:
         if views == 1:
             crops = center_view(images, statistics, image_size=size, mean=mean, std=std)
         else:
-            crops = ten_views(images, statistics, image_size=size, mean=mean, std=std).reshape(-1, size, size, 3)
-        logits: Any = device_model.apply({"params": params}, crops)  # [b * views, s, s, 3] -> [b * views, classes]
-        return mean_of_probabilities(jax.nn.log_softmax(logits).reshape(-1, views, logits.shape[-1]), axis=1)
+            crops = several_views(images, statistics, image_size=size, flip=flip, mean=mean, std=std)
+        crops = crops.reshape(-1, size, size, 3)  # [b * views, s, s, 3]
+        logits: Any = device_model.apply({"params": params}, crops)  # [b * views, classes]
+        log_probabilities = jax.nn.log_softmax(logits).reshape(len(images), -1, logits.shape[-1])
+        return mean_of_probabilities(log_probabilities, axis=1)
 
     specs = params_specs(config, model, mesh)
     step = jax.shard_map(predict_step, mesh=mesh, in_specs=(specs, P(), P(DATA_AXIS)), out_specs=P(DATA_AXIS))
-    return jax.jit(step, compiler_options=runtime.compiler_options())
+    return jax.jit(step, compiler_options=runtime.compiler_options(platform_of(mesh)))
 
 
 def mean_of_probabilities(log_probabilities: jax.Array, axis: int) -> jax.Array:
@@ -70,7 +73,7 @@ def create_feature_step(config: Config, model: AlexNet, mesh: Mesh, layer: str) 
     step = jax.shard_map(
         feature_step, mesh=mesh, in_specs=(specs, P(), P(DATA_AXIS)), out_specs=P(DATA_AXIS, *inner, channels)
     )
-    return jax.jit(step, compiler_options=runtime.compiler_options())
+    return jax.jit(step, compiler_options=runtime.compiler_options(platform_of(mesh)))
 
 
 def feature_shape(config: Config, net: Net, layer: str) -> tuple[int, ...]:

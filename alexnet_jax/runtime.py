@@ -4,6 +4,7 @@ Users set nothing. `ALEXNET_JAX_TUNING=0` in the environment turns all tuning of
 """
 
 import errno
+import io
 import itertools
 import os
 import platform
@@ -26,6 +27,18 @@ OPEN_FILES = 64  # needed by a training beside its data set's files: 24 are too 
 _DEVICES = Path("/dev")
 
 
+def open_standard_streams() -> None:
+    """Open /dev/null for closed standard streams: else a checkpoint would get their number, and what C++ prints."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number that is free
+            setattr(sys, name, open(number, mode))  # noqa: SIM115 - stays open
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # for paths that are not UTF-8, as stderr does
+
+
 def use_huge_pages() -> None:
     """Restart this process once, before jax is imported, with a malloc that keeps its memory in huge pages.
 
@@ -34,10 +47,10 @@ def use_huge_pages() -> None:
     virtual machine to get them back from its host). Threads share one heap, since only the first can hold large
     arrays. glibc reads its tunables only when a process starts, hence the exec; the process id stays. Nothing happens
     except on Linux with glibc, nor if the user set GLIBC_TUNABLES, nor where a GPU computes, since threads that decode
-    images are slowed down by sharing a heap.
+    images are slowed down by sharing a heap, nor under a debugger, which would be lost.
     """
     is_glibc = sys.platform == "linux" and platform.libc_ver()[0] == "glibc"
-    if TUNING and is_glibc and "GLIBC_TUNABLES" not in os.environ and not _has_gpu():
+    if TUNING and is_glibc and sys.gettrace() is None and "GLIBC_TUNABLES" not in os.environ and not _has_gpu():
         environment = {**os.environ, "GLIBC_TUNABLES": MALLOC}
         sys.stdout.flush()
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
@@ -67,38 +80,41 @@ def use_compilation_cache() -> None:
     """Keep compiled programs between runs in the user's cache folder, unless JAX_COMPILATION_CACHE_DIR says where."""
     import jax  # not before use_huge_pages
 
-    if TUNING and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # stays "~" if there is no home folder
+    if TUNING and os.path.isabs(base) and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(Path(base) / "alexnet_jax" / "xla"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
-def compiler_options() -> dict[str, str]:
-    """Return options for `jax.jit` on the platform that computes.
+def compiler_options(platform: str) -> dict[str, str | bool]:
+    """Return options for `jax.jit` on a platform, such as "cpu" or "gpu".
 
     On the CPU jaxlib hands convolutions to YNNPACK, which is 1.1 to 5 times slower on AlexNet's shapes than XLA's own
     path, and matrix products too, where it is up to five times faster; here it gets the products alone. And on the CPU
     XLA drops `lax.optimization_barrier` before it fuses loops, so that expensive values are computed again in every
-    loop that reads them; without that pass they are stored.
+    loop that reads them; without that pass they are stored. On a GPU XLA may keep float32 where the program says
+    bfloat16, and then moves maps of twice the size.
     """
-    import jax
-
-    if TUNING and jax.default_backend() == "cpu":
+    if not TUNING:
+        return {}
+    if platform == "cpu":
         return {
             "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT",
             "xla_disable_hlo_passes": "cse_barrier_expander",
         }
-    return {}
+    return {"xla_allow_excess_precision": False} if platform in ("gpu", "cuda") else {}
 
 
 def tuning_in_words() -> str:
     """Describe what is on, for the start-up lines."""
+    import jax  # not before use_huge_pages
+
     if not TUNING:
         return "off (ALEXNET_JAX_TUNING=0)"
-    parts = ["compilation cache"]
+    parts = ["compilation cache"] if jax.config.jax_compilation_cache_dir else []  # type: ignore[attr-defined]
     if os.environ.get("GLIBC_TUNABLES") == MALLOC:
         parts.append("huge pages kept")
-    if compiler_options():
+    if jax.default_backend() == "cpu":
         parts.append("XLA's own CPU convolutions")
     return ", ".join(parts)
 

@@ -15,7 +15,7 @@ from alexnet_jax.model.alexnet import AlexNet
 from alexnet_jax.model.layers import layer_shapes
 from alexnet_jax.model.sharding import Specs, momentum_specs, parameter_specs
 from alexnet_jax.parallel.towers import DATA_AXIS, TOWER_AXIS
-from alexnet_jax.rng import Purpose, key_for
+from alexnet_jax.rng import Purpose, draws_alike, key_for
 
 
 @flax.struct.dataclass
@@ -99,6 +99,7 @@ def _initializer(config: Config, model: AlexNet, optimizer: optax.GradientTransf
     """Return the function key -> TrainState that makes a fresh state."""
     image = jnp.zeros((1, config.model.image_size, config.model.image_size, 3))
 
+    @draws_alike
     def create(key: jax.Array) -> TrainState:
         params = model.init(key, image)["params"]
         return TrainState(step=jnp.zeros((), jnp.int32), params=params, opt_state=optimizer.init(params))

@@ -4,7 +4,7 @@ import contextlib
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,18 +12,20 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from alexnet_jax.checkpoint import Checkpoints
-from alexnet_jax.config import Config
+from alexnet_jax.cluster.agreement import StopSignals
+from alexnet_jax.config import Config, num_views
 from alexnet_jax.data.datasets import Dataset
 from alexnet_jax.data.device_batches import open_train_batches
 from alexnet_jax.errors import PreemptedError
 from alexnet_jax.evaluation import evaluate
+from alexnet_jax.files import expanded
 from alexnet_jax.optimizer import create_optimizer
+from alexnet_jax.plan import Plan
 from alexnet_jax.predict_step import create_predict_step
 from alexnet_jax.run import startup
 from alexnet_jax.run.fine_tuning import create_initial_state
 from alexnet_jax.run.monitoring import Profile, diverged
 from alexnet_jax.run.reporter import Reporter
-from alexnet_jax.run.signals import StopSignals
 from alexnet_jax.run.workdir import checkpoints_in
 from alexnet_jax.state import abstract_train_state, create_model
 from alexnet_jax.train_step import create_train_step
@@ -35,8 +37,9 @@ def train_and_evaluate(config: Config, folder: Path) -> None:
     Raises:
       UserError: data, devices or folder don't fit.
       DivergedError: the loss or a parameter is no longer finite.
-      PreemptedError: SIGTERM or SIGINT came, and a checkpoint was saved.
+      PreemptedError: a signal came (signals.py), and a checkpoint was saved.
     """
+    folder = expanded(folder, "folder")
     with startup.checked_run(config, folder) as (mesh, dataset, stop):
         train(config, folder, mesh, dataset, stop)
 
@@ -54,7 +57,7 @@ def train(config: Config, folder: Path, mesh: Mesh, dataset: Dataset, stop: Stop
         )
         restored = checkpoints.restore_latest(abstract_train_state(config, model, optimizer, mesh))
         if restored:
-            state, start = restored
+            state, start = restored.state, restored.step
         else:
             state, start = create_initial_state(config, model, optimizer, mesh, dataset.label_names), 0
         startup.print_summary(config, dataset, mesh, state, start, plan.num_steps)
@@ -78,9 +81,10 @@ def train(config: Config, folder: Path, mesh: Mesh, dataset: Dataset, stop: Stop
                 reporter.evaluation(step, result)
             return result
 
-        interrupted = start and plan.evaluation_due(start) and not reporter.has_evaluation(start)
-        if interrupted and (result := evaluate_now(start)):  # between this checkpoint and its evaluation
-            checkpoints.save(start, state, result)
+        if restored and plan.evaluation_due(start):  # the run may have been stopped before that evaluation
+            result = reporter.recorded_evaluation(start) or evaluate_now(start)
+            if result and result != restored.metrics:
+                checkpoints.save(start, state, result)
 
         step = start
         while step < plan.num_steps and not stop:
@@ -101,7 +105,7 @@ def train(config: Config, folder: Path, mesh: Mesh, dataset: Dataset, stop: Stop
                 late_reports.flush()
                 with reporter.throughput.paused():
                     result = evaluate_now(step) if plan.evaluation_due(step) and not stop else None
-                    if plan.save_due(step) or stop:
+                    if plan.save_due(step) or stop or (result and checkpoints.is_among_best(result)):
                         check_parameters(state.params, step, checkpoints.latest_step())
                         checkpoints.save(step, state, result)
 
@@ -110,32 +114,8 @@ def train(config: Config, folder: Path, mesh: Mesh, dataset: Dataset, stop: Stop
             f"stopped by {stop.name} after step {step:,} of {plan.num_steps:,}; everything is saved in {folder}: run "
             "the same command again to resume."
         )
-    print(f"Done: {plan.num_steps:,} steps. Ten views: python -m alexnet_jax.evaluate --workdir={folder} --views=10")
-
-
-class Plan(NamedTuple):
-    """When things happen, in steps."""
-
-    num_steps: int
-    evaluate_every: int
-    save_every: int
-
-    @classmethod
-    def from_config(cls, config: Config, num_examples: int) -> "Plan":
-        """Round the config's epochs to the nearest number of steps, at least one."""
-
-        def steps(epochs: float) -> int:
-            return max(1, round(epochs * num_examples / config.batch_size))
-
-        return cls(steps(config.num_epochs), steps(config.eval.every_epochs), steps(config.checkpoint.every_epochs))
-
-    def evaluation_due(self, step: int) -> bool:
-        """Tell whether the state after this step is evaluated."""
-        return step % self.evaluate_every == 0 or step == self.num_steps
-
-    def save_due(self, step: int) -> bool:
-        """Tell whether the state after this step is saved."""
-        return step % self.save_every == 0 or step == self.num_steps
+    views = f"With {num_views(config, 10)} views of each image"
+    print(f"Done: {plan.num_steps:,} steps. {views}: python -m alexnet_jax.evaluate --workdir={folder} --views=10")
 
 
 class LateReports:

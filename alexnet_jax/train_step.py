@@ -18,8 +18,9 @@ from alexnet_jax.data.statistics import Statistics
 from alexnet_jax.loss import cross_entropy, top_k_error
 from alexnet_jax.model.alexnet import AlexNet
 from alexnet_jax.optimizer import first_step
+from alexnet_jax.parallel.mesh import platform_of
 from alexnet_jax.parallel.reduction import batch_axes, first_row, reduce_gradients, reduce_sums, to_differentiate
-from alexnet_jax.rng import Purpose, example_keys
+from alexnet_jax.rng import Purpose, draws_alike, example_keys
 from alexnet_jax.state import TrainState, gradient_specs, on_mesh, params_specs, state_shardings
 
 Params = Any  # {"conv1": {"kernel", "bias"}, ...}
@@ -27,6 +28,7 @@ Batch = dict[str, jax.Array]  # "image": uint8 [B, S, S, 3], "label": int32 [B]
 METRICS = ("loss", "top1_error", "top5_error")
 
 
+@draws_alike
 def loss_and_sums(
     config: Config,
     model: AlexNet,
@@ -111,4 +113,9 @@ def create_train_step(
         return TrainState(state.step + 1, optax.apply_updates(state.params, updates), opt_state), metrics
 
     shardings = state_shardings(config, model, optimizer, mesh), NamedSharding(mesh, P())
-    return jax.jit(train_step, donate_argnums=0, out_shardings=shardings, compiler_options=runtime.compiler_options())
+    return jax.jit(
+        train_step,
+        donate_argnums=0,
+        out_shardings=shardings,
+        compiler_options=runtime.compiler_options(platform_of(mesh)),
+    )

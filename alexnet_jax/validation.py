@@ -55,6 +55,8 @@ def faults(config: Config) -> list[str]:
     except ImpossibleShapeError as error:
         return [f"config.model.image_size={config.model.image_size} is too small: {error}; take larger images."]
     found = _frozen_faults(config, [shape.layer.name for shape in shapes if shape.kernel_shape])
+    if config.init_step != "latest" and not config.init_from:
+        found.append(f"config.init_step={config.init_step!r} needs config.init_from; set that to a workdir.")
     found += _mesh_faults(config, net)
     return found or (layout_faults(config, net, config.mesh.data) if config.mesh.data > 0 else [])
 

@@ -15,6 +15,7 @@ from alexnet_jax.data.statistics import IMAGENET_COLOR_AXES, IMAGENET_COLOR_STD,
 from alexnet_jax.optimizer import create_optimizer
 from alexnet_jax.parallel.mesh import create_mesh, shard_batch
 from alexnet_jax.predict_step import create_predict_step
+from alexnet_jax.rng import GENERATOR
 from alexnet_jax.state import TrainState, create_model, create_train_state
 from alexnet_jax.train_step import create_train_step
 from benchmarks.nets import net_config
@@ -128,12 +129,12 @@ def forward_and_backward(
 
 def noise(shape: tuple[int, ...], precision: str, seed: int) -> jax.Array:
     """Return normally distributed numbers."""
-    return jax.random.normal(jax.random.key(seed), shape, jnp.dtype(precision))
+    return jax.random.normal(jax.random.key(seed, impl=GENERATOR), shape, jnp.dtype(precision))
 
 
 def compiled(function: Callable) -> Callable:
     """Compile a function with the options of the training step."""
-    return jax.jit(function, compiler_options=runtime.compiler_options())
+    return jax.jit(function, compiler_options=runtime.compiler_options(jax.default_backend()))
 
 
 def repeated(function: Any) -> Any:

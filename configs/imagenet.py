@@ -26,7 +26,6 @@ def get_config() -> Config:
     config.model.image_size = 224
 
     config.data.name = "imagenet2012"
-    config.data.dir = "~/tensorflow_datasets"
     config.data.train_split = "train"
     config.data.eval_split = "validation"
     config.data.crop = "random"  # section 4.1

@@ -9,8 +9,9 @@ Source: NVCaffe's configurations for AlexNet (branch caffe-0.17-ls): learning ra
 16,384 and 32 for 32,768, trust coefficient 0.001, learning rate x (1 - t)^2, weight decay 0.0005, 100 epochs. With
 batches of 32,768 and a net with batch normalization, 100 epochs took 24 and 11 minutes (You et al., "ImageNet training
 in minutes", abstracts).
-Two differences: NVCaffe clips each layer's own learning rate, Optax's LARS does not; and LARS leaves out the biases
-here, whose learning rate follows from linear scaling (0.02 for 256 images), not from a source.
+Three differences: NVCaffe clips each layer's own learning rate, Optax's LARS does not; Optax divides by |g + decay w|,
+the paper by |g| + decay |w|; and LARS leaves out the biases here, whose learning rate follows from linear scaling (0.02
+for 256 images), not from a source.
 """
 
 from alexnet_jax.config import Config

@@ -1,6 +1,6 @@
 """Writes the table of faults in `docs/reliability.md` from the last results of their tests; the other text stays.
 
-python -m pytest tests/faults -m faults --junitxml=runs/faults.xml
+python -m pytest tests/faults -m faults -n 2 --junitxml=runs/faults.xml
 python -m docs.generate_reliability runs/faults.xml
 
 Results may come in several files, each of a part of the tests.

@@ -5,11 +5,67 @@
 # ALEXNET_JAX_ACCELERATOR=cpu|cuda12|cuda13 chooses the build of JAX; otherwise the NVIDIA driver decides.
 # ALEXNET_JAX_LOCKED=1 first installs the versions pinned in requirements-lock.txt, as .ci/run does.
 set -eu
+here=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+root=$PWD
 
 fail() {
     echo "error: $1" >&2
     exit 2
+}
+
+# Goes back to the user's folder, to which paths in arguments are relative. $python finds the package from there too.
+return_to_user() {
+    cd "$here"
+    # shellcheck disable=SC2034 # the other scripts use it
+    python=$root/.venv/bin/python
+    export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" PYTHONSAFEPATH=1 # 1: modules in the user's folder hide none
+}
+
+# Signals that ask this script to stop are passed on to the commands in `pids` as SIGTERM. Those end before it does.
+pids=()
+stopped_by=
+on_stop() {
+    if [ -n "$stopped_by" ] && [ "$1" = INT ]; then # schedulers and launchers send the others more than once
+        disown -a # else bash reports that they were killed
+        [ ${#pids[@]} -eq 0 ] || kill -KILL "${pids[@]}" 2>/dev/null || true
+        end_stopped "stopped at once by another SIGINT; the same command resumes from what is saved."
+    fi
+    stopped_by=${stopped_by:-$1}
+    [ ${#pids[@]} -gt 0 ] || end_stopped
+    pass_on_stop
+}
+
+pass_on_stop() {
+    [ -z "$stopped_by" ] || kill -TERM "${pids[@]}" 2>/dev/null || true
+}
+
+end_stopped() {
+    echo "error: ${1:-stopped by SIG$stopped_by with nothing to save; run the same command again.}" >&2 || true
+    exit $((128 + $(kill -l "$stopped_by")))
+}
+
+for signal in INT TERM HUP USR1; do
+    # shellcheck disable=SC2064 # expanded now
+    trap "on_stop $signal" "$signal"
+done
+
+# stoppable COMMAND...: runs a command and returns its status; ends this script if that was asked to stop meanwhile.
+#
+# It runs in the background: there it does not get Ctrl-C, which would find Python starting, nor can it outlive the
+# script, whose process id it gets.
+stoppable() {
+    ALEXNET_JAX_PARENT=$$ "$@" &
+    pids=($!)
+    pass_on_stop # a signal that came in between
+    while kill -0 "${pids[0]}" 2>/dev/null; do # a trap interrupts `wait`
+        wait "${pids[0]}" || true
+    done
+    local status=0
+    wait "${pids[0]}" 2>/dev/null || status=$?
+    pids=()
+    [ -z "$stopped_by" ] || [ "$status" -eq 75 ] || end_stopped
+    return "$status"
 }
 
 # Prints cpu, cuda12 or cuda13.
@@ -58,7 +114,8 @@ install_requirements() {
     sed "s/^jax\[cuda12\]/$jax/" "$1" >.venv/wanted.txt
     if ! cmp -s .venv/wanted.txt ".venv/$1"; then
         echo "Installing $1 for $accelerator into .venv, once; this takes a few minutes."
-        .venv/bin/python -m pip install --quiet --no-input --disable-pip-version-check -r .venv/wanted.txt ||
+        stoppable .venv/bin/python -m pip install --quiet --no-input --disable-pip-version-check \
+            -r .venv/wanted.txt ||
             fail "$1 could not be installed (see above); fix that and run the same command again."
         mv .venv/wanted.txt ".venv/$1"
     fi
@@ -94,7 +151,7 @@ if ! [ -x .venv/bin/pip ] || ! is_suitable .venv/bin/python || is_for_another_cu
     "$python" -c 'import ensurepip, venv' 2>/dev/null ||
         fail "$python lacks the venv module; install it, on Debian and Ubuntu with 'apt-get install python3-venv'."
     echo "Creating the environment in .venv with $("$python" --version)."
-    "$python" -m venv --clear .venv
+    stoppable "$python" -m venv --clear .venv
 fi
 [ -z "${ALEXNET_JAX_LOCKED:-}" ] || install_locked
 install_requirements requirements.txt

@@ -3,26 +3,36 @@
 #
 #     bash launch/quickstart.sh
 #
-# A second run resumes where the first was stopped, or says that it is done. Arguments are passed to the training, for
-# example --workdir=runs/other --config.seed=1.
+# Ctrl-C saves and stops (status 75). A second run resumes there, or says that it is done. Arguments are passed to the
+# training, for example --workdir=runs/other --config.seed=1. Paths are relative to the folder that you are in.
 # shellcheck source=launch/environment.sh
 . "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
+return_to_user
+
 workdir=runs/quickstart
+previous=
 for argument in "$@"; do
     case $argument in
-        --workdir=*) workdir=${argument#--workdir=} ;;
+        --workdir=* | -workdir=*) workdir=${argument#*=} ;;
+        *) case $previous in --workdir | -workdir) workdir=$argument ;; esac ;;
     esac
+    previous=$argument
 done
+case $previous in --workdir | -workdir) fail "$previous is the last argument; give a folder after it." ;; esac
 
-.venv/bin/python -m alexnet_jax.main --config=configs/quickstart.py --workdir="$workdir" "$@"
-.venv/bin/python -m alexnet_jax.evaluate --workdir="$workdir"
+# --workdir comes last, so that both commands have the same, wherever else (--flagfile) another one is given.
+stoppable "$python" -m alexnet_jax.main --config="$root/configs/quickstart.py" "$@" --workdir="$workdir"
+stoppable "$python" -m alexnet_jax.evaluate --workdir="$workdir"
 
+if [ "$here" != "$root" ]; then
+    case $workdir in /*) ;; *) workdir=$here/$workdir ;; esac
+fi
 cat <<END
 
-What you can do next (the records of this run are in $workdir/metrics.jsonl):
+What you can do next, in $root (the records of this run are in $workdir/metrics.jsonl):
 
-  evaluate on ten views of each image, as the paper does
+  evaluate on several views of each image: the paper's ten, here five because digits are not mirrored
     .venv/bin/python -m alexnet_jax.evaluate --workdir=$workdir --views=10
 
   train with one tower on each of two simulated devices

@@ -1,6 +1,8 @@
 """Tests run on eight simulated CPU devices."""
 
 import os
+import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -25,9 +27,8 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 settings.register_profile("suite", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("suite")
 
-SHARED_DATA = Path(
-    os.environ.get("ALEXNET_JAX_TEST_DATA", Path(__file__).resolve().parents[1] / ".." / "shared" / "data")
-)
+ROOT = Path(__file__).resolve().parents[1]
+SHARED_DATA = Path(os.environ.get("ALEXNET_JAX_TEST_DATA", ROOT / ".." / "shared" / "data"))
 
 
 @pytest.fixture(scope="session")
@@ -37,6 +38,24 @@ def digits_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     root = tmp_path_factory.mktemp("data")
     digits.prepare(root)
+    return root
+
+
+@pytest.fixture(scope="session")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the repository whose environment is the one that the tests run in."""
+    root = tmp_path_factory.mktemp("checkout")
+    for name in ("alexnet_jax", "configs"):
+        (root / name).symlink_to(ROOT / name)
+    shutil.copytree(ROOT / "launch", root / "launch")
+    requirements = (ROOT / "requirements.txt").read_text().replace("jax[cuda12]", "jax")
+    (root / "requirements.txt").write_text(requirements)
+    programs = root / ".venv" / "bin"
+    programs.mkdir(parents=True)
+    (root / ".venv" / "requirements.txt").write_text(requirements)
+    for name in ("python", "pip"):
+        (programs / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+        (programs / name).chmod(0o755)
     return root
 
 

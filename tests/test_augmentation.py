@@ -192,7 +192,7 @@ def test_division_by_the_standard_deviation(statistics):
     mean = statistics.mean_image.mean(axis=(0, 1)) / 255
     expected = (images[:, 2:10, 2:10] / 255 - mean) / np.array([0.229, 0.224, 0.225])
     np.testing.assert_allclose(augmentation.center_view(images, statistics, std=std, **options), expected, atol=1e-5)
-    views = augmentation.ten_views(images, statistics, std=std, **options)
+    views = augmentation.several_views(images, statistics, flip=True, std=std, **options)
     np.testing.assert_allclose(views[:, 2], expected, atol=1e-5)
     for noise in ("none", "paper"):
         options |= {"crop": "random", "flip": True, "color_noise": noise}
@@ -220,7 +220,7 @@ def test_center_view(statistics, size):
 def test_ten_views(statistics):
     """convdata_jpeg.py: (0, 0), (0, 2b), (b, b), (2b, 0), (2b, 2b), with b the border, and their mirror images."""
     images = random_images(3)
-    views = augmentation.ten_views(images, statistics, image_size=SEEN, mean="image")
+    views = augmentation.several_views(images, statistics, image_size=SEEN, flip=True, mean="image")
     assert views.shape == (3, 10, SEEN, SEEN, 3)
     for image, of_image in zip(images, views, strict=True):
         for number, (row, column) in enumerate([(0, 0), (0, 4), (2, 2), (4, 0), (4, 4)]):
@@ -229,3 +229,5 @@ def test_ten_views(statistics):
                 np.testing.assert_allclose(of_image[number + 5 * mirrored], expected, atol=1e-4)
     center = augmentation.center_view(images, statistics, image_size=SEEN, mean="image")
     np.testing.assert_array_equal(views[:, 2], center)
+    unmirrored = augmentation.several_views(images, statistics, image_size=SEEN, flip=False, mean="image")
+    np.testing.assert_array_equal(unmirrored, views[:, :5])

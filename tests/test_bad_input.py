@@ -1,8 +1,7 @@
 """Mistakes of users: each ends in one sentence that names it, with exit status 2 and no traceback."""
 
+import ctypes
 import dataclasses
-import errno
-import fcntl
 import json
 import os
 import re
@@ -37,7 +36,31 @@ MISTAKES = {
         [QUICKSTART, "--workdir=~who/w"],
         r"--workdir=~who/w: the home folder that '~' stands for is unknown; write the path out",
     ),
-    "config is not Python": (["--config=requirements.txt"], r"--config=requirements.txt is not a Python file"),
+    "config is not Python": (
+        ["--config=requirements.txt"],
+        r"=requirements.txt can't be run as a Python file \(Syntax",
+    ),
+    "config file that is a folder": (["--config=configs"], r"--config=configs: there is no such file; there are"),
+    "config file without a name": (["--config="], r"--config is empty; give a path"),
+    "config of a bucket": (["--config=gs://b/c.py"], r"--config=gs://b/c.py is remote; copy it to this machine"),
+    "config with an argument": ([f"{QUICKSTART}:x"], r"TypeError: get_config\(\) takes 0 positional arguments but 1"),
+    "missing flag file": (["--flagfile={tmp}/none"], r"No such file .*'{tmp}/none'; give a text file with one flag"),
+    "flag file that is a folder": (["--flagfile={tmp}"], r"Is a directory: '{tmp}'; give a text file with one flag"),
+    "flag file without a name": (["--flagfile"], r"--flagfile with no argument"),
+    "flag file that is not text": (["--flagfile={tmp}/binary"], r"--flagfile is not a text file"),
+    "unknown field in a flag file": (
+        [QUICKSTART, "--flagfile={tmp}/flags"],
+        r"--config.batch_sise=64: the config has no field 'batch_sise'; did you mean 'batch_size'\?",
+    ),
+    "missing config in a flag file": (
+        ["--flagfile={tmp}/no_config"],
+        r"--config=configs/quikstart.py: there is no such file; there are .*configs/quickstart.py",
+    ),
+    "empty workdir": ([QUICKSTART, "--workdir="], r"--workdir is empty; give a path"),
+    "empty data folder": (
+        [QUICKSTART, "--config.data.dir="],
+        r"config.data.dir='' is not allowed; it must be a folder",
+    ),
     "unknown flag": ([QUICKSTART, "--wrkdir=x"], r"Unknown command line flag 'wrkdir'. Did you mean: workdir"),
     "stray argument": ([QUICKSTART, "--workdir={tmp}/w", "digits"], r"unexpected argument 'digits'"),
     "unknown field": ([QUICKSTART, "--config.batch_sise=64"], r"no field 'batch_sise'; did you mean 'batch_size'\?"),
@@ -134,6 +157,11 @@ MISTAKES = {
         ],
         r"True splits the 512 units of fc6 into the 3 shards of config.mesh.data=3, which do not divide them",
     ),
+    "unknown checkpoint to start from": (
+        [QUICKSTART, "--config.init_from=x", "--config.init_step=newest"],
+        r"config.init_step='newest' is not allowed; it must be latest, best or the number of a step",
+    ),
+    "checkpoint of nothing": ([QUICKSTART, "--config.init_step=best"], r"init_step='best' needs config.init_from"),
     "three views": ([QUICKSTART, "--config.eval.views=3"], r"config.eval.views=3 is not allowed; .* 1, 10"),
     "config without get_config": (["--config=tests/conftest.py"], r"conftest.py defines no function get_config\(\)"),
     # From here on the data set is opened, or JAX started.
@@ -196,11 +224,51 @@ def assert_refused(result: subprocess.CompletedProcess, sentence: str) -> None:
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_ends_in_one_sentence(mistake: str, tmp_path: Path, digits_dir: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
+    (tmp_path / "binary").write_bytes(b"\xff\x00")
+    (tmp_path / "flags").write_text("--config.batch_sise=64\n")
+    (tmp_path / "no_config").write_text("--config=configs/quikstart.py\n")
     arguments, sentence = MISTAKES[mistake]
     places = {"tmp": str(tmp_path), "data": str(digits_dir)}
     result = run("main", *(argument.format(**places) for argument in arguments))
     assert_refused(result, sentence.replace("{tmp}", re.escape(str(tmp_path))))
     assert not (tmp_path / "w").exists()
+
+
+CONFIG_FILES = {
+    "error on import": ("import confgs\n", r"\(ModuleNotFoundError: No module named 'confgs', in line 1\); correct it"),
+    "error in get_config": (
+        "def get_config():\n    return int('x')\n",
+        r"\(ValueError: .*'x', in line 2\); correct it",
+    ),
+    "file that it can't open": ("def get_config():\n    open('/none')\n", r"\(FileNotFoundError: .*, in line 2\)"),
+    "not a function": ("get_config = 1\n", r"defines no function get_config\(\); see configs/quickstart.py"),
+}
+
+
+@pytest.mark.parametrize("name", CONFIG_FILES)
+def test_a_config_file_that_fails_is_named_with_the_line(name: str, tmp_path: Path) -> None:
+    text, sentence = CONFIG_FILES[name]
+    (tmp_path / "mine.py").write_text(text)
+    result = run("main", f"--config={tmp_path / 'mine.py'}", f"--workdir={tmp_path / 'w'}")
+    assert_refused(result, rf"--config={tmp_path}/mine.py .*{sentence}")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "from configs.quickstart import get_config\n",
+        "from configs import quickstart\nget_config = quickstart.get_config\n",
+        "import functools\nfrom configs import quickstart\n@functools.cache\ndef get_config():\n"
+        "    return quickstart.get_config()\n",
+    ],
+    ids=["imported", "assigned", "decorated"],
+)
+def test_get_config_may_be_defined_in_any_way(text: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(text)
+    (tmp_path / "flags").write_text(f"--config={tmp_path / 'mine.py'}\n--config.model.image_size=72\n")
+    result = run("summary", f"--flagfile={tmp_path / 'flags'}", "--json")
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["image_size"] == 72
 
 
 def test_a_misspelled_field_in_a_config_file_is_refused(tmp_path: Path) -> None:
@@ -260,6 +328,12 @@ def test_another_config_in_the_same_workdir_names_the_fields(trained, workdir: P
     )
 
 
+def test_an_environment_with_other_numbers_is_refused(trained, workdir: Path, monkeypatch) -> None:
+    monkeypatch.setenv("JAX_ENABLE_X64", "1")
+    result = run("main", *trained[1], f"--workdir={workdir}")
+    assert_refused(result, rf"JAX_ENABLE_X64=True changes the numbers .* the run in --workdir={workdir} has False; set")
+
+
 def test_a_damaged_config_file_is_named(trained, workdir: Path) -> None:
     (workdir / "config.json").write_text('{"seed": ')
     for command, arguments in (("main", trained[1]), ("evaluate", [])):
@@ -308,6 +382,8 @@ def test_evaluate_refuses_a_folder_without_a_run(tmp_path: Path) -> None:
 
 def test_evaluate_refuses_a_step_without_a_checkpoint(workdir: Path) -> None:
     assert_refused(run("evaluate", f"--workdir={workdir}", "--step=77"), r"no checkpoint of step 77; it has 1, 2")
+    sentence = r"--step=newest: it must be the number of a step, best or latest"
+    assert_refused(run("evaluate", f"--workdir={workdir}", "--step=newest"), sentence)
 
 
 def test_evaluate_prints_a_result_that_can_not_be_written(workdir: Path) -> None:
@@ -350,17 +426,6 @@ def test_a_workdir_in_use_is_refused(trained, workdir: Path) -> None:
     assert_refused(result, rf"is in use by process {os.getpid()}")
 
 
-def test_a_workdir_that_can_not_be_locked_is_refused(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Instead of the claim that another process uses it."""
-
-    def fail(*_) -> None:
-        raise OSError(errno.ENOLCK, "No locks available")
-
-    monkeypatch.setattr(fcntl, "flock", fail)
-    with pytest.raises(UserError, match=r"its file system has no locks \(No locks available\); enable them"):
-        workdirs.lock(workdir)
-
-
 @pytest.mark.parametrize("command", ["main", "evaluate"])
 def test_jax_platforms_that_are_not_available(trained, tmp_path: Path, command: str) -> None:
     environment = {**os.environ, "JAX_PLATFORMS": "cuda"}
@@ -388,3 +453,133 @@ def test_a_full_disk_ends_in_one_sentence(trained, tmp_path: Path) -> None:
         timeout=120,
     )
     assert_refused(result, r"The checkpoint of step 1 can't be written to .*checkpoints \(File too large\)")
+
+
+# Paths
+
+
+@pytest.mark.parametrize("place", ["--workdir", "--config.data.dir", "--config.init_from"])
+def test_a_remote_path_is_refused_before_anything_is_written(place: str, tmp_path: Path) -> None:
+    """Not taken for a folder named `gs:`."""
+    command = [sys.executable, "-m", "alexnet_jax.main", f"--config={ROOT / 'configs' / 'quickstart.py'}"]
+    result = subprocess.run(
+        [*command, f"--workdir={tmp_path / 'w'}", "--config.num_epochs=0.1", f"{place}=gs://bucket/folder"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert_refused(result, rf"{place.lstrip('-')}='?gs://bucket/folder'? is (remote|not allowed; .*not a remote one)")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_flag_of_every_command_that_is_a_path_is_checked() -> None:
+    """All flags that take any text, except those that are known to be no paths."""
+    commands = [*(ROOT / "alexnet_jax").glob("*/__main__.py"), *(ROOT / "alexnet_jax").glob("*.py")]
+    modules = [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts) for path in commands if "cli.run" in path.read_text()
+    ]
+    assert len(modules) >= 9
+    script = f"""
+import importlib
+from absl import flags
+from alexnet_jax import cli  # and with it absl's own flags
+from alexnet_jax.errors import UserError
+
+NO_PATHS = {{"variant", "layer", "split", "dataset", "name", "weights", "coordinator_address", "step"}}
+refused = []
+for module in {modules}:
+    known = set(flags.FLAGS)
+    importlib.import_module(module)
+    for name in set(flags.FLAGS) - known:
+        if name not in NO_PATHS:
+            try:
+                flags.FLAGS[name].parser.parse("hdfs://host/x")
+                print(module, name, "takes it")
+            except UserError as error:
+                assert str(error).startswith(f"--{{name}}=hdfs://host/x is remote"), error
+                refused.append(name)
+            except (ValueError, TypeError):
+                pass
+        delattr(flags.FLAGS, name)
+print(sorted(set(refused)))
+"""
+    result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    paths = ["config", "data_dir", "labels", "mean", "neighbors", "output", "source", "sweep", "workdir"]
+    assert result.stdout == f"{paths}\n", result.stdout + result.stderr
+
+
+def without_root() -> None:
+    """Take from root the right to open what permissions forbid (prctl PR_CAPBSET_DROP, CAP_DAC_*)."""
+    if os.geteuid() == 0:
+        for capability in (1, 2):
+            ctypes.CDLL(None).prctl(24, capability, 0, 0, 0)
+
+
+FORBIDDEN = {
+    "config file": ("summary", ["--config={}/c.py"], r"--config={}/c.py can't be read"),
+    "flag file": ("summary", ["--flagfile={}/flags"], r"'{}/flags'; give a text file"),
+    "workdir": ("evaluate", ["--workdir={}"], r"{}/config.json can't be read"),
+    "data": ("main", [QUICKSTART, "--config.data.dir={}", "--workdir={}/w"], r"config.data.dir={} can't be read"),
+    "images": ("predict", ["--workdir={}/w", "{}"], r"{} can't be read"),
+    "source": ("prepare", ["--dataset=folder", "--source={}", "--data_dir={}/d"], r"{} can't be used"),
+    "sweep's workdir": (
+        "sweep",
+        [QUICKSTART, "--sweep=configs/sweeps/learning_rate.py", "--workdir={}"],
+        r"--workdir={}/learning_rate=0.02\+seed=0 can't be read",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FORBIDDEN)
+def test_a_folder_without_permission_is_named(name: str, tmp_path: Path) -> None:
+    command, arguments, sentence = FORBIDDEN[name]
+    folder = tmp_path / "forbidden"
+    folder.mkdir(mode=0)
+    result = subprocess.run(
+        [sys.executable, "-m", f"alexnet_jax.{command}", *(argument.format(folder) for argument in arguments)],
+        cwd=ROOT,
+        preexec_fn=without_root,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    lines = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert result.returncode == EXIT_USER_ERROR, result.stderr
+    assert "Traceback" not in result.stderr
+    assert re.search(sentence.replace("{}", re.escape(str(folder))), lines[0]), result.stderr
+    assert "Permission denied" in lines[0]
+
+
+# Standard streams
+
+
+def in_shell(redirection: str, script: str) -> subprocess.CompletedProcess:
+    """Run a command whose `main` is this Python code."""
+    program = f"from alexnet_jax import cli\ndef main(arguments):\n    {script}\ncli.run(main)\n"
+    command = ["bash", "-c", f'exec "$@" {redirection}', "command", sys.executable, "-c", program]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_no_place_for_files(closed: str, tmp_path: Path) -> None:
+    """What is printed is lost; a checkpoint must not get the number of stdout or stderr."""
+    script = f"print('x', flush=True); file = open({str(tmp_path / 'file')!r}, 'w'); file.write(str(file.fileno()))"
+    result = in_shell(closed, script)
+    assert result.returncode == 0, result.stderr
+    assert int((tmp_path / "file").read_text()) > 2
+
+
+def test_stdout_on_a_full_disk_ends_in_one_sentence(tmp_path: Path) -> None:
+    """A limit on the size of files simulates it."""
+    for script in ("print('x' * 100_000)", "print('x')"):
+        result = in_shell(
+            f">{tmp_path / 'output'}", f"import resource as r; r.setrlimit(r.RLIMIT_FSIZE, (0, 0)); {script}"
+        )
+        assert_refused(result, r"The output can't be written \(File too large\); free some space, or send it elsewhere")
+
+
+def test_a_path_that_is_not_utf_8_is_printed(tmp_path: Path) -> None:
+    result = in_shell("", "print(chr(0xdce9))")
+    assert (result.returncode, result.stdout) == (0, "\\udce9\n"), result.stderr

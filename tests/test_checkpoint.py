@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from alexnet_jax import checkpoint_folder
+from alexnet_jax import checkpoint, checkpoint_folder
 from alexnet_jax.checkpoint import Checkpoints
 from alexnet_jax.errors import UserError
 
@@ -116,7 +116,7 @@ def test_round_trip_through_other_meshes(tmp_path):
         with Checkpoints(tmp_path / str(index), keep_last=1, keep_best=0) as checkpoints:
             checkpoints.save(step, state)
             wanted = abstract_state(mesh_of(data, tower))
-            state, step = checkpoints.restore_latest(wanted)
+            state, step, _ = checkpoints.restore_latest(wanted)
         assert step == 7
         assert_same_bits(state, host_state(7))
         shardings = jax.tree.map(lambda leaf, like: leaf.sharding == like.sharding, state, wanted)
@@ -184,6 +184,40 @@ def test_keeps_the_last_and_the_best(tmp_path):
         checkpoints.wait()
         assert checkpoints.steps() == [2, 4, 7, 8]
     assert names_in(tmp_path) == {"2", "4", "7", "8"}
+
+
+def test_the_best_is_the_first_with_the_lowest_error(tmp_path):
+    """What counts is whether a state would be the best if it were saved now."""
+    with Checkpoints(tmp_path, keep_last=1, keep_best=1) as checkpoints:
+        for step, error, is_best in ((1, 50.0, True), (2, 20.0, True), (3, 20.0, False), (4, float("nan"), False)):
+            assert checkpoints.is_among_best({"top1_error": error}) is is_best
+            checkpoints.save(step, device_state(step), {"top1_error": error})
+        assert checkpoints.is_among_best({"top1_error": 19.0})
+        checkpoints.save(5, device_state(5))
+        restored = checkpoints.restore("best", abstract_state())
+        assert (restored.step, restored.metrics) == (2, {"top1_error": 20.0})
+        assert_same_bits(restored.state, host_state(2))
+        assert checkpoints.restore("latest", abstract_state()).step == 5
+    assert names_in(tmp_path) == {"2", "5"}
+    with Checkpoints(tmp_path, keep_last=1, keep_best=0) as checkpoints:
+        assert not checkpoints.is_among_best({"top1_error": 1.0})
+
+
+def test_a_best_checkpoint_that_is_none(tmp_path, messages):
+    save_steps(tmp_path, 10, 20)
+    checkpoints = Checkpoints(tmp_path, keep_last=2, keep_best=0)
+    with pytest.raises(UserError, match=r"has no best checkpoint, because .* evaluated none; .* it has 10, 20"):
+        checkpoints.restore("best", abstract_state())
+    with pytest.raises(UserError, match=r"step='newest' is not allowed; it must be .* 'latest' or 'best'"):
+        checkpoints.restore("newest", abstract_state())
+    with Checkpoints(tmp_path, keep_last=3, keep_best=0) as checkpoints:
+        checkpoints.save(30, device_state(30), {"top1_error": 3.0})
+    flip_a_bit(tmp_path / "10" / checkpoint_folder.MANIFEST)
+    assert checkpoints.restore("best", abstract_state()).step == 30
+    assert f"{tmp_path / '10'} is damaged; it may have been the best" in messages[-1].getMessage()
+    flip_a_bit(max(files_in(tmp_path / "30"), key=lambda path: path.stat().st_size))
+    with pytest.raises(UserError, match=r"30 is damaged .* use another step"):
+        checkpoints.restore("best", abstract_state())
 
 
 def test_latest_step_is_one_that_is_complete(tmp_path):
@@ -382,6 +416,88 @@ def test_the_optimizer_state_of_an_older_version_is_named(tmp_path):
         assert_same_bits(checkpoints.restore(20, abstract_state().params, only="params").state, host_state(20).params)
 
 
+# A training that goes on while another process reads.
+
+
+@pytest.fixture
+def training(tmp_path):
+    """A training with keep_last=1 at step 10, evaluated, and a function that saves the next, better one."""
+    with Checkpoints(tmp_path, keep_last=1, keep_best=1) as checkpoints:
+
+        def save(step: int) -> None:
+            checkpoints.save(step, device_state(step), {"top1_error": 100.0 / step})
+            checkpoints.wait()
+
+        save(10)
+        yield save
+
+
+def once(function, action):
+    """Return the function, which takes the action before its first call only."""
+    pending = [action]
+
+    def wrapped(*args, **kwargs):
+        if pending:
+            pending.pop()()
+        return function(*args, **kwargs)
+
+    return wrapped
+
+
+MOMENTS = {  # when the checkpoint is removed: module, function before whose first call
+    "listed": (checkpoint_folder, "_inode"),
+    "being checked": (checkpoint_folder, "_checksum"),
+    "being read": (checkpoint.ocp, "load"),
+}
+
+
+@pytest.mark.parametrize("which", ["latest", "best"])
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_checkpoint_removed_meanwhile_gives_way_to_the_newer_one(
+    tmp_path, training, monkeypatch, messages, moment, which
+):
+    module, name = MOMENTS[moment]
+    monkeypatch.setattr(module, name, once(getattr(module, name), lambda: (monkeypatch.undo(), training(20))))
+    restored = Checkpoints(tmp_path, keep_last=1, keep_best=1).restore(which, abstract_state().params, only="params")
+    assert restored.step == 20
+    assert_same_bits(restored.state, host_state(20).params)
+    assert names_in(tmp_path) == {"20"}
+    assert not [record for record in messages if record.levelno >= logging.WARNING]
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_step_removed_meanwhile_is_missing(tmp_path, training, monkeypatch, moment):
+    module, name = MOMENTS[moment]
+    monkeypatch.setattr(module, name, once(getattr(module, name), lambda: (monkeypatch.undo(), training(20))))
+    with pytest.raises(UserError, match=f"{tmp_path} has no checkpoint of step 10; it has 20"):
+        Checkpoints(tmp_path, keep_last=1, keep_best=1).restore(10, abstract_state())
+
+
+def test_a_checkpoint_that_orbax_can_not_read_is_refused_not_read_again(tmp_path, monkeypatch):
+    with Checkpoints(tmp_path, keep_last=1, keep_best=1) as checkpoints:
+        checkpoints.save(10, device_state(10), {"top1_error": float("nan")})
+    loads = []
+    monkeypatch.setattr(checkpoint.ocp, "load", lambda path, _: loads.append(path) or {}["array"])
+    with pytest.raises(UserError, match=r"10 can't be read by Orbax \(KeyError: 'array'\)"):
+        checkpoints.restore("latest", abstract_state())
+    assert loads == [tmp_path / "10"]
+
+
+def test_a_checkpoint_replaced_meanwhile_is_read_again(tmp_path, monkeypatch):
+    """A training that was stopped before an evaluation saves the same step again, with its result."""
+
+    def replace():
+        monkeypatch.undo()
+        with Checkpoints(tmp_path, keep_last=1, keep_best=1) as checkpoints:
+            checkpoints.save(10, device_state(11), {"top1_error": 10.0})
+
+    save_steps(tmp_path, 10)
+    monkeypatch.setattr(checkpoint_folder, "_checksum", once(checkpoint_folder._checksum, replace))
+    restored = Checkpoints(tmp_path, keep_last=1, keep_best=1).restore(10, abstract_state())
+    assert restored.metrics == {"top1_error": 10.0}
+    assert_same_bits(restored.state, host_state(11))
+
+
 # Interruptions.
 
 
@@ -551,8 +667,11 @@ SEVERAL_PROCESSES = """
     with Checkpoints(folder, keep_last=2, keep_best=1) as checkpoints:
         assert checkpoints.restore_latest(like) is None
         for step in (1, 2, 3, 4):
-            checkpoints.save(step, state(step), {"top1_error": float(abs(step - 2))})
+            error = float(abs(step - 2))
+            assert checkpoints.is_among_best({"top1_error": error}) == (step <= 2)
+            checkpoints.save(step, state(step), {"top1_error": error})
         checkpoints.wait()
+        assert checkpoints.restore("best", like).step == 2
         if index == 0:
             os.remove(folder + "/4/manifest.json")
         restored = checkpoints.restore_latest(like)

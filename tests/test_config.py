@@ -10,7 +10,7 @@ from fuzzing.runs import parse_config
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alexnet_jax.config import Config, differences, field_types, set_field, to_dict
+from alexnet_jax.config import Config, differences, field_types, set_field, to_dict, unknown_field
 from alexnet_jax.errors import UserError
 from alexnet_jax.sweep.runs import override_flags
 from alexnet_jax.validation import faults, from_dict
@@ -78,6 +78,30 @@ def test_any_text_becomes_what_is_declared_or_is_refused(overrides):
             assert value == ast.literal_eval(last[name].strip())
         elif TYPES[name] is str:
             assert value == last[name]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "near"),
+    [
+        ("data.batch_size", "'batch_size'"),
+        ("evl.batch_size", "'eval.batch_size'"),
+        ("optimizer.lr", "'optimizer.learning_rate'"),
+        ("lr", "'optimizer.learning_rate'"),
+        ("eval.every_steps", "'eval.every_epochs'"),
+        ("every_epochs", "'eval.every_epochs' or 'checkpoint.every_epochs'"),
+        ("modl.variant", "'model.variant'"),
+        ("optimizer.weight_decy", "'optimizer.weight_decay'"),
+    ],
+)
+def test_a_wrong_field_suggests_the_field_that_is_meant(wrong: str, near: str) -> None:
+    assert unknown_field(wrong) == f"the config has no field {wrong!r}; did you mean {near}?"
+
+
+@pytest.mark.parametrize(("wrong", "listed"), [("ema_decay", "seed, "), ("optimizer.ema_decay", "optimizer.rule, ")])
+def test_where_nothing_is_near_the_fields_are_listed(wrong: str, listed: str) -> None:
+    sentence = unknown_field(wrong)
+    assert sentence.startswith(f"the config has no field {wrong!r}; the fields are {listed}")
+    assert ("model.variant" in sentence) == ("." not in wrong)
 
 
 @given(typed())

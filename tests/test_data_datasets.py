@@ -3,6 +3,7 @@
 import dataclasses
 import multiprocessing
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -201,6 +202,17 @@ def test_one_config_is_read_and_of_several_one_must_be_chosen(tmp_path):
     with pytest.raises(UserError, match="several configs; choose one of small/color, small/gray"):
         open_dataset(config(tmp_path))
     assert open_dataset(config(tmp_path, "small/color")).num_classes == 3
+
+
+def test_the_folder_is_by_default_that_of_tfds(tmp_path, monkeypatch):
+    def default_folder():
+        return runpy.run_path(str(REPOSITORY / "alexnet_jax" / "config.py"))["Config"]().data.dir
+
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    assert default_folder() == str(tmp_path)
+    monkeypatch.setenv("TFDS_DATA_DIR", "")
+    assert default_folder() == "~/tensorflow_datasets"
+    assert "data.dir" not in (REPOSITORY / "configs" / "imagenet.py").read_text()  # nor in those that start from it
 
 
 # What can be wrong

@@ -1,15 +1,17 @@
-"""A workdir says what its net was trained on, without the data set."""
+"""A workdir says what its net was trained on and with, without the data set."""
 
 import dataclasses
 import json
 
+import jax
 import numpy as np
 import pytest
 
+from alexnet_jax.cluster import agreement
 from alexnet_jax.data.dataset_info import load_dataset_info
 from alexnet_jax.data.datasets import open_dataset
 from alexnet_jax.errors import UserError
-from alexnet_jax.run import workdir
+from alexnet_jax.run import startup, workdir
 
 
 @pytest.fixture
@@ -69,6 +71,49 @@ def test_a_run_resumes_only_with_its_own_data(folder, tiny_config, change, messa
     with pytest.raises(UserError, match=f"holds a run on other data: {message}"):
         workdir.open_for_training(folder, tiny_config, dataclasses.replace(info, **change(info)))
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_run_resumes_only_where_its_numbers_stay_the_same(folder, tiny_config, monkeypatch):
+    """Where only rounding may differ it is a warning, once; a file that is missing or damaged is written again."""
+    info, warnings = load_dataset_info(folder), []
+    monkeypatch.setattr(workdir.logging, "warning", lambda text, *values: warnings.append(text % values))
+    kept = folder / "numerics.json"
+
+    def start() -> None:
+        with workdir.opened_for_training(folder, tiny_config, info, startup.numerics()):
+            assert json.loads(kept.read_text()) == startup.numerics()
+
+    for text in (None, "{", "[1]"):
+        if text:
+            kept.write_text(text)
+        start()
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    tiny_config.log.every_steps = 7  # may change, but not where the run is refused
+    with (
+        jax.enable_x64(True),
+        pytest.raises(
+            UserError,
+            match=r"^JAX_ENABLE_X64=True changes the numbers of a training, and the run in --workdir=.* has False; set "
+            "JAX_ENABLE_X64 back, in the environment or in jax.config, or choose another --workdir.$",
+        ),
+    ):
+        start()
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=x --xla_cpu_enable_fast_math=true")
+    start()
+    start()
+    (warning,) = warnings
+    assert warning.startswith("XLA_FLAGS is '--xla_cpu_enable_fast_math=true', but was '' when the run in ")
+
+
+def test_processes_must_compute_the_same_numbers(tiny_config, monkeypatch):
+    mine = startup.program(tiny_config)
+    with jax.default_matmul_precision("highest"):
+        theirs = startup.program(tiny_config)
+    monkeypatch.setattr(agreement, "gather", lambda value: [value, {**value, "values": theirs}])
+    sentence = r"JAX_DEFAULT_MATMUL_PRECISION is None in process 0 .* and 'highest' in process 1"
+    with pytest.raises(UserError, match=sentence):
+        agreement.check_agreement(mine)
 
 
 @pytest.mark.parametrize("name", ["dataset.json", "statistics.npz"])

@@ -11,8 +11,8 @@ import pytest
 from training_pieces import pieces
 
 from alexnet_jax.cli import parse_weights
-from alexnet_jax.config import Config
-from alexnet_jax.data.augmentation import center_view, ten_views
+from alexnet_jax.config import Config, num_views
+from alexnet_jax.data.augmentation import center_view, several_views
 from alexnet_jax.data.datasets import open_dataset
 from alexnet_jax.errors import UserError
 from alexnet_jax.evaluation import evaluate
@@ -49,7 +49,7 @@ def reference(config: Config, params, views: int) -> dict:
     count, size = len(dataset.evaluation), dataset.image_size
     images, labels = np.empty((count, size, size, 3), np.uint8), np.empty(count, np.int32)
     dataset.evaluation.read(range(count), images, labels)
-    cut = ten_views if views == 10 else center_view
+    cut = center_view if views == 1 else functools.partial(several_views, flip=views == 10)
     crops = cut(images, dataset.statistics, image_size=config.model.image_size, mean=config.data.mean)
     crops = crops.reshape(count, views, *crops.shape[-3:])
     logits = [np.asarray(model.apply({"params": params}, crops[:, view]), np.float64) for view in range(views)]
@@ -63,11 +63,13 @@ def reference(config: Config, params, views: int) -> dict:
     }
 
 
-@pytest.mark.parametrize("views", [1, 10])
-def test_evaluation_equals_a_plain_pass_over_all_images(config: Config, views: int) -> None:
+@pytest.mark.parametrize(("flip", "asked", "made"), [(True, 1, 1), (True, 10, 10), (False, 10, 5)])
+def test_evaluation_equals_a_plain_pass_over_all_images(config: Config, flip: bool, asked: int, made: int) -> None:
+    config.data.flip = flip
     params = fresh_params(config)
-    result = evaluate_on(config, params, data=1, tower=1, batch_size=100, views=views)
-    assert result == pytest.approx(reference(config, params, views), rel=1e-5)
+    result = evaluate_on(config, params, data=1, tower=1, batch_size=100, views=asked)
+    assert result == pytest.approx(reference(config, params, made), rel=1e-5)
+    assert num_views(config, asked) == made
     assert result["num_examples"] == 360
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import shutil
 import signal
+import time
 from pathlib import Path
 
 import jax
@@ -13,6 +14,7 @@ from test_train import assert_same_bits, final_state
 from training_pieces import pieces
 
 from alexnet_jax import validation
+from alexnet_jax.cluster.agreement import StopSignals
 from alexnet_jax.config import Config
 from alexnet_jax.data.dataset_info import load_dataset_info
 from alexnet_jax.data.datasets import open_dataset
@@ -23,7 +25,6 @@ from alexnet_jax.prepare.workflow import prepare_dataset
 from alexnet_jax.run import startup
 from alexnet_jax.run.fine_tuning import create_initial_state, with_statistics
 from alexnet_jax.run.restore import restore
-from alexnet_jax.run.signals import StopSignals
 from alexnet_jax.state import create_train_state
 from alexnet_jax.train import train_and_evaluate
 from configs import finetune
@@ -76,6 +77,15 @@ def test_the_start_is_the_other_net_with_a_new_classifier(config: Config, traine
     jax.tree.map(np.testing.assert_array_equal, params["fc8"], fresh)
     assert params["fc8"]["kernel"].shape == (source.params["fc8"]["kernel"].shape[0], 2)
     assert f"all layers but fc8, which is new: 2 classes, from step 24 of {trained_folder}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("which", ["18", "best"])
+def test_the_start_may_be_another_checkpoint(which: str, config: Config, trained_folder: Path, capsys) -> None:
+    config.init_step = which
+    params = create_initial_state(config, *pieces(config), ("even", "odd")).params
+    source = restore(trained_folder, int(which) if which.isdecimal() else which)
+    np.testing.assert_array_equal(params["conv1"]["kernel"], source.params["conv1"]["kernel"])
+    assert f"from step {source.step} of {trained_folder}" in capsys.readouterr().out
 
 
 def test_the_classifier_is_kept_where_the_classes_are_the_same(tiny_config: Config, trained_folder: Path) -> None:
@@ -185,4 +195,6 @@ class _StoppedInStep2(StopSignals):
         self.polls += 1
         if self.polls == 2:
             signal.raise_signal(signal.SIGTERM)
+            while not self.number:
+                time.sleep(0.001)
         return super().poll()

@@ -91,8 +91,21 @@ def test_a_training_knows_its_own_evaluation(tmp_path):
     ten_views, other_split = evaluation_record(10, split="train"), evaluation_record(10, views=1)
     for record in (training_record(10), ten_views, other_split, evaluation_record(9, split="train", views=1)):
         metrics.append_record(tmp_path, record)
-    assert not reporter.has_evaluation(10)
+    assert reporter.recorded_evaluation(10) is None
     metrics.append_record(tmp_path, evaluation_record(10, split="train", views=1))
+    result = {"loss": 1.5, "top1_error": 40.664, "top5_error": 18.21, "num_examples": 50000}
+    assert reporter.recorded_evaluation(10) == result
+    reporter.close()
+
+
+def test_ten_views_are_five_in_the_log_of_a_net_that_sees_no_mirror_images(tmp_path, capsys):
+    config = Config()
+    config.eval.views, config.data.flip = 10, False
+    reporter = Reporter(config, tmp_path, num_examples=1000, num_steps=20, start=0)
+    result = {"loss": 1.0, "top1_error": 2.0, "top5_error": 1.0, "num_examples": 360}
+    reporter.evaluation(10, result)
+    assert records(tmp_path)[-1]["views"] == 5
+    assert "360 images, 5 views)" in capsys.readouterr().out
     assert reporter.has_evaluation(10)
     reporter.close()
 
@@ -305,6 +318,25 @@ def test_console_lines():
     assert metrics.evaluation_line(evaluation_record(900_810)) == (
         "step 900,810  validation: top-1 error 40.66 %, top-5 error 18.21 %, loss 1.5000 (50,000 images, 10 views)"
     )
+    assert metrics.evaluation_line(evaluation_record(10, top5_error=None, views=1)) == (
+        "step 10  validation: top-1 error 40.66 %, loss 1.5000 (50,000 images, 1 view)"
+    )
+
+
+def test_five_classes_have_no_top_5_error(tmp_path, capsys):
+    """Null in both kinds of records, absent in TensorBoard and in the line; six classes have one."""
+    for classes, error in ((5, None), (6, 1.5)):
+        config, folder = Config(), tmp_path / str(classes)
+        config.model.num_classes = classes
+        reporter = Reporter(config, folder, num_examples=1000, num_steps=20, start=0)
+        values = {"loss": jnp.float32(1.0), "top1_error": jnp.float32(2.0), "top5_error": jnp.float32(1.5)}
+        reporter.training(20, values, None)
+        reporter.evaluation(20, {**values, "num_examples": 360})
+        reporter.close()
+        assert [record["top5_error"] for record in records(folder)] == [error] * 2
+        assert ("top-5" in capsys.readouterr().out) == (error is not None)
+        tags = {value.tag for event in events(folder) for value in event.summary.value}
+        assert ("validation/top5_error" in tags) == ("train/top5_error" in tags) == (error is not None)
 
 
 def test_a_plateau_is_warned_about_once_with_what_to_check():
@@ -312,7 +344,7 @@ def test_a_plateau_is_warned_about_once_with_what_to_check():
     assert all(watch.warning(step, 6.908) is None for step in range(0, 2000, 20))
     warning = watch.warning(2000, 6.9)
     assert "ln(1000)" in warning
-    for hint in ("0-255", "0.03", "conv3", "learning_rate", "labels"):
+    for hint in ("0-255", "0.03", "conv3", "initialization=he", "learning_rate", "labels"):
         assert hint in warning
     assert warning.count(". ") == 1
     assert watch.warning(2020, 6.908) is None
@@ -329,6 +361,13 @@ def test_plateau_is_judged_on_a_mean():
     watch = monitoring.PlateauWatch(num_classes=10, after_steps=10)
     warnings = [watch.warning(step, loss) for step, loss in enumerate([2.27, 2.34] * 6)]
     assert [w is not None for w in warnings] == [False] * 10 + [True, False]
+
+
+def test_plateau_is_not_judged_on_the_first_loss_after_a_resumption():
+    """Nor on the only one, with `log.every_steps` = `log.plateau_steps`."""
+    watch = monitoring.PlateauWatch(num_classes=10, after_steps=2000)
+    warnings = [watch.warning(step, loss) for step, loss in zip(range(5000, 5020), [2.303] + [2.0] * 19, strict=True)]
+    assert warnings == [None] * 20
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf, np.float32(np.nan)])

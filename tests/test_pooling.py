@@ -147,5 +147,5 @@ def test_a_window_that_does_not_fit_is_refused():
 
 def test_what_is_stored_is_not_computed_anew_by_each_reader():
     """XLA:CPU keeps the barriers of these options; a version of it that calls the pass otherwise would drop them."""
-    compiled = jax.jit(lambda x: max_pool(x, 3, 2), compiler_options=runtime.compiler_options())
+    compiled = jax.jit(lambda x: max_pool(x, 3, 2), compiler_options=runtime.compiler_options(jax.default_backend()))
     assert "opt-barrier" in compiled.lower(jnp.ones((1, 5, 5, 2))).compile().as_text()

@@ -236,6 +236,7 @@ def test_the_command_predicts_what_it_can_and_reports_the_rest(net, digit_files,
         f"--workdir={net.folder}",
         "--json",
         "--top=2",
+        "--views=10",
         str(digit_files[0]),
         str(tmp_path),
         str(digit_files[1]),
@@ -245,7 +246,10 @@ def test_the_command_predicts_what_it_can_and_reports_the_rest(net, digit_files,
     rows = [json.loads(line) for line in result.stdout.splitlines()]
     assert [row["image"] for row in rows] == [str(path) for path in digit_files[:2]]
     assert all(len(row["predictions"]) == 2 for row in rows)
-    (error,) = result.stderr.splitlines()
+    remark, error = result.stderr.splitlines()
+    assert remark == (
+        f"{net.folder} was trained without mirror images (data.flip=False): 5 views of each image, not 10."
+    )
     assert error.startswith(f"error: {tmp_path}/broken.jpg can't be read as an image: ")
 
 

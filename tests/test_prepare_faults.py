@@ -312,8 +312,8 @@ def test_an_image_that_is_gone_is_named(tmp_path):
 FLAGS = {
     "no dataset": (["--dataset="], "--dataset="),
     "unknown dataset": (["--dataset=imagenet"], "imagenet2012"),
-    "no source": (["--source="], "--source is missing"),
-    "no data_dir": (["--data_dir="], "--data_dir is missing"),
+    "no source": (["--source="], "--source is empty; give a path"),
+    "no data_dir": (["--data_dir="], "--data_dir is empty; give a path"),
     "name of a published set": (["--dataset=cifar10", "--name=x"], "--name=x is only for --dataset=folder"),
     "classes of a published set": (
         ["--dataset=cifar10", "--classes=x"],

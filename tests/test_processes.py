@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,12 +21,12 @@ import yaml
 
 from alexnet_jax.cluster import processes
 from alexnet_jax.cluster.launcher import find_process_group
-from alexnet_jax.cluster.watch import reach
 from alexnet_jax.config import Config, to_dict
-from alexnet_jax.errors import EXIT_LOST_PROCESS, EXIT_PREEMPTED, EXIT_USER_ERROR, UserError
+from alexnet_jax.errors import EXIT_LOST_PROCESS, EXIT_PREEMPTED, EXIT_USER_ERROR, LostProcessError, UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 TIMEOUT = 600  # seconds for anything that a test starts
+PROXY = {"http_proxy": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9"}
 
 
 def free_port() -> int:
@@ -86,24 +87,6 @@ def test_twenty_steps_agree(num_processes: int, alone: dict[str, np.ndarray], tm
 # Whole runs, as `launch/local.sh` starts them.
 
 
-@pytest.fixture(scope="module")
-def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the repository whose environment is the one that the tests run in."""
-    root = tmp_path_factory.mktemp("checkout")
-    for name in ("alexnet_jax", "configs"):
-        (root / name).symlink_to(ROOT / name)
-    shutil.copytree(ROOT / "launch", root / "launch")
-    requirements = (ROOT / "requirements.txt").read_text().replace("jax[cuda12]", "jax")
-    (root / "requirements.txt").write_text(requirements)
-    programs = root / ".venv" / "bin"
-    programs.mkdir(parents=True)
-    (root / ".venv" / "requirements.txt").write_text(requirements)
-    for name in ("python", "pip"):
-        (programs / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
-        (programs / name).chmod(0o755)
-    return root
-
-
 @pytest.fixture
 def config_file(tiny_config: Config, tmp_path: Path) -> Path:
     """The tiny net on all devices, trained such that rounding errors stay small.
@@ -123,7 +106,7 @@ def config_file(tiny_config: Config, tmp_path: Path) -> Path:
 
 
 class Group:
-    """`bash launch/local.sh N --config=... --workdir=...`."""
+    """`bash launch/local.sh N --config=... --workdir=...`, where the environment has a proxy that does not answer."""
 
     def __init__(self, checkout: Path, count: int, config: Path, workdir: Path, *flags: str, devices: int = 1):
         self.workdir = workdir
@@ -135,7 +118,7 @@ class Group:
             f"--workdir={workdir}",
             *flags,
         )
-        self.script = start(*command, devices=devices, ALEXNET_JAX_ACCELERATOR="cpu")
+        self.script = start(*command, devices=devices, ALEXNET_JAX_ACCELERATOR="cpu", **PROXY)
         self.output = ""
 
     def send_at_step(self, step: int, number: signal.Signals, process: int) -> None:
@@ -164,17 +147,17 @@ def records(workdir: Path) -> list[dict]:
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
-def last_state(workdir: Path) -> tuple[int, dict]:
-    """Step and parameters of the latest checkpoint."""
+def last_state(workdir: Path, which: str = "latest") -> tuple[int, dict]:
+    """Step and parameters of the latest checkpoint, or the best."""
     from alexnet_jax.run.restore import restore
 
-    net = restore(workdir)
+    net = restore(workdir, which)
     return net.step, jax.device_get(net.params)
 
 
 def test_a_signal_to_one_process_stops_all_at_the_same_step(checkout: Path, config_file: Path, tmp_path: Path) -> None:
     """Two processes, evaluated on images that don't divide into batches, stopped and resumed: the same bits."""
-    flags = ("--config.eval.batch_size=50",)
+    flags = ("--config.eval.batch_size=50", "--config.checkpoint.every_epochs=0.9")  # saved at 11, 22 and 24
     status, output, errors = Group(checkout, 2, config_file, tmp_path / "whole", *flags).finish()
     assert (status, errors) == (0, "")
     assert len(re.findall("^net:", output, re.MULTILINE)) == len(re.findall("^Done:", output, re.MULTILINE)) == 1
@@ -198,6 +181,8 @@ def test_a_signal_to_one_process_stops_all_at_the_same_step(checkout: Path, conf
         assert len(set(steps_and_splits)) == len(steps_and_splits)
         evaluations = [record for record in records(workdir) if record["split"] == "validation"]
         assert [(record["step"], record["num_examples"]) for record in evaluations] == [(12, 360), (24, 360)]
+        best = min(evaluations, key=lambda record: (record["top1_error"], record["step"]))
+        assert last_state(workdir, "best")[0] == best["step"]
 
     port = free_port()
     command = (
@@ -253,33 +238,33 @@ def test_a_killed_coordinator_is_named(checkout: Path, config_file: Path, tmp_pa
 
 
 MEMBER = """
-import json, os, signal, sys, threading
-from alexnet_jax.cluster import watch
+import os, signal, sys, threading
+from alexnet_jax.cluster import rendezvous, watch
+from alexnet_jax.cluster.launcher import ProcessGroup
 
 watch.BEAT, watch.SILENCE = 0.1, 1.0
-names = ["process 0", "process 1"]
-if len(sys.argv) == 1:
-    meeting = watch.Meeting()
-    print(json.dumps(meeting.offer), flush=True)
-    watch.Watch(names[0], meeting.members(names), is_process_0=True)
+port, number = sys.argv[1:]
+met = rendezvous.meet(ProcessGroup(f"localhost:{port}", 2, int(number), "flags", 60))
+watch.Watch(met.names[int(number)], met.members, is_process_0=number == "0")
+if number == "0":
     threading.Event().wait()
-else:
-    watch.Watch(names[1], [watch.reach(json.loads(sys.argv[1]), names, 1)], is_process_0=False)
-    os.kill(os.getpid(), signal.SIGSTOP)
+os.kill(os.getpid(), signal.SIGSTOP)
 """
 
 
 def test_a_process_that_falls_silent_is_named() -> None:
     """As when its machine loses power: no connection is closed."""
-    first = start(sys.executable, "-c", MEMBER)
-    silent = start(sys.executable, "-c", MEMBER, first.stdout.readline().strip())
+    port = free_port()
+    first, silent = (start(sys.executable, "-c", MEMBER, port, number) for number in (0, 1))
     try:
         ((status, _, errors),) = finish(first)
     finally:
         silent.kill()
         silent.communicate()
     assert status == EXIT_LOST_PROCESS
-    assert re.fullmatch(r"error: process 1 was silent for 1 s: its machine or the network is down; .*\n", errors)
+    assert re.fullmatch(
+        r"error: process 1 \(pid \d+ on \S+\) was silent for 1 s: its machine or the network is down; .*\n", errors
+    )
 
 
 # What is refused.
@@ -293,24 +278,34 @@ def test_a_device_that_adds_wrongly_is_named(monkeypatch: pytest.MonkeyPatch) ->
         processes.check_all_reduce()
 
 
-def test_processes_that_can_not_meet_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By JAX's own service, with different devices, and where a port is closed."""
+def test_processes_that_can_not_join_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By JAX's own service, from which proxies are hidden, and with different devices."""
     group = find_process_group({}, "node1:1", 2, 1)
+    for name, value in PROXY.items():
+        monkeypatch.setenv(name, value)
 
     def fail(**_) -> None:
-        raise RuntimeError("no such host\nand more")
+        assert not PROXY.keys() & os.environ.keys()
+        raise RuntimeError("no such service\nand more")
 
     monkeypatch.setattr(jax.distributed, "initialize", fail)
-    with pytest.raises(UserError, match=r"Process 1, started by flags, can't join the others \(no such host\)"):
+    with pytest.raises(LostProcessError, match=r"can't join .* --coordinator_address=node1:1 \(no such service\); run"):
         processes._initialize(group)
+    assert os.environ.items() >= PROXY.items()
     monkeypatch.setattr(processes, "devices", lambda: [SimpleNamespace(process_index=index) for index in (0, 0, 1)])
     with pytest.raises(UserError, match=r"the same number of devices, but there are process 0: 2, process 1: 1\."):
-        processes._connect(group)
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        offer = {"addresses": ["127.0.0.1"], "port": closed.getsockname()[1], "secret": "x"}
-        with pytest.raises(UserError, match=r"process 1 can't reach process 0 at any of 127.0.0.1, port \d+"):
-            reach(offer, ["process 0", "process 1"], 1)
+        processes._table(group)
+
+
+def test_processes_that_met_but_can_not_compute_together_say_so() -> None:
+    """As where only the coordinator's port is open."""
+    said, ended = [], threading.Event()
+    watch = SimpleNamespace(end=lambda *words: (said.extend(words), ended.set()))
+    group = find_process_group({}, "node1:1", 2, 1, timeout=1)
+    with processes._time_limit(watch, group):
+        assert ended.wait(TIMEOUT)
+    assert said[0].startswith("the processes met, but could not compute together within 1 s; they must be able to")
+    assert said[1] == EXIT_LOST_PROCESS
 
 
 def by_hand(config: Path, workdir: Path, port: int, *flags: list[str], count: int = 2) -> list[subprocess.Popen]:
@@ -374,20 +369,24 @@ def test_a_mesh_that_leaves_a_process_out_is_refused(config_file: Path, tmp_path
         assert "config.mesh.data=1 x config.mesh.tower=1 leaves process 1 of 2 without a device" in errors
 
 
-def test_a_wrong_coordinator_is_named_within_the_time_out(config_file: Path, tmp_path: Path) -> None:
-    port = free_port()
-    group = by_hand(config_file, tmp_path / "w", port, [], ["--initialization_timeout=3"])
-    group.pop(0).kill()
-    ((status, _, errors),) = finish(*group)
-    assert status == EXIT_USER_ERROR, errors
-    assert f"waited for 3 s, but --coordinator_address=localhost:{port} does not answer" in errors
-    assert errors.count("\n") == 1
+def test_a_process_that_waits_too_long_says_for_what(config_file: Path, tmp_path: Path) -> None:
+    """With the status that `launch/kubernetes.yaml` takes as a reason to try again."""
+    first, second = by_hand(config_file, tmp_path / "w", free_port(), *[["--initialization_timeout=1"]] * 2, count=3)
+    second.kill()
+    (status, _, errors), _ = finish(first, second)
+    assert status == EXIT_LOST_PROCESS, errors
+    assert re.fullmatch(
+        r"error: process 0 of 3 \(on \S+\) waited for 1 s, but process(es 1,)? 2 did not join.*\n", errors
+    )
 
 
-def test_a_process_that_waits_too_long_says_so(config_file: Path, tmp_path: Path) -> None:
-    ((status, _, errors),) = finish(*by_hand(config_file, tmp_path / "w", free_port(), ["--initialization_timeout=3"]))
+def test_a_port_that_is_taken_is_named(config_file: Path, tmp_path: Path) -> None:
+    """JAX alone would die of a segmentation fault."""
+    with socket.create_server(("", 0)) as other:
+        port = other.getsockname()[1]
+        ((status, _, errors),) = finish(*by_hand(config_file, tmp_path / "w", port, []))
     assert status == EXIT_USER_ERROR, errors
-    assert re.search(r"process 0 of 2 \(on \S+\) waited for 3 s, but not all processes joined; see their", errors)
+    assert re.fullmatch(rf"error: Process 0 can't listen at port {port} on \S+: another program, .*\n", errors)
 
 
 # Launchers.
@@ -399,7 +398,8 @@ SLURM = {
     "SLURM_PROCID": "3",
     "SLURM_LOCALID": "1",
 }
-OPEN_MPI = {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1"}
+OPEN_MPI = {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_LOCAL_RANK": "0"}
+OPEN_MPI_4 = OPEN_MPI | {"OMPI_MCA_orte_hnp_uri": "1531576320.0;tcp://10.96.0.1,10.148.0.1:34911"}
 INDEXED_JOB = {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "2"}
 
 
@@ -419,12 +419,27 @@ def test_a_process_on_its_own_starts_no_group(environment: dict[str, str]) -> No
 
 
 def test_launchers_are_recognized() -> None:
-    assert find_process_group(SLURM)[:4] == (None, 4, 3, "SLURM")
-    assert find_process_group(OPEN_MPI | {"OMPI_MCA_orte_hnp_uri": "x"})[:4] == (None, 2, 1, "Open MPI")
-    assert find_process_group(OPEN_MPI, "node1:1234")[:4] == ("node1:1234", 2, 1, "Open MPI")
-    assert find_process_group(INDEXED_JOB, "node1:1234", 4)[:4] == ("node1:1234", 4, 2, "Kubernetes")
-    assert find_process_group({}, "[::1]:1234", 4, 0)[:4] == ("[::1]:1234", 4, 0, "flags")
+    """Ports are those of `jax.distributed`; each process of SLURM and Open MPI takes the GPU of its number."""
+    assert find_process_group(SLURM) == ("node1:61447", 4, 3, "SLURM", 300, 1)
+    assert find_process_group(OPEN_MPI_4) == ("10.96.0.1:62624", 2, 1, "Open MPI", 300, 0)
+    assert find_process_group(SLURM | OPEN_MPI, "node1:1234") == ("node1:1234", 2, 1, "Open MPI", 300, 0)
+    assert find_process_group(INDEXED_JOB, "node1:1234", 4) == ("node1:1234", 4, 2, "Kubernetes", 300, None)
+    assert find_process_group({}, "[::1]:1234", 4, 0) == ("[::1]:1234", 4, 0, "flags", 300, None)
+    assert find_process_group(SLURM | {"JAX_LOCAL_DEVICE_IDS": "0,1"}).local_device is None
     assert find_process_group(SLURM, num_processes=1) is None
+
+
+@pytest.mark.parametrize(
+    ("nodes", "first"),
+    [("n1", "n1"), ("n1,m2", "n1"), ("n[08-15],m2", "n08"), ("n[1,7-9]", "n1"), ("r[0-1]n[3-4]-ib,m2", "r0n3-ib")],
+)
+def test_process_0_is_on_the_first_node_of_slurm(nodes: str, first: str) -> None:
+    assert find_process_group(SLURM | {"SLURM_STEP_NODELIST": nodes}).coordinator_address == f"{first}:61447"
+
+
+def test_the_first_interface_of_open_mpi_may_have_an_address_of_ipv6() -> None:
+    uri = "1314521088.0;tcp6://[fe80::b9b:ac5d,2620:10d::2]:43370"
+    assert find_process_group(OPEN_MPI | {"OMPI_MCA_orte_hnp_uri": uri}).coordinator_address == "[fe80::b9b:ac5d]:62880"
 
 
 @pytest.mark.parametrize(
@@ -432,11 +447,15 @@ def test_launchers_are_recognized() -> None:
     [
         (({}, "node1:1"), "--num_processes is missing"),
         (({}, "node1", 2, 0), "--coordinator_address=node1 must be HOST:PORT"),
+        (({}, "node1:0", 2, 0), "--coordinator_address=node1:0 must be HOST:PORT with a port from 1 to 65535"),
+        (({}, "node1:65536", 2, 0), "--coordinator_address=node1:65536 must be HOST:PORT"),
+        (({}, "http://node1:1", 2, 0), "--coordinator_address=http://node1:1 must be HOST:PORT"),
+        (({}, "fd00::1:1", 2, 0), r"--coordinator_address=fd00::1:1 must be .* for example node1:12345 or \[fd00::1\]"),
         (({}, "node1:1", 2), "--process_id is missing"),
         (({}, None, 2, 0), "--coordinator_address is missing"),
         (({}, "node1:1", 2, 2), "--process_id=2 is not allowed with --num_processes=2; it must be from 0 to 1"),
-        ((OPEN_MPI,), "Open MPI started this process, but it does not say where process 0 runs"),
-        ((INDEXED_JOB,), r"Kubernetes started this process, but .* pip install 'jax\[k8s\]'"),
+        ((OPEN_MPI,), "Open MPI started this process, but does not say all; add --coordinator_address to"),
+        ((INDEXED_JOB,), "Kubernetes started .* add --coordinator_address and --num_processes to .*=1 if each trains"),
     ],
 )
 def test_flags_that_do_not_place_a_process_are_refused(arguments: tuple, sentence: str) -> None:
@@ -447,17 +466,67 @@ def test_flags_that_do_not_place_a_process_are_refused(arguments: tuple, sentenc
 # The files in launch/.
 
 
-def test_scripts_pass_shellcheck() -> None:
-    scripts = [
-        *sorted((ROOT / "launch").glob("*.sh")),
-        ROOT / "launch" / "slurm.sbatch",
-        ROOT / "benchmarks" / "run.sh",
-    ]
-    checker = Path(sys.executable).parent / "shellcheck"
-    result = subprocess.run(
-        [checker, "-x", *scripts], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
-    )
-    assert result.returncode == 0, result.stdout
+def commands(file: str) -> list[str]:
+    """The `sbatch` commands in a file's text, each on one line."""
+    text = re.sub(r"\\\n[# ]*", "", (ROOT / file).read_text())
+    return re.findall(r"sbatch -.*", text)
+
+
+def test_the_slurm_script_leaves_the_number_of_tasks_to_the_command() -> None:
+    """A number of tasks in the script would win over --ntasks-per-node in the command; cores are asked for."""
+    script = (ROOT / "launch" / "slurm.sbatch").read_text()
+    assert not re.search(r"^#SBATCH.*--(ntasks|nodes|cpus)", script, re.MULTILINE)
+    assert commands("launch/slurm.sbatch") == commands("docs/cluster.md")
+    (command,) = commands("docs/cluster.md")
+    for option in ("--nodes=2", "--ntasks-per-node=8", "--gpus-per-node=8", "--cpus-per-task=8"):
+        assert option in command.split("launch/slurm.sbatch")[0]
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "state", "requeued"),
+    [
+        (signal.SIGTERM, 75, "RUNNING", True),
+        (signal.SIGTERM, 75, "COMPLETING", False),  # `scancel`, or SLURM requeues the job itself
+        (signal.SIGUSR1, 75, "RUNNING", True),
+        (signal.SIGUSR1, 1, "RUNNING", True),  # there was nothing to save yet
+        (signal.SIGUSR1, 0, "RUNNING", False),  # it was done just then
+        (None, 75, "RUNNING", True),  # the tasks alone got a signal
+        (None, 2, "RUNNING", False),
+        (None, 0, "RUNNING", False),
+    ],
+)
+def test_the_slurm_script_asks_the_tasks_to_stop_and_requeues(
+    checkout: Path, tmp_path: Path, number: signal.Signals | None, status: int, state: str, requeued: bool
+) -> None:
+    """With commands that stand in for SLURM's; tests/faults/test_slurm.py has the real ones."""
+    end, calls = tmp_path / "end", tmp_path / "calls"
+    wait = f"while ! [ -s {end} ]; do sleep 0.1; done; exit $(cat {end})"
+    actions = {"srun": wait, "scancel": f"echo {status} > {end}", "squeue": f"echo {state}", "scontrol": ""}
+    for name, action in actions.items():
+        text = f'#!/bin/sh\necho "{name} $SRUN_CPUS_PER_TASK $@" >> {calls}\n{action}\n'
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    environment = {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "SLURM_SUBMIT_DIR": str(checkout),
+        "SLURM_JOB_ID": "7",
+        "SLURM_CPUS_PER_TASK": "3",
+        "ALEXNET_JAX_ACCELERATOR": "cpu",
+    }
+    script = start("bash", ROOT / "launch" / "slurm.sbatch", "--workdir=a b", **environment)
+    while not calls.exists():
+        assert script.poll() is None, script.stderr.read()
+        time.sleep(0.02)
+    if number is None:
+        end.write_text(f"{status}")
+    else:
+        script.send_signal(number)
+    ((ended, _, errors),) = finish(script)
+    assert (ended, errors) == (status, "")
+    step, *others = calls.read_text().splitlines()
+    assert re.fullmatch(r"srun 3 .*-m alexnet_jax.main --workdir=a b", step)
+    assert ("scancel 3 --signal=TERM --state=RUNNING 7" in others) == (number is not None)
+    assert ("scontrol 3 requeue 7" in others) == requeued
 
 
 @pytest.mark.parametrize("version", ["1.30", "1.37"])
@@ -471,8 +540,10 @@ def test_the_kubernetes_manifest_is_valid(version: str) -> None:
     assert job["spec"]["completions"] == job["spec"]["parallelism"]
     assert pod["subdomain"] == by_kind["Service"]["metadata"]["name"]
     assert by_kind["Service"]["spec"]["selector"] == {"job-name": job["metadata"]["name"]}
-    assert pod["serviceAccountName"] == by_kind["RoleBinding"]["subjects"][0]["name"]
-    assert by_kind["RoleBinding"]["roleRef"]["name"] == by_kind["Role"]["metadata"]["name"]
+    flags = dict(flag.split("=", 1) for flag in pod["containers"][0]["args"])
+    assert int(flags["--num_processes"]) == job["spec"]["completions"]
+    host, _ = flags["--coordinator_address"].split(":")
+    assert host == f"{job['metadata']['name']}-0.{by_kind['Service']['metadata']['name']}"
     status = {
         rule["action"]: rule.get("onExitCodes", {}).get("values")
         for rule in job["spec"]["podFailurePolicy"]["rules"][:2]

@@ -48,7 +48,7 @@ def trained(digits_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def contents(trained: Path) -> Contents:
-    return collect(trained, None, None, 10_000)
+    return collect(trained, "latest", None, 10_000)
 
 
 def texts(contents: Contents) -> dict[str, str]:
@@ -76,7 +76,7 @@ def test_the_page_needs_no_other_file(contents: Contents) -> None:
 def test_the_same_checkpoint_gives_the_same_bytes(trained: Path, contents: Contents) -> None:
     """Also if the user's matplotlib settings are different."""
     with matplotlib.rc_context({"figure.dpi": 50, "figure.facecolor": "red", "lines.linewidth": 5, "font.size": 20}):
-        assert page(*collect(trained, None, None, 10_000)) == page(*contents)
+        assert page(*collect(trained, "latest", None, 10_000)) == page(*contents)
 
 
 def test_numbers_agree_with_the_evaluation(trained: Path, contents: Contents) -> None:
@@ -88,7 +88,7 @@ def test_numbers_agree_with_the_evaluation(trained: Path, contents: Contents) ->
 
 def test_few_images_drawn_evenly_suffice(trained: Path) -> None:
     """Compare the neighbors with those that the module alone and scikit-learn find among the same images."""
-    found = texts(collect(trained, None, None, 50))
+    found = texts(collect(trained, "latest", None, 50))
     assert "50 of 360 images" in found[confusion.TITLE]
     assert "50 of 1,437 training images" in found[figure_4.NEIGHBORS]
 
@@ -111,7 +111,7 @@ def test_few_images_drawn_evenly_suffice(trained: Path) -> None:
 def test_a_run_without_a_checkpoint_has_its_curves(trained: Path, tmp_path: Path) -> None:
     running = Path(shutil.copytree(trained, tmp_path / "running"))
     shutil.rmtree(running / "checkpoints")
-    first, *others = collect(running, None, None, 100).sections
+    first, *others = collect(running, "latest", None, 100).sections
     assert first.figure is not None
     assert len(others) == 4
     for section in others:
@@ -121,7 +121,7 @@ def test_a_run_without_a_checkpoint_has_its_curves(trained: Path, tmp_path: Path
 
 def test_a_run_without_records_says_so(trained: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text((trained / "config.json").read_text())
-    title, _, _, (first, *_) = collect(tmp_path, None, None, 100)
+    title, _, _, (first, *_) = collect(tmp_path, "latest", None, 100)
     assert title == f"{tmp_path.parent.name}/{tmp_path.name}: AlexNet on digits"  # a seed's folder is only a number
     assert first.figure is None
     assert "no records yet" in " ".join(first.text)
@@ -133,7 +133,7 @@ def test_without_the_data_set_the_kernels_are_shown(trained: Path, tmp_path: Pat
     config["data"]["name"] = "imagenet2012"
     moved = Path(shutil.copytree(trained, tmp_path / "moved"))
     (moved / "config.json").write_text(json.dumps(config))
-    sections = {section.title: section for section in collect(moved, None, str(tmp_path), 100).sections}
+    sections = {section.title: section for section in collect(moved, "latest", tmp_path, 100).sections}
     assert sections[filters.TITLE].figure is not None
     for title in (figure_4.PREDICTIONS, figure_4.NEIGHBORS, confusion.TITLE):
         assert sections[title].figure is None
@@ -144,7 +144,7 @@ def test_the_classes_must_be_those_of_the_training(trained: Path, tmp_path: Path
     moved = Path(shutil.copytree(trained, tmp_path / "moved"))
     info = json.loads((moved / "dataset.json").read_text())
     (moved / "dataset.json").write_text(json.dumps({**info, "label_names": info["label_names"][::-1]}))
-    sections = {section.title: section for section in collect(moved, None, None, 100).sections}
+    sections = {section.title: section for section in collect(moved, "latest", None, 100).sections}
     (data,) = Path(json.loads((moved / "config.json").read_text())["data"]["dir"]).glob("digits/*/dataset_info.json")
     assert sections[confusion.TITLE].text == [
         f"{moved} was trained on the classes of 'digits', which are not those of 'digits' in {data.parent}; use data "
@@ -164,7 +164,7 @@ def test_an_empty_or_foreign_folder_is_refused(content: str | None, sentence: st
     if content is not None:
         (tmp_path / "config.json").write_text(content)
     with pytest.raises(UserError, match=sentence):
-        collect(tmp_path, None, None, 100)
+        collect(tmp_path, "latest", None, 100)
 
 
 def test_the_command_writes_page_and_figures_or_one_sentence(trained: Path, tmp_path: Path) -> None:
@@ -304,6 +304,18 @@ def test_of_two_evaluations_of_a_step_the_last_counts() -> None:
     assert list(series) == ["train", "validation, 1 view", "validation, 10 views"]
     assert [values.tolist() for values in curves.curve(series["validation, 1 view"], "loss")] == [[0.2], [0.9]]
     assert [values.tolist() for values in curves.curve(series["train"], "loss")] == [[0.1], [2.0]]
+
+
+def test_without_a_top_5_error_there_is_no_word_and_no_panel_of_it() -> None:
+    """At most five classes: `top5_error` is null."""
+    errors = {"loss": 1.0, "top1_error": 20.0, "top5_error": None}
+    records = [
+        {"split": "train", "step": 1, "epoch": 0.1, **errors, "learning_rate": 0.1},
+        {"split": "validation", "step": 2, "epoch": 0.2, **errors, "views": 1},
+    ]
+    section = curves.curves_section(records)
+    assert section.text == ["Up to epoch 0.20. validation, 1 view: top-1 error 20.00 %, loss 1.0000 (epoch 0.20)."]
+    assert section.figure is not None
 
 
 def test_long_curves_are_drawn_as_means_of_consecutive_points() -> None:

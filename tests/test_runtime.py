@@ -1,6 +1,7 @@
 """What the process sets for itself, and where it does not."""
 
 import os
+import sys
 
 import pytest
 
@@ -11,6 +12,7 @@ from alexnet_jax import runtime
 def started_anew(tmp_path, monkeypatch) -> list[dict[str, str]]:
     """The environments with which `use_huge_pages` starts the process anew; it sees the devices in `tmp_path`."""
     started: list[dict[str, str]] = []
+    monkeypatch.setattr(sys, "gettrace", lambda: None)
     monkeypatch.setattr(os, "execve", lambda program, arguments, environment: started.append(environment))
     monkeypatch.setattr(runtime, "_DEVICES", tmp_path)
     monkeypatch.setattr(runtime, "TUNING", True)
@@ -37,5 +39,11 @@ def test_huge_pages_are_for_cpus(started_anew, tmp_path, monkeypatch):
 
 def test_what_the_user_set_stays(started_anew, monkeypatch):
     monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.check=1")
+    runtime.use_huge_pages()
+    assert not started_anew
+
+
+def test_a_debugger_stays(started_anew, monkeypatch):
+    monkeypatch.setattr(sys, "gettrace", lambda: print)
     runtime.use_huge_pages()
     assert not started_anew

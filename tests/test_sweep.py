@@ -16,7 +16,7 @@ import pytest
 from alexnet_jax import runtime
 from alexnet_jax.config import Config, to_dict
 from alexnet_jax.errors import UserError
-from alexnet_jax.run.signals import NotedSignals
+from alexnet_jax.signals import NotedSignals
 from alexnet_jax.sweep import execution, results, runs
 from alexnet_jax.sweep.__main__ import Display
 from alexnet_jax.sweep.execution import Slot, slots
@@ -128,7 +128,11 @@ def test_folders_with_other_runs_are_refused_before_the_first_run(tmp_path):
     ("text", "message"),
     [
         (None, r"there is no such file; there are configs/sweeps/ablations.py, .*learning_rate.py"),
-        ("def get_sweep(:", r"is not a Python file"),
+        (
+            "def get_sweep(:",
+            r"can't be run as a Python file \(SyntaxError: .*line 1\)\); correct it, or see configs/sweeps",
+        ),
+        ("def get_sweep():\n    return {}[0]", r"\(KeyError: 0, in line 2\)"),
         ("runs = []", r"defines no function get_sweep"),
         ("def get_sweep():\n    return []", r"must return a list of overrides"),
         ("def get_sweep():\n    return [1]", r"must return a list of overrides"),
@@ -238,6 +242,16 @@ def test_the_time_left_is_that_of_the_remaining_runs(tmp_path, capsys):
 def evaluation(step, split, views, top1_error):
     errors = {"top1_error": top1_error, "top5_error": 5.0}
     return {"step": step, "epoch": step / 2, "split": split, "loss": 1.0, **errors, "views": views}
+
+
+def test_results_without_mirror_images_are_those_on_five_views(tmp_path):
+    config = Config()
+    config.eval.views, config.data.flip = 10, False
+    run = runs.plan(config, [{"seed": 1}], tmp_path)[0]
+    run.folder.mkdir()
+    lines = (json.dumps(evaluation(2, "validation", views, error)) for views, error in ((5, 3.0), (1, 4.0)))
+    (run.folder / "metrics.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    assert run.results()["top1_error"] == 3.0
 
 
 def test_results_are_those_of_the_metrics(tmp_path):

@@ -4,9 +4,10 @@ A process on its own gets its own value back.
 """
 
 import json
+import signal
 import socket
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Self
 
 import jax
 import numpy as np
@@ -15,6 +16,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from alexnet_jax.errors import UserError
+from alexnet_jax.signals import NotedSignals
 
 _PADDING = 1024  # bytes: messages of similar length are exchanged by the same compiled program
 ALL = "all"  # the only axis of a mesh of all devices
@@ -83,6 +85,35 @@ class LargestOfAll:
         previous = self._previous
         self._previous = self._largest(jax.make_array_from_process_local_data(self._sharding, numbers))
         return 0 if previous is None else int(previous)
+
+
+class StopSignals(NotedSignals):
+    """True once a signal has reached any of the processes, as of the last `poll`: the same in all of them.
+
+    A process on its own notes signals from the first `poll` on. Before, it has nothing to save, and they end it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._agreed = 0
+        self._largest = LargestOfAll() if jax.process_count() > 1 else None
+
+    def __enter__(self) -> Self:
+        return super().__enter__() if self._largest else self
+
+    def poll(self) -> bool:
+        """Return whether to stop now. All processes must call this equally often, between the same steps."""
+        self.note()
+        self._agreed = self._largest(self.number) if self._largest else self.number
+        return bool(self)
+
+    def __bool__(self) -> bool:
+        return self._agreed > 0
+
+    @property
+    def name(self) -> str:
+        """Return the name of the signal, "" before one has arrived."""
+        return signal.Signals(self._agreed).name if self else ""
 
 
 def all_devices() -> Mesh:

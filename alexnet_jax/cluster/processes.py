@@ -20,10 +20,19 @@ from jax import lax
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from alexnet_jax import signals
 from alexnet_jax.cluster.agreement import ALL, all_devices, gather
 from alexnet_jax.cluster.launcher import ProcessGroup
-from alexnet_jax.cluster.watch import Meeting, Watch, end_process, reach
-from alexnet_jax.errors import EXIT_CRASHED, EXIT_USER_ERROR, DivergedError, PreemptedError, UserError
+from alexnet_jax.cluster.rendezvous import meet
+from alexnet_jax.cluster.watch import Watch
+from alexnet_jax.errors import (
+    EXIT_CRASHED,
+    EXIT_LOST_PROCESS,
+    DivergedError,
+    LostProcessError,
+    PreemptedError,
+    UserError,
+)
 from alexnet_jax.parallel.mesh import devices
 
 _JAX_HEARTBEAT = 60  # seconds after which JAX gives up a process, in case the watch does not work
@@ -42,18 +51,13 @@ def joined(group: ProcessGroup | None) -> Iterator[list[str]]:
         yield []
         return
     _leave_stdout_to_process_0(group)
-
-    # Join: the group exists, and all members watch each other.
-    with _time_limit(group):
-        try:
-            _initialize(group)
-            watch, table = _connect(group)
-        except UserError as error:
-            end_process(str(error), error.exit_status)
-
+    names, members = meet(group)
     # From here on the watch ends all processes together.
-    with _ending_together(watch):
-        with _time_limit(group):
+    watch = Watch(names[group.process_id], members, is_process_0=group.process_id == 0)
+    with _ending_together(watch, group):
+        with _time_limit(watch, group):
+            _initialize(group)
+            table = _table(group)
             check_all_reduce()
         yield table
 
@@ -81,9 +85,13 @@ def _leave_stdout_to_process_0(group: ProcessGroup) -> None:
 
 
 @contextlib.contextmanager
-def _time_limit(group: ProcessGroup) -> Iterator[None]:
-    """End the process with a sentence if the body takes longer than the group's time to join."""
-    timer = threading.Timer(group.timeout, lambda: end_process(_too_late(group), EXIT_USER_ERROR))
+def _time_limit(watch: Watch, group: ProcessGroup) -> Iterator[None]:
+    """End all processes with a sentence if the body takes longer than the group's time to join."""
+    sentence = (
+        f"the processes met, but could not compute together within {group.timeout} s; they must be able to connect to "
+        "each other on any port: check the firewalls, or give them more time (--initialization_timeout)."
+    )
+    timer = threading.Timer(group.timeout, lambda: watch.end(sentence, EXIT_LOST_PROCESS))
     timer.daemon = True
     timer.start()
     try:
@@ -92,75 +100,63 @@ def _time_limit(group: ProcessGroup) -> Iterator[None]:
         timer.cancel()
 
 
-def _too_late(group: ProcessGroup) -> str:
-    """Return why the group did not form, as far as this process can tell."""
-    count = f" of {group.num_processes}" if group.num_processes else ""
-    waited = f"process {group.process_id}{count} (on {socket.gethostname()}) waited for {group.timeout} s"
-    if group.coordinator_address and group.process_id:
-        host, port = group.coordinator_address.rsplit(":", 1)
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
-        except OSError as error:
-            return (
-                f"{waited}, but --coordinator_address={group.coordinator_address} does not answer "
-                f"({error.strerror or error}); check the address, that process 0 runs there, and that the port is open."
-            )
-    return (
-        f"{waited}, but not all processes joined; see their output, start all of them with the same "
-        "--coordinator_address and --num_processes, or give them more time (--initialization_timeout)."
-    )
-
-
 def _initialize(group: ProcessGroup) -> None:
-    """Join JAX's process group; UserError if the launcher or the address doesn't lead to one."""
+    """Join JAX's process group, whose processes have met; LostProcessError if that fails."""
     jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM away from `StopSignals`
     try:
-        jax.distributed.initialize(
-            coordinator_address=group.coordinator_address,
-            num_processes=group.num_processes,
-            process_id=group.process_id,
-            cluster_detection_method="deactivate" if group.launcher == "flags" else None,
-            initialization_timeout=group.timeout + 60,  # later than `_time_limit`: JAX would end with a stack trace
-            heartbeat_timeout_seconds=_JAX_HEARTBEAT,
-        )
-    except (RuntimeError, ValueError, OSError) as error:
-        raise UserError(
-            f"Process {group.process_id}, started by {group.launcher}, can't join the others "
-            f"({str(error).splitlines()[0]}); see docs/cluster.md, or set --coordinator_address, --num_processes and "
-            "--process_id."
+        with _no_proxies():
+            jax.distributed.initialize(
+                coordinator_address=group.coordinator_address,
+                num_processes=group.num_processes,
+                process_id=group.process_id,
+                local_device_ids=group.local_device,
+                cluster_detection_method="deactivate",
+                initialization_timeout=group.timeout + 60,  # later than `_time_limit`: JAX would print a stack trace
+                heartbeat_timeout_seconds=_JAX_HEARTBEAT,
+            )
+    except RuntimeError as error:
+        raise LostProcessError(
+            f"can't join the other processes at --coordinator_address={group.coordinator_address} "
+            f"({str(error).splitlines()[0]}); run the same command again, with another port if it stays so."
         ) from error
 
 
-def _connect(group: ProcessGroup) -> tuple[Watch, list[str]]:
-    """Connect the processes to watch each other; return the watch and a table of all processes."""
+@contextlib.contextmanager
+def _no_proxies() -> Iterator[None]:
+    """Hide all proxies in the environment, where gRPC would look for process 0 and wait forever.
+
+    It reads them when it connects, so that what is downloaded later has them again.
+    """
+    hidden = {name: os.environ.pop(name) for name in list(os.environ) if name.lower().endswith("_proxy")}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
+
+
+def _table(group: ProcessGroup) -> list[str]:
+    """Return a table of all processes; UserError if they have different numbers of devices."""
     counts = collections.Counter(device.process_index for device in devices())
     if len(set(counts.values())) > 1:
         listed = ", ".join(f"process {process}: {count}" for process, count in sorted(counts.items()))
         raise UserError(f"All processes must have the same number of devices, but there are {listed}.")
-    me = jax.process_index()
-    meeting = Meeting() if me == 0 else None
-
-    # Who is here, and where process 0 waits.
-    card = {"host": socket.gethostname(), "pid": os.getpid(), "devices": list(map(str, jax.local_devices()))}
-    cards = gather(card | {"offer": meeting.offer if meeting else None})
-    names = [f"process {number} (pid {card['pid']} on {card['host']})" for number, card in enumerate(cards)]
-
-    members = meeting.members(names) if meeting else [reach(cards[0]["offer"], names, me)]
+    cards = gather({"host": socket.gethostname(), "pid": os.getpid(), "devices": list(map(str, jax.local_devices()))})
     table = [f"{len(cards)} processes, started by {group.launcher}:"]
     for number, card in enumerate(cards):
         table.append(f"  process {number:<4} {card['host']:<20} pid {card['pid']:<8} {', '.join(card['devices'])}")
-    return Watch(names[me], members, is_process_0=me == 0), table
+    return table
 
 
 @contextlib.contextmanager
-def _ending_together(watch: Watch) -> Iterator[None]:
+def _ending_together(watch: Watch, group: ProcessGroup) -> Iterator[None]:
     """End the whole group if this process ends early, for any reason."""
     try:
-        yield
+        with signals.ended_by(watch.end):
+            yield
         watch.leave()
     except (PreemptedError, DivergedError) as error:  # which all processes raise
         watch.leave()
-        if jax.process_index() > 0:
+        if group.process_id > 0:
             sys.exit(error.exit_status)  # process 0 prints the message
         raise
     except UserError as error:
@@ -169,5 +165,6 @@ def _ending_together(watch: Watch) -> Iterator[None]:
         watch.end("interrupted before there was anything to save.", EXIT_CRASHED)
     except BaseException:
         time.sleep(_WATCH_FIRST)
-        traceback.print_exc()
+        with contextlib.suppress(OSError):  # nobody reads it any more
+            traceback.print_exc()
         watch.end("an error in the program; its traceback is in the output of that process.", EXIT_CRASHED)

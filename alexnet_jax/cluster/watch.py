@@ -9,7 +9,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import secrets
 import selectors
 import socket
 import sys
@@ -18,15 +17,11 @@ import time
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-import psutil
-
-from alexnet_jax.errors import EXIT_LOST_PROCESS, UserError, print_error
+from alexnet_jax.errors import EXIT_LOST_PROCESS, print_error
 
 BEAT = 5.0  # seconds between heartbeats
 SILENCE = 45.0  # seconds without one, after which a process counts as lost
 _LAST_TO_GO = 1.0  # seconds that process 0 gives the others to end: JAX takes them down if it ends first
-_CONNECT = 10.0  # seconds for one attempt to connect
-_IP = (socket.AF_INET, socket.AF_INET6)
 
 
 @dataclasses.dataclass
@@ -57,9 +52,14 @@ class Watch:
         self._send({"done": True})
 
     def end(self, sentence: str, status: int, *, others: str | None = None) -> NoReturn:
-        """End this process with a sentence, and all others with `others`: by default the same and whose it is."""
+        """End this process with a sentence, and all others with `others`: by default the same and whose it is.
+
+        Both may be "", if whoever started the processes has the words.
+        """
         self._ending.acquire()
-        self._send({"sentence": others or f"{self._name}: {sentence}", "status": status})
+        if others is None:
+            others = f"{self._name}: {sentence}" if sentence else ""
+        self._send({"sentence": others, "status": status})
         if self._is_process_0:
             time.sleep(_LAST_TO_GO)
         end_process(sentence, status)
@@ -111,53 +111,9 @@ class Watch:
 
 def end_process(sentence: str, status: int) -> NoReturn:
     """End this process at once, from any thread: code that waits for other processes would wait forever."""
-    print_error(sentence)
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
+        if sentence:
+            print_error(sentence)
         sys.stdout.flush()
-    sys.stderr.flush()
+        sys.stderr.flush()
     os._exit(status)
-
-
-class Meeting:
-    """The port at which process 0 waits for the others; `offer` (JSON) says how to reach it."""
-
-    def __init__(self) -> None:
-        """Open a port that the system chooses."""
-        both = socket.has_dualstack_ipv6()
-        family = socket.AF_INET6 if both else socket.AF_INET
-        self._server = socket.create_server(("", 0), family=family, dualstack_ipv6=both)
-        self._secret = secrets.token_hex(16)
-        interfaces = psutil.net_if_addrs().values()
-        addresses = [each.address for interface in interfaces for each in interface if each.family in _IP]
-        # Loopback last: it works only for processes on this machine, which the other addresses reach as well.
-        addresses.sort(key=lambda address: address.startswith(("127.", "::1", "fe80")))
-        self.offer = {"addresses": addresses, "port": self._server.getsockname()[1], "secret": self._secret}
-
-    def members(self, names: Sequence[str]) -> list[Member]:
-        """Wait until all other processes have connected, and return them; `names` are those of all processes."""
-        members: dict[int, Member] = {}
-        with self._server:
-            while len(members) < len(names) - 1:
-                connection, _ = self._server.accept()
-                connection.settimeout(_CONNECT)
-                with contextlib.suppress(OSError, ValueError):  # a stranger, or a retry by another address
-                    secret, number = connection.recv(256).decode().split()
-                    if secrets.compare_digest(secret, self._secret):
-                        connection.sendall(b"welcome")
-                        members[int(number)] = Member(names[int(number)], connection)
-        return list(members.values())
-
-
-def reach(offer: dict[str, Any], names: Sequence[str], number: int) -> Member:
-    """Connect process `number` to process 0, and return process 0; UserError if it can't be reached."""
-    for address in offer["addresses"]:
-        with contextlib.suppress(OSError):
-            connection = socket.create_connection((address, offer["port"]), timeout=_CONNECT)
-            connection.sendall(f"{offer['secret']} {number}".encode())
-            if connection.recv(7) == b"welcome":
-                return Member(names[0], connection)
-            connection.close()
-    raise UserError(
-        f"{names[number]} can't reach {names[0]} at any of {', '.join(offer['addresses'])}, port {offer['port']}; "
-        "processes that train together must be able to connect to each other on any port."
-    )

@@ -14,23 +14,22 @@ from absl import flags
 
 from alexnet_jax import cli
 from alexnet_jax.errors import UserError, printable
-from alexnet_jax.files import expanded
 
 FORMATS = ("caffe", "torchvision", "npz")
 EXPORTS = ("npz", "torchvision", "safetensors", "stablehlo", "onnx")
 _SUFFIXES = {"torchvision": ".pth", "safetensors": ".safetensors"}
-_WORKDIR = cli.define_workdir_flag("the folder to write, or with --export the one to read")
-_SOURCE = flags.DEFINE_string("source", None, "the file with the weights: .caffemodel, .pth, .safetensors, .npz")
+_WORKDIR = cli.define_path_flag("workdir", "the folder to write, or with --export the one to read")
+_SOURCE = cli.define_path_flag("source", "the file with the weights: .caffemodel, .pth, .safetensors, .npz")
 _FORMAT = flags.DEFINE_enum("format", None, FORMATS, "the origin of the file")
 _VARIANT = flags.DEFINE_string("variant", None, "the net, such as caffe; by default detected from the file")
 _CONFIG = cli.define_config_flag()
 _CHANNELS = flags.DEFINE_enum("channels", None, ["rgb", "bgr"], "the net's color order; by default the format's")
-_MEAN = flags.DEFINE_string("mean", None, "the mean image: Caffe's .npy or .binaryproto, or a statistics.npz")
-_LABELS = flags.DEFINE_string("labels", None, "a file with class names, one per line, if they are not ImageNet's")
+_MEAN = cli.define_path_flag("mean", "the mean image: Caffe's .npy or .binaryproto, or a statistics.npz")
+_LABELS = cli.define_path_flag("labels", "a file with class names, one per line, if they are not ImageNet's")
 _MISSING = flags.DEFINE_enum("missing", "refuse", ["refuse", "initialize"], "what to do if the file lacks layers")
 _EXPORT = flags.DEFINE_enum("export", None, EXPORTS, "the form in which to write the net of --workdir")
-_OUTPUT = flags.DEFINE_string("output", None, "the file to write with --export")
-_STEP = flags.DEFINE_integer("step", None, "the checkpoint to export; by default the latest", lower_bound=0)
+_OUTPUT = cli.define_path_flag("output", "the file to write with --export")
+_STEP = cli.define_step_flag()
 flags.adopt_module_key_flags(cli)
 
 
@@ -39,11 +38,11 @@ def main(arguments: Sequence[str]) -> None:
     cli.no_arguments(arguments)
     if bool(_SOURCE.value) == bool(_EXPORT.value):
         raise UserError("give either --source=FILE, to import weights, or --export=FORM, to export a net.")
-    folder = cli.required_path(_WORKDIR)
+    folder = cli.required(_WORKDIR)
     if _SOURCE.value:
-        _import(cli.required_path(_SOURCE), folder)
+        _import(cli.required(_SOURCE), folder)
     else:
-        _export(folder, str(_EXPORT.value), cli.required_path(_OUTPUT))
+        _export(folder, str(_EXPORT.value), cli.required(_OUTPUT))
 
 
 def _import(path: Path, folder: Path) -> None:
@@ -59,8 +58,8 @@ def _import(path: Path, folder: Path) -> None:
         variant=_VARIANT.value,
         config=cli.the_config(_CONFIG) if _CONFIG.value else None,
         bgr=(_CHANNELS.value or ("bgr" if _FORMAT.value == "caffe" else "rgb")) == "bgr",
-        mean=expanded(_MEAN.value, "--mean") if _MEAN.value else None,
-        labels=expanded(_LABELS.value, "--labels") if _LABELS.value else None,
+        mean=_MEAN.value,
+        labels=_LABELS.value,
         missing=_MISSING.value,
     )
     for line in import_weights(source, folder):

@@ -21,7 +21,7 @@ from alexnet_jax.data import class_names, statistics
 from alexnet_jax.data.dataset_info import DatasetInfo
 from alexnet_jax.data.statistics import Statistics
 from alexnet_jax.errors import UserError
-from alexnet_jax.files import reading, writing
+from alexnet_jax.files import reading, removed_at_end, writing
 from alexnet_jax.optimizer import create_optimizer
 from alexnet_jax.parallel.mesh import create_mesh
 from alexnet_jax.run import workdir
@@ -195,8 +195,6 @@ def _new_folder(folder: Path) -> Iterator[Path]:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise UserError(f"{folder} is taken; converted weights need a new or empty folder.")
         shutil.rmtree(unfinished, ignore_errors=True)
-        try:
+        with removed_at_end(unfinished):
             yield unfinished
             unfinished.replace(folder)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)

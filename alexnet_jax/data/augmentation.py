@@ -110,19 +110,20 @@ def center_view(
     return divide(_center(images, image_size) - mean_to_subtract(statistics, mean, image_size), std)
 
 
-def ten_views(
-    images: jax.Array, statistics: Statistics, *, image_size: int, mean: str, std: Sequence[float] = ()
+def several_views(
+    images: jax.Array, statistics: Statistics, *, image_size: int, flip: bool, mean: str, std: Sequence[float] = ()
 ) -> jax.Array:
-    """Return the ten test views of each image: uint8 [B, S, S, 3] -> float32 [B, 10, s, s, 3].
+    """Return several test views of each image: uint8 [B, S, S, 3] -> float32 [B, 10, s, s, 3], or 5 without `flip`.
 
     These are the four corner crops and the center crop, in the order of the released code (top left, top right,
-    center, bottom left, bottom right), then their mirror images (paper section 4.1).
+    center, bottom left, bottom right), then, with `flip`, their mirror images (paper section 4.1).
     """
     end = images.shape[1] - image_size
     middle = end // 2
     offsets = ((0, 0), (0, end), (middle, middle), (end, 0), (end, end))
     crops = [images[:, row : row + image_size, column : column + image_size] for row, column in offsets]
-    views = jnp.stack(crops + [crop[:, :, ::-1] for crop in crops], axis=1)  # 10 x [B, s, s, 3] -> [B, 10, s, s, 3]
+    crops += [crop[:, :, ::-1] for crop in crops] if flip else []
+    views = jnp.stack(crops, axis=1)  # 5 or 10 x [B, s, s, 3] -> [B, 5 or 10, s, s, 3]
     return divide(views - mean_to_subtract(statistics, mean, image_size), std)
 
 

@@ -16,7 +16,7 @@ from alexnet_jax.data.sources import JpegSource
 from alexnet_jax.data.statistics import FILE_NAME as STATISTICS
 from alexnet_jax.data.statistics import Statistics, compute_statistics, load_statistics, save_statistics
 from alexnet_jax.errors import UserError
-from alexnet_jax.files import exclusive, expanded, writing
+from alexnet_jax.files import exclusive, expanded, reading, writing
 
 _TFDS_FEATURES = "tensorflow_datasets.core.features."  # the module of TFDS's own feature classes
 _DOWNLOAD_FAILURES = (OSError, tfds.download.DownloadError, tfds.download.download_manager.NonMatchingChecksumError)
@@ -55,12 +55,13 @@ def open_dataset(config: DataConfig) -> Dataset:
     The name is the set's folder in `config.dir`; `name/version` or `name/config/version` selects one of several.
     UserError if the set or a split is missing, a file is missing or damaged, or the set was not prepared for training.
     """
-    directory = find_directory(expanded(config.dir, "config.data.dir"), config.name)
-    builder, class_names = open_builder(directory)
-    check_image_features(directory, builder.info)
-    _check_format(directory, builder.info, config)
-    if not (directory / STATISTICS).exists():
-        _write_statistics(directory, builder, config)
+    with reading(f"config.data.dir={config.dir}"):
+        directory = find_directory(expanded(config.dir, "config.data.dir"), config.name)
+        builder, class_names = open_builder(directory)
+        check_image_features(directory, builder.info)
+        _check_format(directory, builder.info, config)
+        if not (directory / STATISTICS).exists():
+            _write_statistics(directory, builder, config)
     statistics = load_statistics(directory)
     label_names = tuple(builder.info.features["label"].names)
     return Dataset(
@@ -116,7 +117,8 @@ def find_directory(root: Path, name: str) -> Path:
         dataset = name if name in PREPARABLE else f"folder --name={name}"
         raise UserError(
             f"data.name={name!r}: there is no data set in {root / name}; make it with `python -m alexnet_jax.prepare "
-            f"--dataset={dataset} --source=PATH --data_dir={root}`, or set data.dir to the folder that contains it."
+            f"--dataset={dataset} --source=PATH --data_dir={root}`, or set data.dir (by default $TFDS_DATA_DIR) "
+            "to the folder that contains it."
         )
     return directory
 

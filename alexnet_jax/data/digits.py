@@ -15,7 +15,7 @@ from PIL import Image
 from alexnet_jax.data import DIGITS
 from alexnet_jax.data.builder import Example, write_tfds
 from alexnet_jax.data.statistics import compute_statistics, save_statistics
-from alexnet_jax.files import writing
+from alexnet_jax.files import removed_at_end, writing
 
 VERSION = "1.0.0"
 IMAGE_SIZE = 72  # 9 times the 8 x 8 of the original, for random crops of 64
@@ -32,8 +32,8 @@ def prepare(root: Path) -> Path:
     if not target.is_dir():
         with writing(f"data.dir={root}"):
             target.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix=".preparing-", dir=target.parent) as scratch:
-                finished = _write(Path(scratch))
+            with removed_at_end(Path(tempfile.mkdtemp(prefix=".preparing-", dir=target.parent))) as scratch:
+                finished = _write(scratch)
                 try:
                     finished.rename(target)
                 except OSError:

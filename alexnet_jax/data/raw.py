@@ -15,7 +15,7 @@ import numpy as np
 from alexnet_jax.data.pipeline import consecutive_batches
 from alexnet_jax.data.sources import ImageSource, JpegSource
 from alexnet_jax.errors import UserError
-from alexnet_jax.files import exclusive
+from alexnet_jax.files import exclusive, removed_at_end
 
 _IMAGES, _LABELS, _MADE_FROM = "images.npy", "labels.npy", "made_from.json"
 _BATCH = 64  # images decoded at a time
@@ -73,8 +73,8 @@ def _decode(source: JpegSource, target: Path, read_threads: int) -> None:
             "free some space or use data.feed='jpeg'."
         )
     print(f"Decoding {len(source):,} images to {target}, once: {needed:,.1f} GiB.", flush=True)
-    unfinished.mkdir()
-    try:
+    with removed_at_end(unfinished):
+        unfinished.mkdir()
         labels = []
         with open(unfinished / _IMAGES, "wb") as file:
             np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
@@ -84,8 +84,6 @@ def _decode(source: JpegSource, target: Path, read_threads: int) -> None:
         np.save(unfinished / _LABELS, np.concatenate(labels))
         (unfinished / _MADE_FROM).write_text(json.dumps(source.identity))
         unfinished.rename(target)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _made_from(target: Path) -> object:

@@ -17,18 +17,18 @@ from absl import flags
 
 from alexnet_jax import cli
 from alexnet_jax.errors import UserError, printable
-from alexnet_jax.files import expanded, writing
+from alexnet_jax.files import writing
 
-_WORKDIR = cli.define_workdir_flag("the folder of a trained net")
+_WORKDIR = cli.define_path_flag("workdir", "the folder of a trained net")
 _LAYER = flags.DEFINE_string("layer", "fc7", "the layer, by its name in the summary")
-_OUTPUT = flags.DEFINE_string("output", None, "the file to write, .npy or .parquet")
+_OUTPUT = cli.define_path_flag("output", "the file to write, .npy or .parquet")
 _SPLIT = flags.DEFINE_string("split", None, "a split of a data set, instead of images")
 _DATASET = flags.DEFINE_string("dataset", None, "the data set of --split; by default that of the training")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "where the data set is, if not where training found it")
-_NEIGHBORS = flags.DEFINE_list("neighbors", [], "images whose nearest neighbors to find among the others")
+_DATA_DIR = cli.define_path_flag("data_dir", "where the data set is, if not where training found it")
+_NEIGHBORS = cli.define_paths_flag("neighbors", "images whose nearest neighbors to find among the others")
 _COUNT = flags.DEFINE_integer("count", 6, "how many neighbors to show", lower_bound=1)
 _JSON = flags.DEFINE_bool("json", False, "print one JSON object per image of --neighbors")
-_STEP = flags.DEFINE_integer("step", None, "the checkpoint; by default the latest", lower_bound=0)
+_STEP = cli.define_step_flag()
 _TOWER = flags.DEFINE_enum("tower", "1", ["1", "2"], "how many devices the two towers are spread over")
 _PRECISION = flags.DEFINE_enum("precision", None, ["float32", "bfloat16"], "of the computation; by default as trained")
 flags.adopt_module_key_flags(cli)
@@ -36,12 +36,12 @@ flags.adopt_module_key_flags(cli)
 
 def main(arguments: Sequence[str]) -> None:
     """Check the flags, then compute."""
-    folder = cli.required_path(_WORKDIR)
+    folder = cli.required(_WORKDIR)
     if bool(arguments) == bool(_SPLIT.value):
         raise UserError("name images or folders of images after the flags, or a split of a data set with --split.")
     if not _OUTPUT.value and not _NEIGHBORS.value:
         raise UserError("--output is missing: give the file to write, or search with --neighbors=IMAGE.")
-    output = expanded(_OUTPUT.value, "--output") if _OUTPUT.value else None
+    output = _OUTPUT.value
     if output and output.suffix not in (".npy", ".parquet"):
         raise UserError(f"--output={_OUTPUT.value} must end in .npy or .parquet.")
     compute(folder, output, arguments)

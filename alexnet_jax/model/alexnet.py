@@ -1,6 +1,7 @@
 """The Flax module: runs any `Net`, on one device or with its towers spread over the mesh axis `tower`."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -10,7 +11,7 @@ from jax import lax
 
 from alexnet_jax.model import dropout as dropout_lib
 from alexnet_jax.model import layers
-from alexnet_jax.model.convolution import add_bias, grouped_convolution, locally_connected
+from alexnet_jax.model.convolution import add_bias, grouped_convolution, locally_connected, product
 from alexnet_jax.model.initialization import bias_initializer, kernel_initializer
 from alexnet_jax.model.normalization import (
     channel_window,
@@ -20,7 +21,17 @@ from alexnet_jax.model.normalization import (
 from alexnet_jax.model.pooling import max_pool
 from alexnet_jax.parallel import towers
 
-ACTIVATIONS = {"relu": nn.relu, "tanh": jnp.tanh}
+
+@jax.custom_vjp
+def relu(x: jax.Array) -> jax.Array:
+    """Return max(x, 0); for its gradient the output is kept, which the next layer keeps anyway, not the input."""
+    return jnp.maximum(x, 0)
+
+
+# Not `y > 0`: XLA would simplify that to x > 0, and keep x.
+relu.defvjp(lambda x: (relu(x),) * 2, lambda y, cotangent: (jnp.where(y != 0, cotangent, 0),))
+
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {"relu": relu, "tanh": jnp.tanh}
 
 
 class AlexNet(nn.Module):
@@ -216,8 +227,8 @@ class TowerDense(nn.Module):
         inputs = [part.reshape(part.shape[0], -1) for part in jnp.split(x, self.groups, axis=-1)]
         kernel, bias = _kernel_and_bias(self, self.layer, (inputs[0].shape[-1], self.features))
         *inputs, kernel = _together([*inputs, kernel])
-        kernels = jnp.split(kernel.astype(self.dtype), self.groups, axis=-1)
-        outputs = [jnp.dot(part, weights) for part, weights in zip(inputs, kernels, strict=True)]
+        kernels = jnp.split(kernel, self.groups, axis=-1)
+        outputs = [product(part, weights, self.dtype) for part, weights in zip(inputs, kernels, strict=True)]
         return jnp.concatenate(outputs, axis=-1) + bias.astype(self.dtype)
 
 
@@ -235,7 +246,7 @@ class TowerClassifier(nn.Module):
         x = x.reshape(x.shape[0], -1)
         kernel, bias = _kernel_and_bias(self, self.layer, (x.shape[-1], self.num_classes))
         x, kernel = _together([x, kernel])
-        logits = jnp.dot(x, kernel.astype(self.dtype), preferred_element_type=kernel.dtype)
+        logits = product(x, kernel, kernel.dtype)
         if self.axis == towers.TOWER_AXIS:
             logits = towers.add_up(logits)
         elif self.axis == towers.DATA_AXIS:

@@ -1,11 +1,16 @@
-"""Convolutions in groups: each tower's kernels see only their own tower's channels (paper section 3.5); biases."""
+"""Kernels times what they see: convolutions in groups (each tower's kernels see their own tower's channels, paper
+section 3.5) and products; biases.
+"""
 
 from collections.abc import Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.typing import DTypeLike
+
+from alexnet_jax.model.platforms import by_platform, stored_on_cpu, update_in_place
 
 
 def grouped_convolution(
@@ -19,8 +24,8 @@ def grouped_convolution(
 ) -> jax.Array:
     """Convolve each of `groups` equal parts of the channels with its own kernels.
 
-    One plain convolution per group: `feature_group_count` does the same, but its gradients are several times slower
-    on CPUs, and slow on GPUs (jax-ml/jax#13800).
+    On a CPU one plain convolution per group: `feature_group_count` does the same, but its gradients are several times
+    slower there. On an accelerator it saves the passes that cut maps into groups and put them together again.
 
     Args:
         x: [B, H, W, C_in].
@@ -35,18 +40,41 @@ def grouped_convolution(
     """
     if x.shape[-1] != groups * kernel.shape[2] or kernel.shape[3] % groups:
         raise ValueError(f"kernel {kernel.shape} does not fit input {x.shape} in {groups} groups")
-    parts = zip(
-        jnp.split(x.astype(dtype), groups, axis=-1), jnp.split(kernel.astype(dtype), groups, axis=-1), strict=True
+    convolve = partial(
+        lax.conv_general_dilated,
+        window_strides=(stride, stride),
+        padding=padding,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
-    return jnp.concatenate(
-        [
-            lax.conv_general_dilated(
-                part, kernels, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
-            )
-            for part, kernels in parts
-        ],
-        axis=-1,
-    )
+
+    def one_by_one(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        parts = zip(jnp.split(x, groups, axis=-1), jnp.split(kernel, groups, axis=-1), strict=True)
+        return jnp.concatenate([convolve(part, kernels) for part, kernels in parts], axis=-1)
+
+    together = partial(convolve, feature_group_count=groups)
+    return by_platform(x.astype(dtype), update_in_place(kernel).astype(dtype), cpu=one_by_one, accelerator=together)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def product(x: jax.Array, kernel: jax.Array, dtype: DTypeLike) -> jax.Array:
+    """Multiply x [B, inputs] with a kernel [inputs, units] in x's type; the result, [B, units], has type `dtype`.
+
+    The gradient of the kernel keeps the kernel's type: rounding it to bfloat16 first would only cost a pass over it.
+    """
+    return jnp.dot(x, kernel.astype(x.dtype), preferred_element_type=dtype)
+
+
+def _product_forward(x: jax.Array, kernel: jax.Array, dtype: DTypeLike):
+    return product(x, kernel, dtype), (x, kernel)
+
+
+def _product_backward(dtype: DTypeLike, residuals: tuple[jax.Array, jax.Array], cotangent: jax.Array):
+    x, kernel = residuals
+    dx = jnp.einsum("bo,io->bi", cotangent, kernel.astype(x.dtype), preferred_element_type=dtype)
+    return dx.astype(x.dtype), jnp.einsum("bi,bo->io", x, cotangent, preferred_element_type=kernel.dtype)
+
+
+product.defvjp(_product_forward, _product_backward)
 
 
 @jax.custom_vjp
@@ -59,13 +87,12 @@ def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
     return x + bias
 
 
-def _forward(x: jax.Array, bias: jax.Array):
+def _bias_forward(x: jax.Array, bias: jax.Array):
     return add_bias(x, bias), None
 
 
-def _backward(_: None, cotangent: jax.Array):
-    # Stored: the gradients of kernel, bias and input all read it.
-    cotangent = lax.optimization_barrier(cotangent)
+def _bias_backward(_: None, cotangent: jax.Array):
+    cotangent = stored_on_cpu(cotangent)  # the gradients of kernel, bias and input all read it
     maps = cotangent.reshape(cotangent.shape[0], -1, cotangent.shape[-1])
     wide = jnp.promote_types(maps.dtype, jnp.float32)
     of_images = jnp.einsum(
@@ -74,7 +101,7 @@ def _backward(_: None, cotangent: jax.Array):
     return cotangent, of_images.sum(0).astype(cotangent.dtype)
 
 
-add_bias.defvjp(_forward, _backward)
+add_bias.defvjp(_bias_forward, _bias_backward)
 
 
 def locally_connected(x: jax.Array, kernel: jax.Array, *, window: int, padding: int, dtype: DTypeLike) -> jax.Array:

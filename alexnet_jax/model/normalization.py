@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from alexnet_jax.model.platforms import stored_on_accelerator, stored_on_cpu
+
 Convention = Literal["paper", "caffe", "pytorch"]
 
 
@@ -75,6 +77,8 @@ def local_response_normalization(
     parts = [part for part in (left_halo, x, right_halo) if part is not None]
     extended = lax.concatenate(parts, x.ndim - 1) if len(parts) > 1 else x
     left, right = (0 if halo is None else halo.shape[-1] for halo in (left_halo, right_halo))
+    if groups == 1:
+        return _normalize(_Channels(before, after, left, right), coefficient, beta, k, extended)
     grouped = extended.reshape(*x.shape[:-1], groups, extended.shape[-1] // groups)
     return _normalize(_Channels(before, after, left, right), coefficient, beta, k, grouped).reshape(x.shape)
 
@@ -170,10 +174,10 @@ def _wide(x: jax.Array) -> jax.Array:
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2, 3))
 def _normalize(window: _Channels | _Neighborhood, coefficient: float, beta: float, k: float, x: jax.Array) -> jax.Array:
-    wide = _wide(x)
+    # A copy by name: else XLA:GPU merges this with the gradient's powers, and keeps those in float32 until then.
+    wide = _wide(stored_on_accelerator(x, x.dtype))
     power, _ = _powers(k + coefficient * window.sums(lax.square(wide)), beta)
-    # A barrier, since XLA:CPU would compute this again for each pixel of a pooling window (`runtime`).
-    return lax.optimization_barrier((window.own(wide) * power).astype(x.dtype))
+    return stored_on_cpu((window.own(wide) * power).astype(x.dtype))
 
 
 def _forward(window: _Channels | _Neighborhood, coefficient: float, beta: float, k: float, x: jax.Array):
@@ -185,7 +189,7 @@ def _backward(
 ):
     wide, g = _wide(x), _wide(cotangent)
     power, power_over_t = _powers(k + coefficient * window.sums(lax.square(wide)), beta)
-    shares = window.sums_transposed(g * window.own(wide) * power_over_t)
+    shares = window.sums_transposed(stored_on_accelerator(g * window.own(wide) * power_over_t, x.dtype))
     dx = window.own_transposed(g * power) - 2 * coefficient * beta * wide * shares
     return (dx.astype(x.dtype),)
 

@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from alexnet_jax.model.platforms import stored_on_cpu
+
 
 def max_pool(x: jax.Array, window: int, stride: int) -> jax.Array:
     """Take the maximum over window x window pixels, every `stride` pixels; no padding.
@@ -28,8 +30,7 @@ def max_pool(x: jax.Array, window: int, stride: int) -> jax.Array:
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
 def _max_pool(x: jax.Array, window: int, stride: int, size: tuple[int, int]) -> jax.Array:
-    # Barriers, here and below: XLA:CPU would compute this again in each loop that reads it (`runtime`).
-    return lax.optimization_barrier(reduce(lax.max, (pixels for _, pixels in _places(x, window, stride))))
+    return stored_on_cpu(reduce(lax.max, (pixels for _, pixels in _places(x, window, stride))))
 
 
 def _places(x: jax.Array, window: int, stride: int) -> Iterator[tuple[int, jax.Array]]:
@@ -77,7 +78,7 @@ def _backward(window: int, stride: int, size: tuple[int, int], where: jax.Array,
     def surrounded(a: jax.Array, value: int) -> jax.Array:
         edges = ((0, 0, 0), (blocks - 1, block_rows - rows, 0), (blocks - 1, block_columns - columns, 0), (0, 0, 0))
         # XLA:CPU does not vectorize loops that ask where the edge is, so this one is by itself.
-        return lax.optimization_barrier(lax.pad(a, jnp.asarray(value, a.dtype), edges))
+        return stored_on_cpu(lax.pad(a, jnp.asarray(value, a.dtype), edges))
 
     def moved(a: jax.Array, up: int, left: int) -> jax.Array:
         first_row, first_column = blocks - 1 - up, blocks - 1 - left
@@ -91,7 +92,7 @@ def _backward(window: int, stride: int, size: tuple[int, int], where: jax.Array,
             code = (in_block + (up * reach + left) * stride).astype(where.dtype)
             dx += jnp.where(moved(where, up, left) == code, moved(shares, up, left), 0)
     dx = dx.reshape(batch, block_rows * stride, block_columns * stride, channels)
-    return (lax.optimization_barrier(dx[:, : size[0], : size[1]].astype(cotangent.dtype)),)
+    return (stored_on_cpu(dx[:, : size[0], : size[1]].astype(cotangent.dtype)),)
 
 
 _max_pool.defvjp(_forward, _backward)

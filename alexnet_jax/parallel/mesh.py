@@ -40,6 +40,11 @@ def create_mesh(config: MeshConfig) -> Mesh:
     return jax.make_mesh((data, config.tower), (DATA_AXIS, TOWER_AXIS), axis_types=(AxisType.Auto,) * 2, devices=used)
 
 
+def platform_of(mesh: Mesh) -> str:
+    """Return the platform of the mesh's devices, such as "cpu" or "gpu"."""
+    return mesh.devices.flat[0].platform
+
+
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Return the sharding of a batch: its rows are split over `data` and replicated over `tower`."""
     return NamedSharding(mesh, P(DATA_AXIS))

@@ -14,9 +14,9 @@ from absl import flags
 from alexnet_jax import cli
 from alexnet_jax.errors import UserError
 
-_WORKDIR = cli.define_workdir_flag("the folder of a trained net; several, separated by commas, are an ensemble")
-_VIEWS = flags.DEFINE_enum("views", "1", ["1", "10"], "views of each image; their probabilities are averaged")
-_STEP = flags.DEFINE_integer("step", None, "the checkpoint; by default the latest", lower_bound=0)
+_WORKDIR = cli.define_paths_flag("workdir", "the folder of a trained net; for an ensemble several, separated by commas")
+_VIEWS = flags.DEFINE_enum("views", "1", ["1", "10"], "views of each image that are averaged (see docs/use.md)")
+_STEP = cli.define_step_flag()
 _TOP = flags.DEFINE_integer("top", 5, "how many classes to show", lower_bound=1)
 _JSON = flags.DEFINE_bool("json", False, "print one JSON object per image")
 flags.adopt_module_key_flags(cli)
@@ -24,15 +24,16 @@ flags.adopt_module_key_flags(cli)
 
 def main(arguments: Sequence[str]) -> None:
     """Print the predictions image by image, as the images are read."""
-    folders = cli.required_paths(_WORKDIR)
+    folders = cli.required(_WORKDIR)
     if not arguments:
         raise UserError("no image was given; name images or folders of images after the flags.")
     from alexnet_jax.data.image_files import find_images
     from alexnet_jax.predict.batching import as_text, predict_files
-    from alexnet_jax.run.restore import restore
+    from alexnet_jax.run.restore import report_missing_views, restore
 
     files = find_images(arguments)
     nets = [restore(folder, _STEP.value) for folder in folders]
+    report_missing_views(nets, int(_VIEWS.value))
     broken: list[str] = []
     for prediction in predict_files(nets, files, int(_VIEWS.value), _TOP.value, broken):
         print(json.dumps(prediction) if _JSON.value else as_text(prediction), flush=True)

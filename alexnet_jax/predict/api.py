@@ -43,7 +43,10 @@ class TrainedNet:
         return self.restored.dataset_info.label_names
 
     def predict(self, images: Images, views: int = 1) -> np.ndarray:
-        """Return probabilities, float32 [N, classes], of the central view or averaged over ten views."""
+        """Return probabilities, float32 [N, classes], of the central view or, with `views=10`, averaged over ten views.
+
+        These are five if the net was trained without mirror images (`data.flip=False`).
+        """
         if views not in (1, 10):
             raise UserError(f"views={views} is not allowed; it must be 1 or 10.")
         return np.exp(self._run(self._predictor(views), images, (len(self.class_names),)))

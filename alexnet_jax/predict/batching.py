@@ -84,7 +84,7 @@ def predict_files(
     """Yield for each readable file {"image", "predictions": [{"class", "label", "probability"}, ...]}.
 
     `predictions` has the `top` most probable classes according to one net or an ensemble, best first; `views` is 1 or
-    10. A sentence about each other file is appended to `broken`.
+    10, as in `RestoredNet.predictor`. A sentence about each other file is appended to `broken`.
     """
     info = nets[0].dataset_info
     program = BatchedProgram(nets[0], create_ensemble(nets, views), len(files))

@@ -21,11 +21,11 @@ from alexnet_jax.errors import UserError, printable
 _FOLDER = "folder"
 _DATASETS = (*PREPARABLE, _FOLDER)
 _DATASET = flags.DEFINE_enum("dataset", None, _DATASETS, "the data set to prepare")
-_SOURCE = flags.DEFINE_string("source", None, "the folder or file with the images, in any form of docs/prepare.md")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "the folder that data sets are written to (config.data.dir)")
+_SOURCE = cli.define_path_flag("source", "the folder or file with the images, in any form of docs/prepare.md")
+_DATA_DIR = cli.define_path_flag("data_dir", "the folder that data sets are written to (config.data.dir)")
 _NAME = flags.DEFINE_string("name", None, "the name of the data set of --dataset=folder; by default the folder's")
-_CLASSES = flags.DEFINE_string("classes", None, "a file: ImageNet's WordNet ids to take, or names for labels 0, 1, ...")
-_LIST = flags.DEFINE_string("list", None, "a file with a line `path,label` or `path,label,split` for each image")
+_CLASSES = cli.define_path_flag("classes", "a file: ImageNet's WordNet ids to take, or names for labels 0, 1, ...")
+_LIST = cli.define_path_flag("list", "a file with a line `path,label` or `path,label,split` for each image")
 _SIZE = flags.DEFINE_integer("size", None, "side of the prepared images in pixels; by default 256", lower_bound=8)
 _FORMAT = flags.DEFINE_enum("format", None, ["jpeg", "png"], "how images are stored, png without loss; by default jpeg")
 _QUALITY = flags.DEFINE_integer("quality", 95, "quality of the stored JPEGs", lower_bound=1, upper_bound=100)
@@ -49,11 +49,11 @@ def main(arguments: Sequence[str]) -> None:
         raise UserError(f"--list={_LIST.value} is only for --dataset=folder.")
     if _CLASSES.value is not None and _DATASET.value not in (_FOLDER, "imagenet2012"):
         raise UserError(f"--classes={_CLASSES.value} is only for --dataset=imagenet2012 and --dataset=folder.")
-    data_dir = cli.required_path(_DATA_DIR)
+    data_dir = cli.required(_DATA_DIR)
     if _INSPECT.value and not _SOURCE.value:
         name = cli.required(_NAME) if _DATASET.value == _FOLDER else _DATASET.value
     else:
-        name = _prepare(_DATASET.value, cli.required_path(_SOURCE), data_dir)
+        name = _prepare(_DATASET.value, cli.required(_SOURCE), data_dir)
     if _INSPECT.value:
         print(inspect(name, data_dir))
 
@@ -66,7 +66,7 @@ def _prepare(dataset: str, path: Path, data_dir: Path) -> str:
 
     if _FORMAT.value == "png" and flags.FLAGS["quality"].present:
         raise UserError(f"--quality={_QUALITY.value} is for JPEGs, but --format=png; leave one of them out.")
-    files = {"classes": cli.optional_path(_CLASSES), "image_list": cli.optional_path(_LIST)}
+    files = {"classes": _CLASSES.value, "image_list": _LIST.value}
     source = open_source(dataset, path, _NAME.value, _VALIDATION.value, **files)
     if source.size and _KEEP_ORIGINALS.value:
         raise UserError(f"--keep_originals: the images of {source.name} are not files; leave the flag out.")

@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from alexnet_jax.data.augmentation import augment, mean_to_subtract
 from alexnet_jax.data.datasets import Dataset
 from alexnet_jax.data.pipeline import consecutive_batches
+from alexnet_jax.rng import GENERATOR
 
 FILE_NAME = "contact_sheet.png"
 _NUM_IMAGES, _NUM_VIEWS = 8, 3  # views per image and kind of color noise
@@ -30,7 +31,7 @@ def draw_contact_sheet(dataset: Dataset, path: Path) -> None:
 
     rows = [[image] for image in batch["image"]]
     for number, noise in enumerate(np.repeat(list(_COLOR_NOISE), _NUM_VIEWS)):
-        keys = jax.random.split(jax.random.key(number), count)
+        keys = jax.random.split(jax.random.key(number, impl=GENERATOR), count)
         views = augment(
             images, keys, statistics, image_size=view_size, crop="random", flip=True, color_noise=noise, mean="image"
         )

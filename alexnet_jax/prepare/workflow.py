@@ -114,10 +114,7 @@ def _begin(plan: Mapping[str, Any], source: SourceData, scratch: Path) -> None:
 
 def _lock(scratch: Path) -> contextlib.AbstractContextManager:
     """Keep other preparations out until the context or the process ends."""
-    try:
-        lock = try_lock(scratch / "lock")
-    except OSError:  # some clusters' file systems have no locks: then users must take care
-        return contextlib.nullcontext()
+    lock = try_lock(scratch / "lock")
     if lock is None:
         raise UserError(f"another process is preparing {scratch.parent.name} in {scratch}; wait for it.")
     return lock

@@ -1,6 +1,7 @@
 """Draw the paper's figures for one run, as PNGs and as one page that contains them all.
 
-    python -m alexnet_jax.report --workdir=DIR [--step=N] [--data_dir=DIR] [--output=DIR] [--max_images=10000]
+    python -m alexnet_jax.report --workdir=DIR [--step=N|best|latest] [--data_dir=DIR] [--output=DIR]
+        [--max_images=10000]
 
 Learning curves, conv1's kernels by tower (figure 3), predictions and nearest neighbors (figure 4), and which classes
 are confused. The page, `DIR/report/index.html`, needs no other file; `report.json` has its numbers. A run in progress
@@ -15,12 +16,11 @@ from absl import flags
 
 from alexnet_jax import cli
 from alexnet_jax.errors import printable
-from alexnet_jax.files import expanded
 
-_WORKDIR = cli.define_workdir_flag("the folder that training wrote to")
-_STEP = flags.DEFINE_integer("step", None, "the checkpoint; by default the latest", lower_bound=0)
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "where the data set is, if not where training found it")
-_OUTPUT = flags.DEFINE_string("output", None, "the folder to write to; by default `report` in the workdir")
+_WORKDIR = cli.define_path_flag("workdir", "the folder that training wrote to")
+_STEP = cli.define_step_flag()
+_DATA_DIR = cli.define_path_flag("data_dir", "where the data set is, if not where training found it")
+_OUTPUT = cli.define_path_flag("output", "the folder to write to; by default `report` in the workdir")
 _MAX_IMAGES = flags.DEFINE_integer("max_images", 10_000, "the most images to use of each split", lower_bound=1)
 flags.adopt_module_key_flags(cli)
 
@@ -28,8 +28,8 @@ flags.adopt_module_key_flags(cli)
 def main(arguments: Sequence[str]) -> None:
     """Write the page and its figures."""
     cli.no_arguments(arguments)
-    folder = cli.required_path(_WORKDIR)
-    output = expanded(_OUTPUT.value, "--output") if _OUTPUT.value else folder / "report"
+    folder = cli.required(_WORKDIR)
+    output = _OUTPUT.value or folder / "report"
     from alexnet_jax.report.contents import collect
     from alexnet_jax.report.page import page, write
 

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from alexnet_jax import __version__
+from alexnet_jax.checkpoint import Step
 from alexnet_jax.config import Config, differences
 from alexnet_jax.data.datasets import Dataset, open_dataset
 from alexnet_jax.errors import UserError
@@ -33,11 +34,11 @@ class Contents(NamedTuple):
     sections: list[Section]
 
 
-def collect(folder: Path, step: int | None, data_dir: str | None, max_images: int) -> Contents:
+def collect(folder: Path, step: Step, data_dir: Path | None, max_images: int) -> Contents:
     """Report on the run in a workdir; sections whose checkpoint or data set is missing give the reason instead.
 
-    A `step` of None is the latest checkpoint, a `data_dir` of None the one that training used. At most `max_images` of
-    each split are used. UserError if the folder holds no run.
+    A `data_dir` of None is the one that training used. At most `max_images` of each split are used. UserError if the
+    folder holds no run.
     """
     config = workdir.read_config(folder)
     properties = {
@@ -62,10 +63,10 @@ def collect(folder: Path, step: int | None, data_dir: str | None, max_images: in
     return Contents(title, properties, Table(("field", "value", "default"), settings), sections)
 
 
-def _sections_with_data(net: RestoredNet, data_dir: str | None, max_images: int) -> list[Section]:
+def _sections_with_data(net: RestoredNet, data_dir: Path | None, max_images: int) -> list[Section]:
     """Return the sections that need the data set; if it is missing or does not fit, each gives the reason."""
     try:
-        net.config.data.dir = data_dir or net.config.data.dir
+        net.config.data.dir = str(data_dir or net.config.data.dir)
         dataset = open_dataset(net.config.data)
         check_same_data(net, dataset.info, f"{dataset.name!r} in {dataset.train.directory}")
         startup.check_data_fits(net.config, dataset)
@@ -112,9 +113,12 @@ def _search(net: RestoredNet, dataset: Dataset, queries: outputs.Subset, max_ima
 
 
 def _describe_checkpoint(net: RestoredNet) -> str:
-    written = (workdir.checkpoints_in(net.folder) / str(net.step)).stat().st_mtime
-    date = datetime.datetime.fromtimestamp(written, datetime.UTC)
-    return f"step {net.step:,}, epoch {net.epoch:.2f}, written {date:%Y-%m-%d %H:%M} UTC"
+    name = f"step {net.step:,}, epoch {net.epoch:.2f}"
+    try:
+        written = (workdir.checkpoints_in(net.folder) / str(net.step)).stat().st_mtime
+    except FileNotFoundError:  # the training has removed it meanwhile
+        return name
+    return f"{name}, written {datetime.datetime.fromtimestamp(written, datetime.UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def _in_short(value: object) -> str:

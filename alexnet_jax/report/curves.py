@@ -59,8 +59,8 @@ def _in_words(series: Mapping[str, Sequence[Record]]) -> str:
     evaluations = []
     for name, (*_, last) in series.items():
         top1, top5, loss = (last.get(key) for key in ("top1_error", "top5_error", "loss"))
-        if name != "train" and top1 is not None and top5 is not None:
-            errors = f"top-1 error {top1:.2f} %, top-5 error {top5:.2f} %"
+        if name != "train" and top1 is not None:
+            errors = f"top-1 error {top1:.2f} %" + (f", top-5 error {top5:.2f} %" if top5 is not None else "")
             loss = "not a number" if loss is None else f"{loss:.4f}"
             evaluations.append(f"{name}: {errors}, loss {loss} (epoch {last['epoch']:.2f})")
     return f"Up to epoch {epoch:.2f}. {'; '.join(evaluations) or 'Not evaluated yet'}."
@@ -72,6 +72,9 @@ def _draw(series: Mapping[str, Sequence[Record]]) -> Figure:
     for axes, (key, label) in zip(figure.subplots(2, 2).flat, PANELS, strict=True):
         colors = iter(_COLORS * len(series))
         lines = {name: points for name, records in series.items() if (points := curve(records, key)).size}
+        if not lines:  # the top-5 error of at most five classes
+            axes.set_axis_off()
+            continue
         for name, points in lines.items():
             if key == "learning_rate":
                 axes.plot(*points, color=BLUE, linewidth=1.2, drawstyle="steps-pre")

@@ -44,7 +44,9 @@ def with_statistics(dataset: Dataset, config: Config, folder: Path) -> Dataset:
     if not config.init_from:
         return dataset
     source = folder
-    if not (folder / DATASET_INFO).exists():  # no training has started there yet
+    with reading(f"--workdir={folder}"):
+        started = (folder / DATASET_INFO).exists()
+    if not started:
         source = expanded(config.init_from, "config.init_from")
         _check_same_net(config, build_net(config.model), _read_source(source), source)
     statistics = _of_size(load_dataset_info(source).statistics, dataset.image_size)
@@ -66,7 +68,8 @@ def create_initial_state(
     source_config = _read_source(source)
     _check_same_net(config, model.net, source_config, source)
     source_config.mesh = config.mesh
-    params, step = restore_params(source, source_config, create_model(source_config), mesh)
+    which = int(config.init_step) if config.init_step.isdecimal() else config.init_step
+    params, step = restore_params(source, source_config, create_model(source_config), mesh, which)
     kept = "all layers"
     if load_dataset_info(source).label_names != label_names:
         params = {**params, LAST_LAYER: state.params[LAST_LAYER]}

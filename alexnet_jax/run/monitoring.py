@@ -11,7 +11,9 @@ from typing import Any
 import jax
 
 from alexnet_jax.errors import DivergedError
+from alexnet_jax.signals import say
 
+MEAN_OF = 10  # losses that a plateau is judged on: that of a single batch may be anything
 WARM_UP = 10  # steps before the trace: the first ones compile and allocate their memory
 
 
@@ -78,13 +80,13 @@ class PlateauWatch:
         self._guessing = math.log(num_classes)
         self._num_classes = num_classes
         self._after_steps = after_steps
-        self._losses: collections.deque[float] = collections.deque(maxlen=10)
+        self._losses: collections.deque[float] = collections.deque(maxlen=MEAN_OF)
         self._judged = False
 
     def warning(self, step: int, loss: float) -> str | None:
         """Return the warning or None; call it with every logged loss. The mean of the last ten counts, within 1 %."""
         self._losses.append(loss)
-        if self._judged or step < self._after_steps:
+        if self._judged or step < self._after_steps or len(self._losses) < MEAN_OF:
             return None
         self._judged = True
         mean = sum(self._losses) / len(self._losses)
@@ -94,8 +96,9 @@ class PlateauWatch:
             f"The loss is still {mean:.3f} after {step:,} steps, which is ln({self._num_classes}): the net only "
             "guesses. Check that images reach it on the 0-255 scale, minus the mean and not divided by a standard "
             "deviation; that conv3, conv4 and conv5 start with a standard deviation of 0.03, as in "
-            "model.variant=original (the 0.01 printed in the paper leaves a fourteenth of the signal); that "
-            "optimizer.learning_rate is neither too small nor too large; and that the labels belong to the images."
+            "model.variant=original (the 0.01 printed in the paper leaves a fourteenth of the signal), or, in a net of "
+            "another width, with model.initialization=he; that optimizer.learning_rate is neither too small nor too "
+            "large; and that the labels belong to the images."
         )
 
 
@@ -146,4 +149,4 @@ class Profile:
         if self._running:
             self._running = False
             jax.profiler.stop_trace()
-            print(f"Trace of steps {self._steps[0] + 1} to {self._last + 1}: {self._folder}", flush=True)
+            say(f"Trace of steps {self._steps[0] + 1} to {self._last + 1}: {self._folder}")

@@ -7,11 +7,12 @@ import jax
 from absl import logging
 
 from alexnet_jax.cluster.agreement import on_process_0
-from alexnet_jax.config import Config
-from alexnet_jax.metrics import evaluation_line, read_records, training_line
+from alexnet_jax.config import Config, num_views
+from alexnet_jax.metrics import Record, evaluation_line, read_records, training_line, without_trivial_top5
 from alexnet_jax.optimizer import learning_rate_schedule
 from alexnet_jax.run.metric_writer import MetricWriter
 from alexnet_jax.run.monitoring import PlateauWatch, Throughput, check_finite
+from alexnet_jax.signals import say
 
 
 class Reporter:
@@ -22,6 +23,7 @@ class Reporter:
         self._folder = folder
         self._num_examples = num_examples
         self._num_steps = num_steps
+        self._views = num_views(config, config.eval.views)
         self._learning_rate = learning_rate_schedule(config, num_steps)
         self._writer = MetricWriter(folder, resumed_step=start, enabled=jax.process_index() == 0)
         self._plateau = PlateauWatch(config.model.num_classes, config.log.plateau_steps)
@@ -35,24 +37,31 @@ class Reporter:
             return
         speed = self.throughput.lap()
         learning_rate = float(self._learning_rate(step - 1))
+        values = without_trivial_top5(values, self._config.model.num_classes)
         record = {**self._position(step, "train"), **values, "learning_rate": learning_rate, **speed}
         self._writer.write(record)
         seconds_left = self.throughput.seconds_left(self._num_steps - step)
-        print(training_line(record, self._num_steps, self._config.num_epochs, seconds_left), flush=True)
+        say(training_line(record, self._num_steps, self._config.num_epochs, seconds_left))
         warning = self._plateau.warning(step, values["loss"])
         if warning and jax.process_index() == 0:
             logging.warning(warning)
 
-    def has_evaluation(self, step: int) -> bool:
-        """Return whether `metrics.jsonl` has the evaluation of this step, with the config's split and views."""
-        evaluation = {"step": step, "split": self._config.data.eval_split, "views": self._config.eval.views}
-        return on_process_0(lambda: any(evaluation.items() <= each.items() for each in read_records(self._folder)))
+    def recorded_evaluation(self, step: int) -> dict[str, float] | None:
+        """Return the evaluation of this step with the config's split and views, if `metrics.jsonl` has it."""
+        which = {"step": step, "split": self._config.data.eval_split, "views": self._views}
 
-    def evaluation(self, step: int, result: dict[str, float]) -> None:
+        def find() -> dict[str, float] | None:
+            found = next((record for record in read_records(self._folder) if which.items() <= record.items()), None)
+            return found and {name: value for name, value in found.items() if name not in (*which, "epoch")}
+
+        return on_process_0(find)
+
+    def evaluation(self, step: int, result: Record) -> None:
         """Report an evaluation."""
-        record = {**self._position(step, self._config.data.eval_split), **result, "views": self._config.eval.views}
+        result = without_trivial_top5(result, self._config.model.num_classes)
+        record = {**self._position(step, self._config.data.eval_split), **result, "views": self._views}
         self._writer.write(record)
-        print(evaluation_line(record), flush=True)
+        say(evaluation_line(record))
 
     def close(self) -> None:
         """Close the logs."""

@@ -2,15 +2,17 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 from jax.sharding import Mesh
 
 from alexnet_jax import runtime
-from alexnet_jax.checkpoint import Checkpoints
-from alexnet_jax.config import Config, MeshConfig
+from alexnet_jax.checkpoint import Checkpoints, Step
+from alexnet_jax.config import Config, MeshConfig, num_views
 from alexnet_jax.data.dataset_info import DatasetInfo, load_dataset_info
 from alexnet_jax.errors import UserError
 from alexnet_jax.model.alexnet import AlexNet
@@ -38,7 +40,10 @@ class RestoredNet:
         return self.step * self.config.batch_size / self.dataset_info.num_examples
 
     def predictor(self, views: int) -> Predictor:
-        """Return the program images [B, S, S, 3] -> log-probabilities [B, classes], averaged over 1 or 10 views."""
+        """Return the program images [B, S, S, 3] -> log-probabilities [B, classes], averaged over the views.
+
+        `views` is 1 or 10, of which five are left if the net was trained without mirror images.
+        """
         return self._run(create_predict_step(self.config, self.model, self.mesh, views))
 
     def feature_extractor(self, layer: str) -> Predictor:
@@ -49,12 +54,12 @@ class RestoredNet:
         return functools.partial(step, self.params, self.dataset_info.statistics)
 
 
-def restore(folder: Path, step: int | None = None, tower: int = 1, precision: str | None = None) -> RestoredNet:
+def restore(folder: Path, step: Step = "latest", tower: int = 1, precision: str | None = None) -> RestoredNet:
     """Restore a checkpoint onto all devices of this machine, whatever mesh it was trained on.
 
     Args:
       folder: the workdir of a training.
-      step: which checkpoint; None is the latest.
+      step: which checkpoint.
       tower: how many devices the two towers are spread over.
       precision: of the computation; None is that of the training.
 
@@ -76,18 +81,11 @@ def restore(folder: Path, step: int | None = None, tower: int = 1, precision: st
     return RestoredNet(folder, config, dataset_info, mesh, model, step, params)
 
 
-def restore_params(
-    folder: Path, config: Config, model: AlexNet, mesh: Mesh, step: int | None = None
-) -> tuple[Any, int]:
+def restore_params(folder: Path, config: Config, model: AlexNet, mesh: Mesh, step: Step) -> tuple[Any, int]:
     """Return the parameters of a checkpoint, laid out as `config` says, and its step; UserError if there is none."""
     abstract = abstract_params(config, model, mesh)
     with Checkpoints(workdir.checkpoints_in(folder), keep_last=1, keep_best=1) as checkpoints:
-        if step is None:
-            restored = checkpoints.restore_latest(abstract, only="params")
-        else:
-            restored = checkpoints.restore(step, abstract, only="params")
-    if restored is None:
-        raise UserError(f"{folder} has no checkpoint yet; start the training or wait for its first checkpoint.")
+        restored = checkpoints.restore(step, abstract, only="params")
     return restored.state, restored.step
 
 
@@ -104,3 +102,11 @@ def check_same_data(net: RestoredNet, info: DatasetInfo, name: str, *, same_clas
             f"{net.folder} was trained on images of {own.statistics.image_size} pixels a side, but those of {name} "
             f"have {info.statistics.image_size}; prepare both with the same --size."
         )
+
+
+def report_missing_views(nets: Sequence[RestoredNet], views: int) -> None:
+    """Print on stderr which nets have fewer than `views` views, because they were trained without mirror images."""
+    for net in nets:
+        if (found := num_views(net.config, views)) < views and jax.process_index() == 0:
+            reason = "was trained without mirror images (data.flip=False)"
+            print(f"{net.folder} {reason}: {found} views of each image, not {views}.", file=sys.stderr, flush=True)

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import os
 import platform
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,15 +16,25 @@ from jax.sharding import Mesh
 import alexnet_jax
 from alexnet_jax import runtime
 from alexnet_jax.cluster import agreement
+from alexnet_jax.cluster.agreement import StopSignals
 from alexnet_jax.config import Config, fields
 from alexnet_jax.data.datasets import Dataset, open_dataset
 from alexnet_jax.errors import UserError
 from alexnet_jax.model.ablations import build_net
 from alexnet_jax.parallel.mesh import create_mesh, devices
 from alexnet_jax.run import fine_tuning, workdir
-from alexnet_jax.run.signals import StopSignals
 from alexnet_jax.state import TrainState
 from alexnet_jax.validation import layout_faults
+
+# Settings of JAX that change what is computed or how it is rounded: options of `jax.config`, which reads them from the
+# environment. Those that only report, check, cache or choose devices are not here.
+_JAX_SETTINGS = (
+    *("jax_enable_x64", "jax_default_matmul_precision", "jax_random_seed_offset", "jax_allow_f16_reductions"),
+    *("jax_softmax_custom_jvp", "jax_use_direct_linearize", "jax_disable_jit", "jax_disable_most_optimizations"),
+    "jax_optimization_level",
+)
+_XLA_FLAGS_WITHOUT_EFFECT = ("--xla_dump", "--xla_force_host_platform_device_count")
+FEW_STEPS = 20  # with the paper's momentum of 0.9, the first ten only build it up
 
 
 class CheckedRun(NamedTuple):
@@ -51,7 +62,7 @@ def checked_run(config: Config, folder: Path) -> Iterator[CheckedRun]:
     if faults := layout_faults(config, build_net(config.model), mesh.shape["data"]):
         raise UserError("\n".join(faults))
     agreement.check_mesh_reaches_all(mesh)
-    with workdir.opened_for_training(folder, config, dataset.info), StopSignals() as stop:
+    with workdir.opened_for_training(folder, config, dataset.info, numerics()), StopSignals() as stop:
         try:
             yield CheckedRun(mesh, dataset, stop)
         except (jax.errors.JaxRuntimeError, MemoryError, OSError) as error:
@@ -68,7 +79,22 @@ def program(config: Config) -> dict[str, Any]:
     """Return what computes the numbers of a run: config, code, JAX. All processes of a run must have the same."""
     named = {f"config.{name}": value for name, value in fields(config) if name != "data.dir"}
     code = f"version {alexnet_jax.__version__}, sources {source_digest(Path(alexnet_jax.__file__).parent)}"
-    return {"the code of alexnet_jax": code, "jax": jax.__version__, "jaxlib": jaxlib.__version__} | named
+    return {"the code of alexnet_jax": code} | numerics() | named
+
+
+def numerics() -> dict[str, Any]:
+    """Return what changes the numbers of a run from outside its config: versions, and settings of the environment.
+
+    Not the generator of random numbers, which `rng` fixes.
+    """
+    flags = [flag for flag in os.environ.get("XLA_FLAGS", "").split() if not flag.startswith(_XLA_FLAGS_WITHOUT_EFFECT)]
+    return {
+        "jax": jax.__version__,
+        "jaxlib": jaxlib.__version__,
+        "XLA_FLAGS": " ".join(flags),
+        "ALEXNET_JAX_TUNING": "1" if runtime.TUNING else "0",
+        **{name.upper(): getattr(jax.config, name, jax.config.values.get(name)) for name in _JAX_SETTINGS},
+    }
 
 
 def source_digest(package: Path) -> str:
@@ -130,5 +156,10 @@ def print_summary(config: Config, dataset: Dataset, mesh: Mesh, state: TrainStat
             f"Python {platform.python_version()}"
         ),
     }
+    if num_steps < FEW_STEPS:
+        lines["remark"] = (
+            f"{num_steps} steps are too few to learn much: {len(dataset.train):,} images fill "
+            f"{len(dataset.train) / config.batch_size:.2g} batches an epoch; raise num_epochs or lower batch_size"
+        )
     for name, text in lines.items():
         print(f"{name + ':':<10}{text}", flush=True)

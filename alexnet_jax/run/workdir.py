@@ -1,28 +1,34 @@
-"""The folder of a run: `config.json`, the data set's description, `checkpoints/`, `metrics.jsonl`, event files."""
+"""The folder of a run: its config, numerics, data set's description, checkpoints, metrics and event files."""
 
 import contextlib
-import errno
+import copy
 import json
 import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import Any
+
+from absl import logging
 
 from alexnet_jax import validation
+from alexnet_jax.checkpoint_folder import CheckpointFolder
 from alexnet_jax.cluster.agreement import gather, on_process_0
-from alexnet_jax.config import Config, differences, field_types, flatten, to_dict
+from alexnet_jax.config import Config, differences, field_types, flatten, set_field, to_dict
 from alexnet_jax.data.dataset_info import DatasetInfo, load_dataset_info, save_dataset_info
 from alexnet_jax.errors import OLDER_VERSION, UserError
 from alexnet_jax.files import reading, try_lock, write_atomically, writing
+from alexnet_jax.plan import TIMES, fractions_kept, same_until
 
 # What may change between two starts of the same run: none of these changes the parameters that come out.
 MAY_CHANGE = (
     *("mesh.", "gradient_accumulation", "eval.", "checkpoint.", "log.", "profile"),
     *("data.dir", "data.feed", "data.read_threads", "data.prefetch_batches"),
 )
+# Of what `startup.numerics` returns, what only rounds otherwise: a run may resume after an update.
+_ROUNDING = ("jax", "jaxlib", "XLA_FLAGS", "ALEXNET_JAX_TUNING")
+_NUMERICS = "numerics.json"
 _REMOVED_FIELDS = ("mesh.fully_connected", "mesh.shard_velocity")  # which configs of older versions have
-_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 def checkpoints_in(workdir: Path) -> Path:
@@ -31,17 +37,22 @@ def checkpoints_in(workdir: Path) -> Path:
 
 
 @contextlib.contextmanager
-def opened_for_training(workdir: Path, config: Config, dataset_info: DatasetInfo) -> Iterator[None]:
+def opened_for_training(
+    workdir: Path, config: Config, dataset_info: DatasetInfo, numerics: dict[str, Any]
+) -> Iterator[None]:
     """Open the folder of this run and, inside the context, keep it locked for all processes of the group.
 
     Raises:
-      UserError: as from `lock` and `open_for_training`, or it is not the same folder in every process.
+      UserError: as from `lock`, `check_numerics` and `open_for_training`, or the processes see different folders.
     """
     with contextlib.ExitStack() as stack:
 
         def lock_and_open() -> str:
             stack.enter_context(lock(workdir))  # first: another run may be using the files that are written next
+            check_numerics(workdir, numerics)
             open_for_training(workdir, config, dataset_info)
+            with writing(f"--workdir={workdir}"):
+                write_atomically(workdir / _NUMERICS, json.dumps(numerics, indent=2) + "\n")
             return _owner(workdir)
 
         owner = on_process_0(lock_and_open)
@@ -56,7 +67,8 @@ def opened_for_training(workdir: Path, config: Config, dataset_info: DatasetInfo
 
 def open_for_training(workdir: Path, config: Config, dataset_info: DatasetInfo) -> None:
     """Write config and `dataset_info` into the folder, created if needed; UserError if it holds another run."""
-    check_same_run(workdir, config)
+    _check_utf_8(workdir)
+    check_resumable(workdir, config)
     earlier = None
     with contextlib.suppress(UserError):  # missing or damaged: it is written again
         earlier = load_dataset_info(workdir)
@@ -71,14 +83,80 @@ def open_for_training(workdir: Path, config: Config, dataset_info: DatasetInfo) 
 
 def check_same_run(workdir: Path, config: Config) -> None:
     """Raise UserError with the fields that differ, if the folder holds a run with another config."""
-    if not (workdir / "config.json").exists():
+    if changed := _changed(workdir, config):
+        raise _another_config(workdir, changed)
+
+
+def check_resumable(workdir: Path, config: Config) -> None:
+    """Do as `check_same_run`, but let TIMES change if the steps that are done would be the same: a run may get longer.
+
+    Raises:
+      UserError: the folder holds a run with another config, or one whose steps would have been different.
+    """
+    changed = _changed(workdir, config)
+    if not set(changed) <= set(TIMES):
+        raise _another_config(workdir, changed)
+    step = max(CheckpointFolder(checkpoints_in(workdir), keep_last=1, keep_best=0).complete(), default=0)
+    if not changed or not step:
         return
-    different = differences(config, read_config(workdir)).items()
-    if changed := {name: values for name, values in different if not name.startswith(MAY_CHANGE)}:
-        fields = ", ".join(f"config.{name}={now!r} (the run has {then!r})" for name, (now, then) in changed.items())
-        raise UserError(
-            f"--workdir={workdir} holds a run with another config: {fields}; set these back to resume it, or choose "
-            "another --workdir."
+    earlier, num_examples = read_config(workdir), load_dataset_info(workdir).num_examples
+    if same_until(step, config, earlier, num_examples):
+        return
+    if config.num_epochs <= earlier.num_epochs:
+        raise _another_config(workdir, changed)
+    remedy = f"start from its net in a new workdir with --config.init_from={workdir}"
+    kept = fractions_kept(earlier, config.num_epochs)
+    as_before = copy.deepcopy(config)
+    for name, value in kept.items():
+        set_field(as_before, name, value)
+    if same_until(step, as_before, earlier, num_examples):
+        flags = " ".join(f"--config.{name}='{value}'".replace(" ", "") for name, value in kept.items())
+        remedy = f"keep their times with {flags}, or {remedy}"
+    raise UserError(
+        f"--workdir={workdir} holds a run of {earlier.num_epochs:g} epochs, {step:,} steps of which are done; with "
+        f"config.num_epochs={config.num_epochs:g} they would have been different, because times are fractions of the "
+        f"training: {remedy}."
+    )
+
+
+def _changed(workdir: Path, config: Config) -> dict[str, tuple[Any, Any]]:
+    """Return the fields that may not change and have, since the run in the folder started: name -> (now, then)."""
+    with reading(f"--workdir={workdir}"):
+        if not (workdir / "config.json").exists():
+            return {}
+    different = differences(config, read_config(workdir))
+    return {name: values for name, values in different.items() if not name.startswith(MAY_CHANGE)}
+
+
+def _another_config(workdir: Path, changed: dict[str, tuple[Any, Any]]) -> UserError:
+    fields = ", ".join(f"config.{name}={now!r} (the run has {then!r})" for name, (now, then) in changed.items())
+    return UserError(
+        f"--workdir={workdir} holds a run with another config: {fields}; set these back to resume it, or choose "
+        "another --workdir."
+    )
+
+
+def check_numerics(workdir: Path, numerics: dict[str, Any]) -> None:
+    """Raise UserError if a setting changes the numbers of the run in the folder; warn if only rounding may differ."""
+    earlier: dict[str, Any] = {}
+    with contextlib.suppress(OSError, ValueError, TypeError, RecursionError):  # missing or damaged: it is written again
+        earlier = dict(json.loads((workdir / _NUMERICS).read_bytes()))
+    for name, now in numerics.items():
+        then = earlier.get(name, now)
+        if now == then:
+            continue
+        if name not in _ROUNDING:
+            raise UserError(
+                f"{name}={now!r} changes the numbers of a training, and the run in --workdir={workdir} has {then!r}; "
+                f"set {name} back, in the environment or in jax.config, or choose another --workdir."
+            )
+        logging.warning(
+            "%s is %r, but was %r when the run in %s last started: from here on it is rounded in another way than an "
+            "uninterrupted one; set it back to resume bit for bit.",
+            name,
+            now,
+            then,
+            workdir,
         )
 
 
@@ -107,28 +185,27 @@ def _damaged(path: Path, reason: object) -> UserError:
     return UserError(f"{path} is damaged ({reason}); restore it, or train in a new folder.")
 
 
-def lock(workdir: Path) -> IO[str]:
-    """Lock the folder, created if needed, until the file is closed or the process ends; UserError if that fails."""
+def lock(workdir: Path) -> contextlib.ExitStack:
+    """Lock the folder, created if needed, until the result is closed or the process ends; UserError if that fails."""
+    _check_utf_8(workdir)
     with writing(f"--workdir={workdir}"):
         workdir.mkdir(parents=True, exist_ok=True)
-        try:
-            file = try_lock(workdir / "lock")
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                raise
-            raise UserError(
-                f"--workdir={workdir} can't be locked against a second run: its file system has no locks "
-                f"({error.strerror}); enable them (the mount option of NFS or Lustre), or choose a --workdir elsewhere."
-            ) from error
-        if file is None:
+        held = try_lock(workdir / "lock")
+        if held is None:
             owner = _owner(workdir) or "unknown"
             raise UserError(
                 f"--workdir={workdir} is in use by process {owner}; wait for it, stop it, or choose another --workdir."
             )
-        file.truncate(0)
-        file.write(f"{os.getpid()} on {socket.gethostname()}")
-        file.flush()
-    return file
+        (workdir / "lock").write_text(f"{os.getpid()} on {socket.gethostname()}")
+    return held
+
+
+def _check_utf_8(workdir: Path) -> None:
+    """Raise UserError for a path in which Orbax could not save the first checkpoint."""
+    try:
+        str(workdir.absolute()).encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"--workdir={workdir} is not UTF-8, which checkpoints need; choose another name.") from error
 
 
 def _owner(workdir: Path) -> str:

@@ -20,12 +20,12 @@ from alexnet_jax import cli
 from alexnet_jax.errors import PreemptedError, UserError
 from alexnet_jax.files import writing
 from alexnet_jax.metrics import duration
-from alexnet_jax.run.signals import NotedSignals
+from alexnet_jax.signals import NotedSignals, say
 from alexnet_jax.sweep import execution, results, runs
 
 _CONFIG = cli.define_config_flag()
-_WORKDIR = cli.define_workdir_flag("the folder for the runs' folders and the results")
-_SWEEP = flags.DEFINE_string("sweep", None, "the sweep file, such as configs/sweeps/learning_rate.py")
+_WORKDIR = cli.define_path_flag("workdir", "the folder for the runs' folders and the results")
+_SWEEP = cli.define_path_flag("sweep", "the sweep file, such as configs/sweeps/learning_rate.py")
 _PARALLEL = flags.DEFINE_integer("parallel", 1, "runs at a time, each with its share of GPUs or cores", lower_bound=1)
 _INDEX = flags.DEFINE_integer("index", None, "the only run to execute, counted from 0", lower_bound=0)
 flags.adopt_module_key_flags(cli)
@@ -35,8 +35,8 @@ def main(arguments: Sequence[str]) -> None:
     """Check all runs, execute those that are left, and write the results."""
     cli.no_arguments(arguments)
     base = cli.the_config(_CONFIG)
-    folder = cli.required_path(_WORKDIR)
-    planned = runs.plan(base, runs.read_sweep(cli.required_path(_SWEEP)), folder)
+    folder = cli.required(_WORKDIR)
+    planned = runs.plan(base, runs.read_sweep(cli.required(_SWEEP)), folder)
     selected = runs.select(planned, _index())
     runs.check_folders(planned)
     slots = execution.slots(_PARALLEL.value)
@@ -95,14 +95,14 @@ class Display:
             if number in ended:
                 line += "" if row["top1_error"] is None else f", top-1 error {row['top1_error']:.2f} %"
                 line += f", {duration(seconds_per_run * (self._num_left - self._num_ended))} left"
-            print(line, flush=True)
+            say(line)
 
     def print_table(self, running: Collection[int]) -> None:
         """Print the whole table; in a terminal, over the previous one."""
-        if self._height:
-            print(f"\x1b[{self._height}A\x1b[J", end="")
         lines = results.lines(results.table(self._planned, running))
-        print("\n".join(lines), flush=True)
+        if self._height:
+            lines[0] = f"\x1b[{self._height}A\x1b[J{lines[0]}"
+        say("\n".join(lines))
         self._height = len(lines) if sys.stdout.isatty() else 0
         self._redrawn = time.monotonic()
 

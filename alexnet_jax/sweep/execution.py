@@ -3,18 +3,21 @@
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from alexnet_jax import runtime
+from alexnet_jax import runtime, signals
 from alexnet_jax.errors import EXIT_PREEMPTED, UserError
-from alexnet_jax.run.signals import NotedSignals
+from alexnet_jax.signals import NotedSignals
 from alexnet_jax.sweep.runs import CONSOLE, OUTCOME, Run, override_flags
 
 _POLL_SECONDS = 0.2
+# Of a run that was asked to stop: it saved, or had nothing to save (on its own account, or before Python took signals).
+_STOPPED = (EXIT_PREEMPTED, 128 + signal.SIGTERM, -signal.SIGTERM)
 
 
 class Slot(NamedTuple):
@@ -86,7 +89,7 @@ def execute(
                     continue
                 del running[run.number]
                 free.append(slot)
-                if process.returncode != EXIT_PREEMPTED:
+                if process.returncode not in _STOPPED:
                     run.record_outcome(process.returncode)
             on_progress(set(running))
     finally:  # only an error leaves any running
@@ -97,12 +100,14 @@ def execute(
 
 
 def _start(run: Run, config_flags: Sequence[str], slot: Slot) -> subprocess.Popen:
-    """Start a run in its own session, so that Ctrl-C reaches it only once, through this process."""
+    """Start a run in its own session, so that Ctrl-C reaches it only once, through this process, and ends with it."""
     run.folder.mkdir(parents=True, exist_ok=True)
     (run.folder / OUTCOME).unlink(missing_ok=True)
     command = [sys.executable, "-m", "alexnet_jax.main", *config_flags, *override_flags(run.overrides)]
     command.append(f"--workdir={run.folder}")
-    environment = os.environ if slot.gpus is None else {**os.environ, "CUDA_VISIBLE_DEVICES": slot.gpus}
+    environment = {**os.environ, signals.PARENT: str(os.getpid())}
+    if slot.gpus is not None:
+        environment["CUDA_VISIBLE_DEVICES"] = slot.gpus
     with (run.folder / CONSOLE).open("ab") as console, _on_cores(slot.cores):
         return subprocess.Popen(command, stdout=console, stderr=console, env=environment, start_new_session=True)
 

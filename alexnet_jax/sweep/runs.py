@@ -6,15 +6,14 @@ import dataclasses
 import hashlib
 import json
 import re
-import runpy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from alexnet_jax import validation
-from alexnet_jax.cli import check_python_file
-from alexnet_jax.config import Config, field_types, set_field, unknown_field
-from alexnet_jax.errors import EXIT_DIVERGED, UserError
+from alexnet_jax.cli import call_function
+from alexnet_jax.config import Config, field_types, num_views, set_field, unknown_field
+from alexnet_jax.errors import EXIT_CRASHED, EXIT_DIVERGED, UserError
 from alexnet_jax.files import write_atomically
 from alexnet_jax.metrics import read_records
 from alexnet_jax.sweep.space import Overrides
@@ -49,11 +48,19 @@ class Run:
         return outcome is not None and outcome["status"] in (0, EXIT_DIVERGED)
 
     def record_outcome(self, status: int) -> None:
-        """Write down how its process ended."""
-        lines = (self.folder / CONSOLE).read_text(errors="replace").splitlines()
-        error = next((line for line in reversed(lines) if line.strip()), "") if status else ""
-        outcome = {"status": status, "error": error.removeprefix("error: ")}
-        write_atomically(self.folder / OUTCOME, json.dumps(outcome) + "\n")
+        """Write down how its process ended: its exit status, or minus the signal, and the reason."""
+        write_atomically(self.folder / OUTCOME, json.dumps({"status": status, "error": self._reason(status)}) + "\n")
+
+    def _reason(self, status: int) -> str:
+        """Return the signal, its last error message, or the last line of a traceback; "" for a success."""
+        if status == 0:
+            return ""
+        if status < 0 or status > 128:
+            return f"ended by signal {-status if status < 0 else status - 128}"
+        lines = list(filter(str.strip, (self.folder / CONSOLE).read_text(errors="replace").splitlines()))
+        if status != EXIT_CRASHED:  # progress may follow the message, if another process trains in this folder
+            lines = [line for line in lines if line.startswith("error: ")]
+        return lines[-1].removeprefix("error: ") if lines else ""
 
     def results(self) -> dict[str, Any]:
         """Return epoch and training loss so far, the errors of the last evaluation, and the best top-1 error.
@@ -62,7 +69,8 @@ class Run:
         """
         records = list(read_records(self.folder))
         training: Mapping[str, Any] = next((r for r in reversed(records) if r.get("views") is None), {})
-        counted = {"split": self.config.data.eval_split, "views": self.config.eval.views}.items()
+        views = num_views(self.config, self.config.eval.views)
+        counted = {"split": self.config.data.eval_split, "views": views}.items()
         evaluations = [record for record in records if counted <= record.items()]
         last: Mapping[str, Any] = max(reversed(evaluations), key=lambda record: record["step"], default={})
         errors = [record["top1_error"] for record in evaluations if record.get("top1_error") is not None]
@@ -82,8 +90,7 @@ def override_flags(overrides: Mapping[str, Any]) -> list[str]:
 
 def read_sweep(path: Path) -> list[Overrides]:
     """Return the runs that the sweep file's `get_sweep` lists; UserError if it is not a sweep file."""
-    check_python_file(f"--sweep={path}", path, "get_sweep", Path("configs/sweeps/learning_rate.py"))
-    sweep = runpy.run_path(str(path))["get_sweep"]()
+    sweep = call_function(f"--sweep={path}", path, "get_sweep", Path("configs/sweeps/learning_rate.py"))
     if not isinstance(sweep, Sequence) or not sweep or not all(isinstance(run, Mapping) for run in sweep):
         raise UserError(f"get_sweep() of --sweep={path} must return a list of overrides, for example [{{'seed': 1}}].")
     return [dict(run) for run in sweep]

@@ -1,4 +1,4 @@
-"""Fixtures of the tests of faults: uninterrupted runs, random choices, and a record of what was tried."""
+"""Of the tests of faults: uninterrupted runs, random choices, and a record of what was tried, and where."""
 
 import random
 from collections.abc import Callable
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import jax
 import pytest
+from _pytest.junitxml import xml_key
 
 from benchmarks import records
 from faults.broken_runs import LAYOUTS, Run, assert_finished, config_of
@@ -46,11 +47,12 @@ def tell(record_property: Callable[[str, object], None]) -> Callable[..., None]:
     return told
 
 
-@pytest.fixture(scope="session", autouse=True)
-def where(record_testsuite_property: Callable[[str, object], None]) -> None:
-    """Records what was tested, and on what."""
-    hardware = records.hardware()
-    record_testsuite_property("commit", records.commit())
-    versions = {name: version for name, version in records.versions().items() if name != "torch"}
-    record_testsuite_property("versions", ", ".join(f"{name} {version}" for name, version in versions.items()))
-    record_testsuite_property("hardware", f"{hardware['cpu']}, {hardware['cores']} cores, {jax.default_backend()}")
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Record what is tested, and on what: in the process that writes the results, not in a worker of pytest-xdist."""
+    if results := session.config.stash.get(xml_key, None):
+        hardware = records.hardware()
+        versions = {name: version for name, version in records.versions().items() if name != "torch"}
+        results.add_global_property("commit", records.commit())
+        results.add_global_property("versions", ", ".join(f"{name} {version}" for name, version in versions.items()))
+        where = f"{hardware['cpu']}, {hardware['cores']} cores, {jax.default_backend()}"
+        results.add_global_property("hardware", where)

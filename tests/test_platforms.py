@@ -1,0 +1,118 @@
+"""What is chosen for accelerators computes what is chosen for CPUs; and what XLA makes of it for a GPU stays small."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax import lax
+from random_nets import QUICK_TO_COMPILE, random_images, random_params, relative_errors
+
+from alexnet_jax.config import ModelConfig
+from alexnet_jax.model.ablations import build_net
+from alexnet_jax.model.alexnet import AlexNet
+from alexnet_jax.rng import Purpose, example_keys
+from benchmarks.gpu_program import Kernel, kernels
+
+ROOT = Path(__file__).resolve().parents[1]
+CUDA_PYTHON = Path(os.environ.get("ALEXNET_JAX_CUDA_PYTHON", ROOT / ".venv-cuda" / "bin" / "python"))
+CLASSES, BATCH, IMAGE_SIZE = 7, 4, 67
+LABELS = np.arange(BATCH) % CLASSES
+KEYS = example_keys(0, Purpose.DROPOUT, jnp.arange(BATCH))
+IMAGES = random_images(BATCH, IMAGE_SIZE).astype(np.float32)
+
+
+def logits_and_gradients(variant: str, dtype: str) -> dict:
+    """Return the logits of a training step of a narrow net, and the gradients of its parameters."""
+    net = build_net(ModelConfig(variant=variant, conv_width=1 / 12, fc_width=1 / 64))
+    of_params = np.float64 if dtype == "float64" else np.float32
+    params = jax.tree.map(of_params, random_params(net, IMAGE_SIZE, CLASSES))
+    model = AlexNet(net, CLASSES, jnp.dtype(dtype))
+
+    def loss(params: dict) -> tuple[jax.Array, jax.Array]:
+        logits = model.apply({"params": params}, IMAGES, KEYS)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, LABELS).mean(), logits
+
+    gradients, logits = jax.jit(jax.grad(loss, has_aux=True), compiler_options=QUICK_TO_COMPILE)(params)
+    return {"logits": logits} | gradients
+
+
+@pytest.fixture
+def accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lower what accelerators get, whatever the platform."""
+    monkeypatch.setattr(lax, "platform_dependent", lambda *operands, cpu, default: default(*operands))
+
+
+@pytest.mark.parametrize("variant", ["paper", "caffenet"])
+def test_the_mathematics_are_the_same(variant: str, request: pytest.FixtureRequest) -> None:
+    with jax.enable_x64(True):
+        on_cpu = logits_and_gradients(variant, "float64")
+        request.getfixturevalue("accelerator")
+        assert max(relative_errors(logits_and_gradients(variant, "float64"), on_cpu).values()) < 1e-11
+
+
+@pytest.mark.parametrize(("dtype", "unit"), [("float32", 1e-6), ("bfloat16", 2**-8)])
+def test_rounding_is_no_worse(dtype: str, unit: float, request: pytest.FixtureRequest) -> None:
+    with jax.enable_x64(True):
+        exact = logits_and_gradients("paper", "float64")
+    on_cpu = relative_errors(logits_and_gradients("paper", dtype), exact)
+    request.getfixturevalue("accelerator")
+    for name, error in relative_errors(logits_and_gradients("paper", dtype), exact).items():
+        assert error < 1.5 * on_cpu[name] + unit, name
+
+
+PROGRAM = """
+%fused (p: f32[8,4]) -> bf16[8,4] {
+  %p = f32[8,4]{1,0} parameter(0)
+  ROOT %c = bf16[8,4]{1,0} convert(%p)
+}
+
+%graph (a: bf16[8,4]) -> bf16[8,4] {
+  %a = bf16[8,4]{1,0} parameter(0)
+  ROOT %copy = bf16[8,4]{1,0} copy(%a)
+}
+
+ENTRY %main (x: f32[8,4], w: f32[4,2]) -> (bf16[8,4], f32[8,2]) {
+  %x = f32[8,4]{1,0} parameter(0)
+  %w = f32[4,2]{1,0} parameter(1)
+  %f = bf16[8,4]{1,0} fusion(%x), kind=kLoop, calls=%fused, metadata={op_name="jit(f)/convert"}
+  %m = (f32[8,2]{1,0}, u8[1024]{0}) custom-call(%x, %w), custom_call_target="__cublas$gemm"
+  %g = f32[8,2]{1,0} get-tuple-element(%m), index=0
+  %again = bf16[8,4]{1,0} call(%f), to_apply=%graph
+  ROOT %t = (bf16[8,4]{1,0}, f32[8,2]{1,0}) tuple(%again, %g)
+}
+"""
+
+
+def test_kernels_and_their_bytes_are_read_from_the_program() -> None:
+    assert kernels(PROGRAM) == [
+        Kernel("loop", 8 * 4 * (4 + 2), "jit(f)/convert"),
+        Kernel("cublas$gemm", 8 * 4 * 4 + 4 * 2 * 4 + 8 * 2 * 4, ""),  # without the scratch memory
+        Kernel("copy", 2 * 8 * 4 * 2, ""),
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not CUDA_PYTHON.exists(), reason="needs .venv-cuda: bash benchmarks/gpu_environment.sh")
+@pytest.mark.parametrize(
+    ("flags", "gigabytes", "launches"),
+    [
+        (["--variant=paper"], 10.9, 119),
+        (["--variant=paper", "--tower=2"], 6.95, 125),
+        (["--variant=one_weird_trick"], 8.6, 114),
+        (["--variant=paper", "--what=inference"], 3.6, 33),
+    ],
+)
+def test_the_gpu_program_moves_no_more_bytes(flags: list[str], gigabytes: float, launches: int, tmp_path: Path) -> None:
+    """In bfloat16 with 512 images, as in docs/performance.md; XLA's next version may need other numbers."""
+    results = tmp_path / "results.jsonl"
+    command = [CUDA_PYTHON, "-m", "benchmarks.gpu_program", *flags, f"--results={results}"]
+    subprocess.run(command, cwd=ROOT, env={**os.environ, "JAX_PLATFORMS": "cpu"}, check=True)
+    line = json.loads(results.read_text())["lines"][0]
+    assert line["GB moved"] < gigabytes
+    assert line["kernels"] < launches
