@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks import records
-from benchmarks.collectives import BYTES, collectives, in_words
+from benchmarks.collectives import BYTES
 from benchmarks.harness import ROOT
 
 # An H100 SXM as XLA describes GPUs (GpuTargetConfigProto): openxla/xla#25919, jax-ml/jax#28376, NVIDIA's data sheet.
@@ -109,8 +109,13 @@ def _sizes(types: str) -> list[int]:
 
 
 def _written(operation: str, result: str) -> int:
-    """Return the bytes of the results; a library call also returns its scratch memory, uint8, which does not count."""
+    """Return the bytes of the results.
+
+    A library call also returns its scratch memory, uint8, and the start of a transfer its operand: they do not count.
+    """
     arrays = list(zip(_sizes(result), _ARRAY.findall(result), strict=True))
+    if operation.endswith("-start"):
+        return arrays[-1][0]
     scratch = operation == "custom-call" and result.startswith("(")
     return sum(size for size, (dtype, _) in arrays if not (scratch and dtype == "u8"))
 
@@ -171,6 +176,7 @@ def measure(settings: dict[str, Any]) -> dict[str, Any]:
     """Compile and return the totals of each device's program, its kernels by kind, and its ten largest kernels."""
     compiled = compile_for_h100(settings)
     launched = kernels(compiled.as_text())
+    transfers = Counter(kernel.kind.removesuffix("-start") for kernel in launched if kernel.kind.endswith("-start"))
     memory = compiled.memory_analysis()
     moved = sum(kernel.moved for kernel in launched)
     largest = sorted(launched, key=lambda kernel: -kernel.moved)[:10]
@@ -178,7 +184,7 @@ def measure(settings: dict[str, Any]) -> dict[str, Any]:
         "kernels": len(launched),
         "GB moved": moved / 1e9,
         "floor, ms": 1e3 * moved / MEMORY_BANDWIDTH,
-        "collectives": in_words(collectives(compiled.as_text())),
+        "collectives": ", ".join(f"{count} {kind}" for kind, count in sorted(transfers.items())) or "none",
         "memory, GiB": (memory.argument_size_in_bytes + memory.temp_size_in_bytes) / 2**30,
         "kinds": dict(Counter(kernel.kind for kernel in launched).most_common()),
         "largest": [[records.rounded(kernel.moved / 1e6), kernel.kind, kernel.source] for kernel in largest],
