@@ -164,6 +164,7 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
 
     A UserError, from parsing flags or from `main`, is printed as one sentence and ends the process with its status.
     """
+    runtime.open_standard_streams()  # as `python -m` has done already, and a program that calls this has not
 
     def guarded(argv: Sequence[str]) -> None:
         try:

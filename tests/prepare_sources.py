@@ -194,7 +194,9 @@ def prepare_here(dataset: str, root: Path, keep_originals: bool = False, **setti
 
 
 def command(dataset: str, root: Path, *flags: str, **options) -> subprocess.CompletedProcess:
-    paths = (f"--dataset={dataset}", f"--source={root / 'source'}", f"--data_dir={root / 'data'}")
+    """Run the command on the source, or with --inspect and --name on what was prepared from it."""
+    source = () if {"--inspect", "--name=source"} <= set(flags) else (f"--source={root / 'source'}",)
+    paths = (f"--dataset={dataset}", *source, f"--data_dir={root / 'data'}")
     return subprocess.run(
         [sys.executable, "-m", "alexnet_jax.prepare", *paths, "--workers=2", *flags],
         cwd=REPOSITORY, capture_output=True, text=True, timeout=300, check=False, **options,

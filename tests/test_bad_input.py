@@ -506,7 +506,19 @@ for module in {modules}:
 print(sorted(set(refused)))
 """
     result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=300)
-    paths = ["config", "data_dir", "labels", "mean", "neighbors", "output", "source", "sweep", "workdir"]
+    paths = [
+        "classes",
+        "config",
+        "data_dir",
+        "labels",
+        "list",
+        "mean",
+        "neighbors",
+        "output",
+        "source",
+        "sweep",
+        "workdir",
+    ]
     assert result.stdout == f"{paths}\n", result.stdout + result.stderr
 
 

@@ -136,7 +136,7 @@ def test_imagenette(tmp_path):
 def test_contact_sheet_of_an_existing_data_set(tmp_path):
     sources.folder(tmp_path / "source")
     sources.prepare_here("folder", tmp_path)
-    done = sources.command("folder", tmp_path, "--source=", "--inspect", "--name=source")
+    done = sources.command("folder", tmp_path, "--inspect", "--name=source")
     assert (done.returncode, done.stderr) == (0, "")
     assert Path(done.stdout.strip()).name == "contact_sheet.png"
 
