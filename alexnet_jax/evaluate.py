@@ -72,9 +72,9 @@ def evaluate_and_report(folders: Sequence[Path], weights: Sequence[float] | None
     predictors = [net.predictor(views) for net in nets]
     result = evaluate(predictors, dataset.evaluation, first.mesh, batch_size, data.read_threads, weights=weights)
     assert result is not None
-    result = without_trivial_top5(result, first.config.model.num_classes)
+    known = without_trivial_top5(result, first.config.model.num_classes)
     position = {"step": first.step, "epoch": first.epoch, "split": data.eval_split}
-    record = {**position, **result, "views": max(num_views(net.config, views) for net in nets)}
+    record = {**position, **known, "views": max(num_views(net.config, views) for net in nets)}
     print(json.dumps(record) if _JSON.value else evaluation_line(record), flush=True)
     if len(nets) == 1 and jax.process_index() == 0:
         append_record(first.folder, record)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Creates the environment and runs the test suite, without 50 longer tests of faults (docs/reliability.md). Arguments go
+# Creates the environment and runs the test suite, without 55 longer tests of faults (docs/reliability.md). Arguments go
 # to pytest:
 #
 #     bash launch/test.sh -k checkpoint

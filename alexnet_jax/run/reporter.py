@@ -37,8 +37,8 @@ class Reporter:
             return
         speed = self.throughput.lap()
         learning_rate = float(self._learning_rate(step - 1))
-        values = without_trivial_top5(values, self._config.model.num_classes)
-        record = {**self._position(step, "train"), **values, "learning_rate": learning_rate, **speed}
+        known = without_trivial_top5(values, self._config.model.num_classes)
+        record = {**self._position(step, "train"), **known, "learning_rate": learning_rate, **speed}
         self._writer.write(record)
         seconds_left = self.throughput.seconds_left(self._num_steps - step)
         say(training_line(record, self._num_steps, self._config.num_epochs, seconds_left))
