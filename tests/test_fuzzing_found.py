@@ -162,7 +162,9 @@ def test_lines_of_metrics_that_are_not_records_are_skipped(tmp_path: Path) -> No
     bad = ('{"step": 2, "split": {}}', '{"step": 2, "loss": []}', '{"step": NaN}', '{"step": 1e999}', "[" * 100_000)
     (tmp_path / FILE_NAME).write_text("\n".join([*bad, good, '{"step": 3}']))
     assert [record["step"] for record in read_records(tmp_path)] == [1, 3]
-    assert curves_section(read_records(tmp_path)).text == ["Up to epoch 1.00. Not evaluated yet."]
+    assert curves_section(read_records(tmp_path)).text == [
+        "Up to epoch 1.00. validation: top-1 error 9.00 %, loss 2.0000 (epoch 1.00)."
+    ]
 
 
 def test_an_outcome_without_a_number_does_not_count(tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def test_ten_views_are_five_in_the_log_of_a_net_that_sees_no_mirror_images(tmp_p
     reporter.evaluation(10, result)
     assert records(tmp_path)[-1]["views"] == 5
     assert "360 images, 5 views)" in capsys.readouterr().out
-    assert reporter.has_evaluation(10)
+    assert reporter.recorded_evaluation(10) == result
     reporter.close()
 
 
