@@ -47,7 +47,8 @@ def listen() -> Callable[[], None]:
     for number in previous:
         signal.signal(number, wake)
     _listening = True
-    threading.Thread(target=_take_signals, args=(reader,), name="signals", daemon=True).start()
+    thread = threading.Thread(target=_take_signals, args=(reader,), name="signals", daemon=True)
+    thread.start()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
     def end() -> None:
@@ -57,6 +58,7 @@ def listen() -> Callable[[], None]:
         signal.set_wakeup_fd(previous_writer)
         _listening = False
         os.close(writer)
+        thread.join()  # it reads what has arrived: that must not count for whoever listens next
 
     return end
 
@@ -84,10 +86,10 @@ class NotedSignals:
 
     def __exit__(self, *exception: object) -> None:
         global _noted
-        if not self:  # otherwise the process is about to end: more signals change nothing
-            _noted = None
         if self._end_listening:
             self._end_listening()
+        if not self:  # otherwise the process is about to end: more signals change nothing
+            _noted = None
 
     def __bool__(self) -> bool:
         return self.number > 0
