@@ -42,7 +42,7 @@ def collectives(program: str) -> list[Collective]:
     Raises:
       ValueError: a loop of unknown length contains a transfer, or a transfer names no groups of devices.
     """
-    computations, entry = _computations(program)
+    computations, entry = computations_of(program)
     transfers: list[Collective] = []
 
     def visit(name: str, times: int) -> None:
@@ -68,7 +68,7 @@ def in_words(transfers: list[Collective]) -> str:
     return ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items())) or "none"
 
 
-def _computations(program: str) -> tuple[dict[str, list[str]], str]:
+def computations_of(program: str) -> tuple[dict[str, list[str]], str]:
     """Return the lines of each computation by name, and the name of the entry computation."""
     computations: dict[str, list[str]] = {}
     entry, lines = "", []

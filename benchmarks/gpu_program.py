@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks import records
-from benchmarks.collectives import BYTES
+from benchmarks.collectives import BYTES, computations_of
 from benchmarks.harness import ROOT
 
 # An H100 SXM as XLA describes GPUs (GpuTargetConfigProto): openxla/xla#25919, jax-ml/jax#28376, NVIDIA's data sheet.
@@ -47,7 +47,6 @@ dnn_version_info {{ major: 9 minor: 7 }} runtime_version {{ major: 12 minor: 8 p
 
 SETTINGS = ("what", "variant", "batch", "precision", "data", "tower")
 TABLE = ("kernels", "GB moved", "floor, ms", "collectives", "memory, GiB")
-_COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 _INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%([\w.\-]+) = (.+?) ([a-z][\w\-]*)\((.*)$")
 _ARRAY = re.compile(r"\b([a-z]\w*)\[([\d,]*)\]")
 _NOT_KERNELS = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "partition-id", "replica-id"}
@@ -63,14 +62,7 @@ class Kernel(NamedTuple):
 
 def kernels(program: str) -> list[Kernel]:
     """Return the kernels of a compiled GPU program (`compiled.as_text()`), in the order in which they are launched."""
-    computations: dict[str, list[str]] = {}
-    entry, lines = "", []
-    for line in program.splitlines():
-        if match := _COMPUTATION.match(line):
-            lines = computations[match[2]] = []
-            entry = match[2] if match[1] else entry
-        else:
-            lines.append(line)
+    computations, entry = computations_of(program)
     return list(_kernels_of(entry, computations))
 
 
