@@ -1,7 +1,6 @@
 """Tests run on eight simulated CPU devices."""
 
 import os
-import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -16,6 +15,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
 
 import jax
 import pytest
+from checkouts import make_checkout
 from hypothesis import HealthCheck, settings
 
 from alexnet_jax.config import Config
@@ -27,8 +27,9 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 settings.register_profile("suite", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("suite")
 
-ROOT = Path(__file__).resolve().parents[1]
-SHARED_DATA = Path(os.environ.get("ALEXNET_JAX_TEST_DATA", ROOT / ".." / "shared" / "data"))
+SHARED_DATA = Path(
+    os.environ.get("ALEXNET_JAX_TEST_DATA", Path(__file__).resolve().parents[1] / ".." / "shared" / "data")
+)
 
 
 @pytest.fixture(scope="session")
@@ -44,19 +45,8 @@ def digits_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the repository whose environment is the one that the tests run in."""
-    root = tmp_path_factory.mktemp("checkout")
-    for name in ("alexnet_jax", "configs"):
-        (root / name).symlink_to(ROOT / name)
-    shutil.copytree(ROOT / "launch", root / "launch")
-    requirements = (ROOT / "requirements.txt").read_text().replace("jax[cuda12]", "jax")
-    (root / "requirements.txt").write_text(requirements)
-    programs = root / ".venv" / "bin"
-    programs.mkdir(parents=True)
-    (root / ".venv" / "requirements.txt").write_text(requirements)
-    for name in ("python", "pip"):
-        (programs / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
-        (programs / name).chmod(0o755)
-    return root
+    script = f'#!/bin/sh\nexec "{sys.executable}" "$@"\n'
+    return make_checkout(tmp_path_factory.mktemp("checkout"), {"python": script, "pip": script})
 
 
 @pytest.fixture

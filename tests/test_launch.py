@@ -1,39 +1,25 @@
 """The scripts in launch/ pass paths on as their user means them, from whatever folder they are started."""
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).resolve().parents[1]
+from checkouts import make_checkout
 
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the repository whose commands print where they run, the package that they find, and their arguments."""
-    root = tmp_path_factory.mktemp("checkout")
-    for name in ("alexnet_jax", "configs"):
-        (root / name).symlink_to(ROOT / name)
-    shutil.copytree(ROOT / "launch", root / "launch")
-    requirements = (ROOT / "requirements.txt").read_text().replace("jax[cuda12]", "jax")
-    (root / "requirements.txt").write_text(requirements)
-    programs = root / ".venv" / "bin"
-    programs.mkdir(parents=True)
-    (root / ".venv" / "requirements.txt").write_text(requirements)
-    (programs / "pip").write_text("")
-    (programs / "python").write_text(f"""#!/bin/sh
+    python = f"""#!/bin/sh
 case $2 in
     alexnet_jax.*) shift; exec "{sys.executable}" -c '
 import os, sys, alexnet_jax
 print(os.getcwd(), os.path.dirname(alexnet_jax.__path__[0]), *sys.argv[1:])' "$@" ;;
     *) exec "{sys.executable}" "$@" ;;
 esac
-""")
-    for name in ("python", "pip"):
-        (programs / name).chmod(0o755)
-    return root
+"""
+    return make_checkout(tmp_path_factory.mktemp("checkout"), {"python": python, "pip": ""})
 
 
 def start(checkout: Path, folder: Path, script: str, *arguments: str) -> subprocess.CompletedProcess:
