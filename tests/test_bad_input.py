@@ -163,7 +163,7 @@ MISTAKES = {
     ),
     "checkpoint of nothing": ([QUICKSTART, "--config.init_step=best"], r"init_step='best' needs config.init_from"),
     "three views": ([QUICKSTART, "--config.eval.views=3"], r"config.eval.views=3 is not allowed; .* 1, 10"),
-    "config without get_config": (["--config=tests/conftest.py"], r"conftest.py defines no function get_config\(\)"),
+    "config without get_config": (["--config=tests/checkouts.py"], r"checkouts.py defines no function get_config\(\)"),
     # From here on the data set is opened, or JAX started.
     "missing data set": (
         ["--config=configs/imagenet.py", "--config.data.dir={tmp}", "--workdir={tmp}/w"],
