@@ -98,8 +98,10 @@ def _environment(process: psutil.Process) -> dict[str, str]:
 class Typed(Run):
     """A training whose command is one of `KINDS`."""
 
-    def __init__(self, kind: str, folder: Path, data_dir: Path):
-        super().__init__(folder, config_of("raw, 2 x 1" if kind == "local.sh 2" else "jpeg, one device", data_dir))
+    def __init__(self, kind: str, folder: Path, data_dir: Path, num_epochs: float = 1.0):
+        config = config_of("raw, 2 x 1" if kind == "local.sh 2" else "jpeg, one device", data_dir)
+        config.num_epochs = num_epochs
+        super().__init__(folder, config)
         self.kind = kind
         (folder / "sweep.py").write_text(f"def get_sweep():\n    return [{{'seed': {self.config.seed}}}]\n")
 
@@ -180,10 +182,10 @@ def test_ctrl_c_at_random_moments(
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_lost_terminal(kind: str, checkout: Path, digits_dir: Path, tmp_path: Path, tell: Callable) -> None:
     """As when a connection breaks: the training saves and ends, though it can't print any more."""
-    run = Typed(kind, tmp_path, digits_dir)
+    run = Typed(kind, tmp_path, digits_dir, num_epochs=100)  # too long to end before the terminal is lost
     terminal = run.open(checkout)
     wait_for(terminal.process, Moment("step", lambda: run.log(), 0.05))
     terminal.close()
     assert terminal.ended().status == EXIT_PREEMPTED
-    assert 0 < run.trained() == run.saved() < STEPS
+    assert 0 < run.trained() == run.saved() < 100 * STEPS
     tell(f"terminal closed: `{kind}`", 1, "status 75, nothing left running, everything saved", 0)
