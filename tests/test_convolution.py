@@ -7,7 +7,8 @@ import pytest
 import torch
 from jax import lax
 
-from alexnet_jax.model.convolution import add_bias, grouped_convolution
+from alexnet_jax.model.convolution import WIDE, add_bias, grouped_convolution
+from alexnet_jax.model.winograd import convolve_3x3
 
 CASES = [
     # size, kernel, C_in, C_out, stride, padding, groups
@@ -65,6 +66,63 @@ def test_values_and_gradients_are_pytorchs(size, kernel, c_in, c_out, stride, pa
     np.testing.assert_allclose(actual_y, y.detach().numpy().transpose(0, 2, 3, 1), rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(dx, images.grad.numpy().transpose(0, 2, 3, 1), rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(dkernels, weights.grad.numpy().transpose(2, 3, 1, 0), rtol=1e-12, atol=1e-12)
+
+
+def plain(x, kernels, groups=1):
+    around = ((1, 1), (1, 1))
+    numbers = ("NHWC", "HWIO", "NHWC")
+    return lax.conv_general_dilated(
+        x, kernels, (1, 1), around, dimension_numbers=numbers, feature_group_count=groups, precision="highest"
+    )
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(13, 13), (5, 8), (2, 1)])
+def test_winograds_convolution_is_the_plain_one(rows, columns):
+    rng = np.random.default_rng(rows)
+    with jax.enable_x64(True):
+        x, kernels = jnp.asarray(rng.normal(size=(3, rows, columns, 5))), jnp.asarray(rng.normal(size=(3, 3, 5, 7)))
+        ours, expected = (value_and_gradients(jax.jit(function), x, kernels) for function in (convolve_3x3, plain))
+    for actual, wanted in zip(ours, expected, strict=True):
+        np.testing.assert_allclose(actual, wanted, rtol=1e-12, atol=1e-12)
+
+
+def test_a_wide_layer_in_single_precision_is_exact_to_a_millionth():
+    """As conv4: two towers of 192 channels. The largest error beside the largest value, in values and gradients."""
+    rng = np.random.default_rng(0)
+    x, kernels = rng.normal(size=(4, 13, 13, 384)), rng.normal(size=(3, 3, 192, 384))
+    cotangent = rng.normal(size=(4, 13, 13, 384))
+
+    def ours(x, kernels):
+        return grouped_convolution(x, kernels, stride=1, padding=((1, 1), (1, 1)), groups=2, dtype=x.dtype)
+
+    y, vjp = jax.vjp(jax.jit(ours), *(jnp.asarray(a, jnp.float32) for a in (x, kernels)))
+    actual = (y, *vjp(jnp.asarray(cotangent, jnp.float32)))
+    with jax.enable_x64(True):
+        y, vjp = jax.vjp(lambda x, kernels: plain(x, kernels, groups=2), jnp.asarray(x), jnp.asarray(kernels))
+        expected = (y, *vjp(jnp.asarray(cotangent)))
+    for found, wanted in zip(map(np.asarray, actual), map(np.asarray, expected), strict=True):
+        assert np.max(np.abs(found - wanted)) < 1e-6 * np.max(np.abs(wanted))
+
+
+@pytest.mark.parametrize(
+    ("channels", "kernel", "stride", "dtype", "takes_it"),
+    [
+        (WIDE, 3, 1, "float32", True),
+        (WIDE - 2, 3, 1, "float32", False),
+        (WIDE, 5, 1, "float32", False),
+        (WIDE, 3, 2, "float32", False),
+        (WIDE, 3, 1, "bfloat16", False),  # sums of pixels would be rounded to 8 bits
+    ],
+)
+def test_which_layers_are_multiplied_as_winograd_does(channels, kernel, stride, dtype, takes_it):
+    shapes = (1, 6, 6, channels), (kernel, kernel, channels, WIDE)
+    function = jax.jit(
+        lambda x, kernels: grouped_convolution(
+            x, kernels, stride=stride, padding=((1, 1), (1, 1)), groups=1, dtype=jnp.dtype(dtype)
+        )
+    )
+    program = function.lower(*(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)).as_text()
+    assert ("convolution" not in program) == (takes_it and jax.default_backend() == "cpu")
 
 
 def test_the_compute_type_is_the_results_and_gradients_keep_their_own():
