@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Creates the environment and runs the test suite, without 55 longer tests of faults (docs/reliability.md). Arguments go
-# to pytest:
+# Creates the environment and runs the test suite, without the longer tests (-m slow) and those that break real
+# runs (docs/reliability.md). Arguments go to pytest:
 #
 #     bash launch/test.sh -k checkpoint
 #

@@ -1,8 +1,8 @@
 """Every layout trains as one device does, and sends what its layers need and nothing else.
 
 Compiling is what costs, so the quick tests have each kind of layout once: two towers, data and both, sharded momentum
-and micro-batches for the two-tower nets; the hybrid on 8, 4 and 2 devices for the one-tower net. The slow ones have the
-rest. A layout is compiled once; the same program is run and read.
+and micro-batches for the two-tower nets; the hybrid on 8, 4 and 2 devices for the one-tower net. The tests marked
+slow have the rest. A layout is compiled once; the same program is run and read.
 
 Numbers have 64 bits here. With 32, a maximum over a window that hangs on the last bit of a sum may fall on another
 pixel, and from there on twenty steps of so narrow a net lead elsewhere: rightly, but no longer to the same numbers.
