@@ -1,9 +1,14 @@
 """ImageNet in every form in which people keep it: the same images, names and labels from all of them."""
 
+import json
 import shlex
 import shutil
+import stat
 import subprocess
 import sys
+import tarfile
+import zipfile
+from collections import Counter
 from pathlib import Path
 
 import imagenet_forms as forms
@@ -19,6 +24,9 @@ from alexnet_jax.data.datasets import open_dataset
 from alexnet_jax.errors import UserError
 from alexnet_jax.prepare.archives import open_source
 from alexnet_jax.prepare.forms import tfds_sets
+from alexnet_jax.prepare.units import Recipe
+from alexnet_jax.prepare.workflow import prepare_dataset
+from alexnet_jax.train import train_and_evaluate
 
 IDS = forms.IDS
 WRITTEN_BY_TFDS = Path(__file__).parent / "data" / "tfds_tfrecord"
@@ -60,20 +68,57 @@ def test_every_form_resumes(form, images, tmp_path):
     assert all(expected[name] == data for name, data in loaded.items())
 
 
-def test_records_and_statistics_are_the_same_from_two_forms(images, tmp_path):
-    folders = []
-    for form in (forms.official, forms.parquet):
-        form(tmp_path / form.__name__ / "source", images)
-        folders.append(sources.prepare_here("imagenet2012", tmp_path / form.__name__))
-    for name in ("statistics.npz", "imagenet2012-train.array_record-00000-of-00001", "prepare_report.json"):
-        one, other = ((folder / name).read_bytes() for folder in folders)
-        assert one == other or name == "prepare_report.json"
-    builders = [tfds.builder_from_directory(folder) for folder in folders]
-    assert builders[0].info.features["label"].names == list(IDS)
+@pytest.fixture(scope="module")
+def prepared(images, tmp_path_factory) -> Path:
+    """What is made of the official archives."""
+    root = tmp_path_factory.mktemp("official")
+    forms.official(root / "source", images)
+    return sources.prepare_here("imagenet2012", root)
+
+
+def written(directory: Path) -> dict[str, object]:
+    """Return the records in their order, and all that does not name the source."""
     raw = tfds.decode.DeserializeMethod.RAW_BYTES
-    records = [list(builder.as_data_source("validation", deserialize_method=raw)) for builder in builders]
-    assert len(records[0]) == forms.NUM_VALIDATION
-    assert records[0] == records[1]
+    builder = tfds.builder_from_directory(directory)
+    records = {split: list(builder.as_data_source(split, deserialize_method=raw)) for split in ("train", "validation")}
+    names = ("statistics.npz", "dataset_info.json", "features.json", "label.labels.txt")
+    counts = [json.loads((directory / "prepare_report.json").read_text())[key] for key in ("odd", "broken")]
+    return records | {name: (directory / name).read_bytes() for name in names} | {"counts": counts}
+
+
+@pytest.mark.parametrize("form", [name for name in forms.FORMS if name != "official"])
+def test_every_form_becomes_the_same_records_and_statistics(form, images, prepared, tmp_path):
+    """TFDS is the judge: it reads names, labels and pixels."""
+    source = forms.FORMS[form](tmp_path / "source", images)
+    data = open_source("imagenet2012", source, None, 0.1)
+    recipe = Recipe(32, 95, 0, False, data.name_feature)
+    found = written(prepare_dataset(data, recipe, tmp_path / "data", max_broken=0, num_threads=2))
+    assert [len(found["train"]), len(found["validation"])] == [1000, forms.NUM_VALIDATION]
+    assert found == written(prepared)
+
+
+def test_tfds_reads_what_was_prepared(images, prepared):
+    builder = tfds.builder_from_directory(prepared)
+    assert builder.info.features["label"].names == list(IDS)
+    labels = {name.encode(): label for name, label, _ in images["validation"]}
+    found = {record["file_name"]: record for record in builder.as_data_source("validation")}
+    assert {name: record["label"] for name, record in found.items()} == labels
+    assert all(record["image"].shape == (32, 32, 3) for record in found.values())
+
+
+def test_a_short_training_on_one_of_them(images, tiny_config, tmp_path):
+    data = open_source("imagenet2012", forms.parquet(tmp_path / "source", images), None, 0.1)
+    recipe = Recipe(72, 95, 0, False, data.name_feature)
+    prepare_dataset(data, recipe, tmp_path / "data", max_broken=0, num_threads=2)
+    config = tiny_config
+    config.data.name, config.data.dir = "imagenet2012", str(tmp_path / "data")
+    config.model.num_classes = 1000
+    config.num_epochs = config.eval.every_epochs = config.checkpoint.every_epochs = 0.5
+    train_and_evaluate(config, tmp_path / "net")
+    lines = [json.loads(line) for line in (tmp_path / "net" / "metrics.jsonl").read_text().splitlines()]
+    losses = [line["loss"] for line in lines if line["split"] == "train"]
+    assert len(losses) == 4
+    assert np.abs(np.array(losses) - np.log(1000)).max() < 1
 
 
 def test_a_set_that_tfds_wrote_with_tensorflow():
@@ -232,6 +277,130 @@ def test_a_list_with_a_fault(text, message, tmp_path):
         open_source("folder", tmp_path / "flowers", None, 0.1, image_list=tmp_path / "list")
 
 
+# Archives are searched like folders
+
+
+ODD = {  # by name: what is taken, and what is left out
+    **{name: sources.jpeg(number) for number, name in enumerate(("cat/0.jpg", "cat/1.jfif", "cat/2", "dog/3.ppm"))},
+    "dog/4": sources.encode(sources.pixels(4), "PNG"),
+    **{"cat/notes": b"BMW is no picture", "dog/labels.txt": b"P6 1 1 is none either"},
+    **{"cat/.ipynb_checkpoints/0.jpg": b"x", "__MACOSX/cat/0.jpg": b"x", "dog/@eaDir/0.jpg": b"x", "cat/._0.jpg": b"x"},
+}
+LEFT_OUT = {"files that are not": 2, "hidden files and folders": 4, "links, pipes and devices": 1}
+
+
+def archive_of(kind: str, files: dict[str, bytes], path: Path) -> Path:
+    """Write a zip or tar of files and one link."""
+    if kind == "zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, data in files.items():
+                archive.writestr(name, data)
+            link = zipfile.ZipInfo("cat/gone.jpg")
+            link.external_attr = (stat.S_IFLNK | 0o777) << 16
+            archive.writestr(link, "nowhere")
+        return path
+    path.write_bytes(sources.tar(files.items(), kind))
+    with tarfile.open(path, kind.replace("w", "a")) as archive:
+        link = tarfile.TarInfo("cat/gone.jpg")
+        link.type, link.linkname = tarfile.SYMTYPE, "nowhere"
+        archive.addfile(link)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["zip", "w"])
+def test_in_archives_too_files_are_known_by_their_content_and_nothing_is_left_out_silently(kind, tmp_path):
+    path = archive_of(kind, ODD, tmp_path / "pets")
+    data = open_source("folder", path, None, 0)
+    assert {image.name: image.load() for image in data.images()} == dict(list(ODD.items())[:5])
+    assert {group: count for group in LEFT_OUT for what, count in data.left_out.items() if group in what} == LEFT_OUT
+    assert len(data.left_out) == len(LEFT_OUT)
+
+
+def flat_validation(folder: Path) -> Path:
+    """Write images whose classes only a list says, as of Kaggle, and the list."""
+    for number, name in enumerate(("train/cat/0", "train/dog/1", "val/2", "val/3")):
+        forms.write(folder / f"{name}.jpg", sources.jpeg(number))
+    rows = ["train/cat/0.jpg,cat", "train/dog/1.jpg,dog", "val/2.jpg,dog,val", "val/3.jpg,cat,val"]
+    (folder.parent / "list.csv").write_text("\n".join(rows))
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip", "tar"])
+def test_a_flat_validation_split_is_refused_before_work_and_the_list_that_is_named_helps(kind, tmp_path):
+    source = flat_validation(tmp_path / "pets")
+    if kind != "folder":
+        source = Path(shutil.make_archive(str(tmp_path / "archive"), kind, source))
+    with pytest.raises(UserError, match=r"val.* image_list=FILE"):
+        open_source("folder", source, None, 0.1)
+    data = open_source("folder", source, None, 0.1, image_list=tmp_path / "list.csv")
+    labels = {Path(image.name).stem: (image.split, image.label) for image in data.images()}
+    assert labels == {"0": ("train", 0), "1": ("train", 1), "2": ("validation", 1), "3": ("validation", 0)}
+
+
+def test_links_to_folders_are_followed_but_not_in_circles(images, tmp_path):
+    """People choose classes of ImageNet by links to their folders."""
+    forms.pytorch(tmp_path / "all", images)
+    for split in ("train", "val"):
+        (tmp_path / "some" / split).mkdir(parents=True)
+        for wordnet_id in sorted(path.name for path in (tmp_path / "all" / "val").iterdir())[:3]:
+            (tmp_path / "some" / split / wordnet_id).symlink_to(tmp_path / "all" / split / wordnet_id)
+    (tmp_path / "some" / "train" / "again").symlink_to(tmp_path / "some")
+    (tmp_path / "classes").write_text("\n".join(path.name for path in (tmp_path / "some" / "val").iterdir()))
+    data = open_source("imagenet2012", tmp_path / "some", None, 0.1, classes=tmp_path / "classes")
+    assert data.num_images["train"] == 3
+    assert data.left_out == {f"links to a folder above, such as {tmp_path}/some/train/again": 1}
+    assert (data.folder, data.any_order) == (tmp_path / "some", True)
+
+
+def test_a_class_of_one_image_is_not_held_out(images, tmp_path):
+    """With numbers that are known beforehand, the error comes before work; the counts are then exact."""
+    (tmp_path / "names").write_text("cat\ndog\n")
+    members = few(images)["train"]
+    forms.webdataset(tmp_path / "pets", {"train": members[:3], "validation": []})
+    (tmp_path / "pets" / "imagenet1k-validation-0000.tar").unlink()
+    options = {"classes": tmp_path / "names"}
+    with pytest.raises(UserError, match=r"class dog of .*pets contains one image; .* with validation_fraction=0"):
+        open_source("folder", tmp_path / "pets", None, 0.1, **options)
+    assert open_source("folder", tmp_path / "pets", None, 0, **options).num_images == {"train": 3}
+    forms.webdataset(tmp_path / "more", {"train": members, "validation": []})
+    (tmp_path / "more" / "imagenet1k-validation-0000.tar").unlink()
+    data = open_source("folder", tmp_path / "more", None, 0.5, **options)
+    found = Counter(image.split for image in data.images())
+    assert data.num_images == found == {"train": 4, "validation": 4}
+
+
+# Nothing is written into the source, whatever its form
+
+
+@pytest.mark.parametrize("form", ["parquet", "webdataset", "tfds_array_record"])
+def test_the_default_name_never_leads_into_the_source(form, images, tmp_path):
+    """A folder of TFDS is named by its data set, not its version."""
+    source = forms.FORMS[form](tmp_path / "pets", images)
+    options = {}
+    if form == "webdataset":
+        (tmp_path / "names").write_text("\n".join(IDS))
+        options = {"classes": tmp_path / "names"}
+    if form == "tfds_array_record":
+        source = source / "5.1.0"
+    data = open_source("folder", source, None, 0.1, **options)
+    assert data.name == ("imagenet2012" if form == "tfds_array_record" else "pets")
+    data_dir = tmp_path / "pets" if form == "tfds_array_record" else tmp_path
+    if form == "tfds_array_record":
+        (data_dir / data.name / "1.0.0").symlink_to(source)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError, match=r"is in the source, .*; choose another name or data_dir"):
+        prepare_dataset(data, Recipe(32, 95, 0, False, "file_name"), data_dir, max_broken=0, num_threads=1)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_the_source_of_tfds_is_not_overwritten(images, tmp_path):
+    """Its own folder has the name and version that the result would have."""
+    source = forms.tfds_array_record(tmp_path, images)
+    data = open_source("imagenet2012", source, None, 0.1)
+    with pytest.raises(UserError, match=r"imagenet2012/5.1.0 is in the source, .*; choose another name or data_dir"):
+        prepare_dataset(data, Recipe(32, 95, 0, False, "file_name"), tmp_path, max_broken=0, num_threads=1)
+
+
 # Bad input: a sentence that names the file, before work where it can be seen before
 
 
@@ -381,6 +550,15 @@ def test_bad_input_is_seen_in_the_work(form, damage, message, images, tmp_path):
     data = open_source("imagenet2012", source, None, 0.1)
     with pytest.raises(UserError, match=message):
         [image.load() for image in data.images()]
+
+
+@pytest.mark.parametrize("form", ["parquet", "webdataset", "tfds_array_record"])
+def test_two_forms_of_a_users_own_images(form, images, tmp_path):
+    """Shards beside folders of classes."""
+    source = forms.FORMS[form](tmp_path / "pets", images)
+    forms.write(source / "zebra" / "0.jpg", sources.jpeg(0))
+    with pytest.raises(UserError, match=r"pets.* has images in two forms, .* and .*/zebra; move one of them elsewhere"):
+        open_source("folder", source, None, 0.1)
 
 
 @pytest.mark.parametrize("length", [7, 20])
