@@ -14,6 +14,8 @@ from pathlib import Path
 import imagenet_forms as forms
 import numpy as np
 import prepare_sources as sources
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import tensorflow_datasets as tfds
 
@@ -369,6 +371,33 @@ def test_a_class_of_one_image_is_not_held_out(images, tmp_path):
     assert data.num_images == found == {"train": 4, "validation": 4}
 
 
+# Memory
+
+
+def test_parquet_takes_the_memory_of_one_row_group(tmp_path):
+    """Also while images of others wait for a thread, which here they do for ever."""
+    noise = np.random.default_rng(0)
+    rows = [{"bytes": noise.bytes(1 << 18), "path": f"{number}.JPEG"} for number in range(40)]
+    table = pa.table({"image": rows, "label": [0, 1] * 20})
+    pq.write_table(table, tmp_path / "x.parquet", row_group_size=8)
+    del rows, table
+    (tmp_path / "names").write_text("cat\ndog\n")
+    data = open_source("folder", tmp_path / "x.parquet", "x", 0, classes=tmp_path / "names")
+    before, peak, waiting = pa.total_allocated_bytes(), 0, []
+    for image in data.images():
+        waiting.append((image, len(image.load())))
+        peak = max(peak, pa.total_allocated_bytes() - before)
+    assert [(image.name, size) for image, size in waiting] == [(f"{number}.JPEG", 1 << 18) for number in range(40)]
+    assert all(1 << 18 <= image.size < 1.1 * (1 << 18) for image, _ in waiting)
+    assert peak < 4 * 8 * (1 << 18)
+
+
+def test_preparing_does_without_jax():
+    """It would take 145 MB and three seconds."""
+    program = "import sys, alexnet_jax.prepare.archives, alexnet_jax.prepare.workflow; sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], cwd=sources.REPOSITORY, check=False).returncode == 0
+
+
 # Nothing is written into the source, whatever its form
 
 
@@ -559,6 +588,20 @@ def test_two_forms_of_a_users_own_images(form, images, tmp_path):
     forms.write(source / "zebra" / "0.jpg", sources.jpeg(0))
     with pytest.raises(UserError, match=r"pets.* has images in two forms, .* and .*/zebra; move one of them elsewhere"):
         open_source("folder", source, None, 0.1)
+
+
+def test_shards_without_training_images(images, tmp_path):
+    """What a folder above is called says nothing."""
+    forms.parquet(tmp_path / "test_drive", {split: members[:6] for split, members in few(images).items()}, ["a", "b"])
+    shards = sorted((tmp_path / "test_drive" / "data").iterdir())
+    shards[1].rename(tmp_path / "test_drive" / "x.parquet")
+    options = {"classes": tmp_path / "names"}
+    (tmp_path / "names").write_text("cat\ndog\n")
+    assert open_source("folder", tmp_path / "test_drive" / "x.parquet", None, 0, **options).num_images == {"train": 2}
+    with pytest.raises(
+        UserError, match=r"validation.*parquet \(parquet shards\) has no training images, only validation"
+    ):
+        open_source("folder", shards[-1], None, 0, **options)
 
 
 @pytest.mark.parametrize("length", [7, 20])

@@ -132,15 +132,10 @@ finally:
 
 
 def run_command(root: Path, stop_at: int) -> subprocess.CompletedProcess:
-    flags = [
-        "--dataset=folder",
-        "--name=source",
-        f"--source={root / 'pets'}",
-        f"--data_dir={root / 'data'}",
-        "--size=8",
-    ]
+    paths = f"--source={root / 'pets'}", f"--data_dir={root / 'data'}"
     return subprocess.run(
-        [sys.executable, "-c", COMMAND, str(stop_at), *flags, "--workers=2"], cwd=sources.REPOSITORY,
+        [sys.executable, "-c", COMMAND, str(stop_at), "--dataset=folder", "--name=source", *paths, "--size=8"],
+        cwd=sources.REPOSITORY,
         env={**os.environ, "GLIBC_TUNABLES": ""}, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
 

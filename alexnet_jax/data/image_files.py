@@ -75,9 +75,11 @@ def images_below(folder: Path, leave_out: LeaveOut, *, follow_links: bool = Fals
     A file is known by its content, unless its name says that it is meant to be an image: then it may be a damaged one.
     `follow_links` also takes links to folders. OSError if the folder itself can't be read.
     """
-    pending = [("", (_identity(os.stat(folder)),))]  # folders, each with its identity and those of the folders above
+    # Folders, each with its identity and those of the folders above.
+    pending: list[tuple[str, tuple[tuple[int, int], ...]]] = [("", (_identity(os.stat(folder)),))]
     while pending:
-        (prefix, above), subfolders = pending.pop(), []
+        prefix, above = pending.pop()
+        subfolders = []
         try:
             for name, path, status in list_folder(folder / prefix, leave_out):
                 if stat.S_ISDIR(status.st_mode):

@@ -62,9 +62,9 @@ def open_source(
     part = listed.open_list(source, image_list) if image_list else _find(source)
     if part is None:
         return image_folder(source, name=name, validation_fraction=validation_fraction)
-    part = _named(part, source, classes)
     if "train" not in part.num_images:
         raise UserError(f"{source} ({part.form}) has no training images, only {', '.join(part.num_images)}.")
+    part = _named(part, source, classes)
     if part.train_labels:
         counts = {name: part.train_labels.get(label, 0) for label, name in enumerate(part.label_names)}
         check_no_class_is_empty(part.label_names, counts, f"{source} ({part.form})")

@@ -125,7 +125,7 @@ def join(parts: Sequence[Part]) -> Part:
                 yield image._replace(position=start + image.position)
             start += part.num_bytes
 
-    def merged(field: str) -> dict[str, Any]:
+    def merged(field: str) -> dict[Any, Any]:
         return {key: value for part in parts for key, value in getattr(part, field).items()}
 
     return Part(

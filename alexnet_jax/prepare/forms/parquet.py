@@ -164,7 +164,7 @@ class _Loader:
         rows = max(1, _BATCH_BYTES // max(1, self.mean_size))
         self._batches: Iterator[Any] = file.iter_batches(rows, row_groups=[group], columns=[columns.image])
         self._columns, self._path = columns, path
-        self._start, self._batch = 0, None
+        self._start, self._batch, self._num_rows = 0, None, group_facts.num_rows
 
     def load(self, index: int) -> bytes:
         """Return the bytes of the image `index` of the group; indexes may only grow."""
@@ -173,6 +173,8 @@ class _Loader:
             with _naming(self._path):
                 self._batch = next(self._batches)[self._columns.image]
         value = self._batch[index - self._start].as_py()
+        if index == self._num_rows - 1:  # images that wait for a thread refer to their loader: free its memory
+            self._batch, self._batches = None, iter(())
         data = value["bytes"] if isinstance(value, dict) else value
         if data is None:
             raise UserError(
