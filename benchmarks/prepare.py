@@ -176,7 +176,7 @@ def folder(directory: Path, images: list[bytes]) -> Open:
 
 
 def parquet(directory: Path, images: list[bytes]) -> Open:
-    """Write one shard as version 4 of the library `datasets`: at most 100 images and 100 MB in a row group."""
+    """Write one shard as recent versions of the library `datasets`: at most 100 images and 100 MB in a row group."""
     path = directory / "train-00000-of-00001.parquet"
     schema = pa.schema({"image": pa.struct({"bytes": pa.binary(), "path": pa.string()}), "label": pa.int64()})
     rows = min(100, max(1, 100_000_000 * len(images) // sum(map(len, images))))

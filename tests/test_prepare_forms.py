@@ -1,6 +1,7 @@
 """ImageNet in every form in which people keep it: the same images, names and labels from all of them."""
 
 import json
+import pickle
 import shlex
 import shutil
 import stat
@@ -147,6 +148,7 @@ def test_part_of_the_classes(images, tmp_path):
         source = form(tmp_path / form.__name__, images)
         assert read(source, classes=tmp_path / "classes.txt") == expected
     data = open_source("imagenet2012", tmp_path / "parquet", None, 0.1, classes=tmp_path / "classes.txt")
+    assert data.num_images["train"] == len(expected["train"])
     assert (data.name, data.label_names) == ("imagenet2012_5", tuple(wanted))
     (tmp_path / "classes.txt").write_text("n01440764\nn1\n")
     with pytest.raises(UserError, match=r"classes.txt, line 2: 'n1' is not one of the 1000 classes"):
@@ -155,7 +157,7 @@ def test_part_of_the_classes(images, tmp_path):
 
 def downsampled(folder: Path, size: int = 16) -> np.ndarray:
     """Write two batches of training images and one of validation images; return the pixels."""
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     pixels = np.random.default_rng(0).integers(0, 256, (1030, size, size, 3), dtype=np.uint8)
     rows = pixels.transpose(0, 3, 1, 2).reshape(len(pixels), -1)
     labels = [*range(1, 1001), *range(1000, 970, -1)]
@@ -182,6 +184,20 @@ def test_downsampled_imagenet(tmp_path):
     (tmp_path / "source" / "train_data_batch_1.npz").write_bytes(b"PK\x03\x04")
     with pytest.raises(UserError, match=r"train_data_batch_1\.npz is not a batch of downsampled ImageNet"):
         open_source("imagenet2012", tmp_path / "source", None, 0.1)
+
+
+def test_the_command_of_the_docs_for_pickles(tmp_path):
+    pixels = downsampled(tmp_path)
+    for path in tmp_path.glob("*.npz"):
+        with np.load(path) as arrays:
+            content = {"data": arrays["data"], "labels": arrays["labels"].tolist(), "mean": arrays["mean"]}
+        path.with_suffix("").write_bytes(pickle.dumps(content))
+        path.unlink()
+    text = (sources.REPOSITORY / "docs" / "prepare.md").read_text()
+    command = text[text.index('python -c "import numpy, pickle') :].split("\n\n")[0].replace("\n    ", "\n")
+    subprocess.run(command.replace("python", shlex.quote(sys.executable), 1), shell=True, cwd=tmp_path, check=True)
+    data = open_source("imagenet2012", tmp_path, None, 0.1)
+    np.testing.assert_array_equal([image.load() for image in data.images()], pixels)
 
 
 # Other data sets in these forms
@@ -229,6 +245,8 @@ def test_tiny_imagenet(tmp_path):
         assert data.num_images == {"train": 6, "validation": 3}
         assert list(data.left_out.values()) == [1, 1]  # the list itself, and
         assert "images without a label in val_annotations.txt, such as " in str(data.left_out)
+        with pytest.raises(UserError, match="another data set.* prepare it with dataset=folder"):
+            open_source("imagenet2012", source, None, 0.1)
         for image in data.images():
             number = int(Path(image.name).stem.split("_")[1])
             expected = IDS[2 - number] if image.split == "validation" else Path(image.name).name[:9]

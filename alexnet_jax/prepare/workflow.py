@@ -228,7 +228,8 @@ def _check_classes(source: SourceData, units: _Units, scratch: Path) -> None:
     try:
         _check_splits(source, {split: sum(counts[split].labels.values()) for split in counts})
         by_name = {name: counts[TRAIN].labels[str(label)] for label, name in enumerate(source.label_names)}
-        check_no_class_is_empty(source.label_names, by_name, f"the training split of {source.name}")
+        remedy = "add images, or remove the class; of ImageNet, classes=FILE takes a part of the classes"
+        check_no_class_is_empty(source.label_names, by_name, f"the training split of {source.name}", remedy)
     except UserError:
         forget_broken(scratch / "units")  # for a repaired source
         raise

@@ -144,8 +144,11 @@ def _identify(path: PurePosixPath, labels: Labels, container: Path) -> _Identity
     if wordnet_id is None and match:
         wordnet_id = labels.of_number(match["stem"], int(match["number"]))
     if wordnet_id is None:
-        source = f"{SOLUTION} has no line for it" if match and labels.solution else "neither name nor folder tells it"
-        raise UserError(f"{container} contains {path}, an image without a class: {source}.")
+        reason = f"{SOLUTION} has no line for it" if match and labels.solution else "neither name nor folder tells it"
+        raise UserError(
+            f"{container} contains {path}, an image without a class: {reason}. Remove it, or, if this is another data set "
+            "than ImageNet, prepare it with dataset=folder."
+        )
     if wordnet_id not in labels.known:
         raise UserError(
             f"{container} contains {path}: {wordnet_id} is not one of the {len(labels.known)} classes of ILSVRC-2012; "
