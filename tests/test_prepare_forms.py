@@ -245,7 +245,7 @@ def test_tiny_imagenet(tmp_path):
         assert data.num_images == {"train": 6, "validation": 3}
         assert list(data.left_out.values()) == [1, 1]  # the list itself, and
         assert "images without a label in val_annotations.txt, such as " in str(data.left_out)
-        with pytest.raises(UserError, match="another data set.* prepare it with dataset=folder"):
+        with pytest.raises(UserError, match=r"another data set.* prepare it with dataset=folder"):
             open_source("imagenet2012", source, None, 0.1)
         for image in data.images():
             number = int(Path(image.name).stem.split("_")[1])

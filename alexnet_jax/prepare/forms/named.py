@@ -146,8 +146,8 @@ def _identify(path: PurePosixPath, labels: Labels, container: Path) -> _Identity
     if wordnet_id is None:
         reason = f"{SOLUTION} has no line for it" if match and labels.solution else "neither name nor folder tells it"
         raise UserError(
-            f"{container} contains {path}, an image without a class: {reason}. Remove it, or, if this is another data set "
-            "than ImageNet, prepare it with dataset=folder."
+            f"{container} contains {path}, an image without a class: {reason}. Remove it, or, if this is another data "
+            "set, prepare it with dataset=folder."
         )
     if wordnet_id not in labels.known:
         raise UserError(
