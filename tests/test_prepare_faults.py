@@ -200,7 +200,7 @@ OTHERS = {
     "split without class folders": (
         "folder",
         lambda s: flat(sources.folder(s) / "val"),
-        "val contains no folders of classes; sort its images into such folders, or remove it",
+        "val contains no folders of classes; sort its images into such folders, name all .* in image_list=FILE",
     ),
     "folders that may be splits": (
         "folder",

@@ -77,13 +77,14 @@ def test_what_is_left_out_is_counted_with_its_reason(tmp_path):
     assert data.label_names == ("cat", "dog")
     assert names(data) == sorted(f"{name}/{i}.jpg" for name in ("cat", "dog") for i in range(4) for _ in range(2))
     assert data.in_words() == [
+        "taken for: folders of classes",
         "found: 8 images for train, 8 images for validation; 2 classes (cat, dog)",
         f"left out: 2 files outside class folders, such as {tmp_path}/labels.csv",
         f"left out: 3 dangling links, such as {tmp_path}/train/eel",
         f"left out: 4 hidden files and folders, such as {cat}/._0.jpg",
         f"left out: 1 files of more than 536,870,912 bytes, such as {cat}/huge.jpg",
-        f"left out: 1 pipes, sockets and devices, such as {cat}/pipe.jpg",
         f"left out: 1 links to folders in class folders, such as {cat}/itself",
+        f"left out: 1 pipes, sockets and devices, such as {cat}/pipe.jpg",
     ]
 
 
@@ -186,7 +187,7 @@ def test_nothing_is_held_out_on_request(tmp_path):
     sources.folder(tmp_path / "source", splits=(".",), images=1)
     done = sources.command("folder", tmp_path, "--size=32", "--validation_fraction=0", "--format=png", "--name=all")
     assert done.returncode == 0, done.stderr
-    found, counted, ready = done.stdout.splitlines()
+    _, found, counted, ready = done.stdout.splitlines()
     assert found == "found: 2 images for train; 2 classes (cat, dog)"
     assert counted == "train: 2 images, 0 broken; published: 2"
     assert ready.endswith(f"config.data.name=all, config.data.dir={tmp_path / 'data'}, config.data.eval_split=train")

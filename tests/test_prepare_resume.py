@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import imagenet_forms as forms
 import numpy as np
 import prepare_sources as sources
 import pytest
@@ -102,6 +103,58 @@ def test_killed_at_any_time_it_resumes_to_the_same_records(tmp_path):
     assert contents(tmp_path / "interrupted") == contents(tmp_path / "whole")
     assert len(list((tmp_path / "whole").rglob("*train.array_record*"))) > 1  # several shards
     assert not list((tmp_path / "interrupted" / "data").rglob("*unfinished*"))
+
+
+# `python -m alexnet_jax.prepare`, with small units; Ctrl-C arrives at the n-th image. Prints how many it decoded.
+COMMAND = """
+import os, runpy, signal, sys
+
+sys.argv = ["-m", *sys.argv[2:]]
+stop_at, sys.orig_argv = int(sys.orig_argv[3]), [sys.executable, "-m", "alexnet_jax.prepare", *sys.argv[1:]]
+from alexnet_jax.prepare import units
+
+units.UNIT, units.TASK, calls, decode = 16, 4, [], units.decode
+
+def counted(*arguments):
+    calls.append(1)
+    if len(calls) == stop_at:
+        os.kill(os.getpid(), signal.SIGINT)
+    if len(calls) >= stop_at:
+        signal.pause()
+    return decode(*arguments)
+
+units.decode = counted
+try:
+    runpy.run_module("alexnet_jax.prepare", run_name="__main__", alter_sys=True)
+finally:
+    print(len(calls), "decoded")
+"""
+
+
+def run_command(root: Path, stop_at: int) -> subprocess.CompletedProcess:
+    paths = f"--source={root / 'pets'}", f"--data_dir={root / 'data'}"
+    return subprocess.run(
+        [sys.executable, "-c", COMMAND, str(stop_at), "--dataset=folder", "--name=source", *paths, "--size=8"],
+        cwd=sources.REPOSITORY,
+        env={**os.environ, "GLIBC_TUNABLES": ""}, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+
+
+def test_after_ctrl_c_the_same_command_resumes_from_shards(tmp_path):
+    """It ends in one line, finished units are not made again, and the result is that of an uninterrupted run."""
+    pictures = {split: [(n, label % 2, data) for n, label, data in m[:80]] for split, m in forms.contents().items()}
+    for root in (tmp_path / "interrupted", tmp_path / "whole"):
+        forms.parquet(root / "pets", pictures, ["cat", "dog"])
+    interrupted = run_command(tmp_path / "interrupted", 60)
+    lines = [line for line in interrupted.stderr.splitlines() if not line.endswith("left")]  # of the progress
+    assert interrupted.returncode == 128 + signal.SIGINT
+    assert lines == ["error: stopped by SIGINT with nothing to save; run the same command again."]
+    assert not sources.looks_whole(tmp_path / "interrupted")
+    resumed, whole = run_command(tmp_path / "interrupted", 1000), run_command(tmp_path / "whole", 1000)
+    assert (resumed.returncode, whole.returncode) == (0, 0), resumed.stderr + whole.stderr
+    decoded = [int(run.stdout.splitlines()[-1].split()[0]) for run in (resumed, whole)]
+    assert decoded[0] <= decoded[1] - 16 == 110 - 16
+    assert contents(tmp_path / "interrupted") == contents(tmp_path / "whole")
 
 
 def test_finished_units_are_not_made_again(tmp_path):

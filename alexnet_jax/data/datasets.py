@@ -11,7 +11,6 @@ from alexnet_jax.config import DataConfig
 from alexnet_jax.data import DIGITS, PREPARABLE
 from alexnet_jax.data.class_names import names_for_people
 from alexnet_jax.data.dataset_info import DatasetInfo
-from alexnet_jax.data.pipeline import consecutive_batches
 from alexnet_jax.data.sources import JpegSource
 from alexnet_jax.data.statistics import FILE_NAME as STATISTICS
 from alexnet_jax.data.statistics import Statistics, compute_statistics, load_statistics, save_statistics
@@ -173,6 +172,8 @@ def _write_statistics(directory: Path, builder: tfds.core.DatasetBuilder, config
 
     One of several processes does it while the others wait.
     """
+    from alexnet_jax.data.pipeline import consecutive_batches  # imports JAX: 145 MB that `prepare` does not need
+
     height, width, _ = builder.info.features["image"].shape
     if height is None or height != width:
         raise UserError(f"{directory} has images of different sizes, or not squares: {_remedy(directory, config)}")

@@ -24,8 +24,12 @@ from alexnet_jax.files import expanded, reading
 
 MIN_SIDE = 8  # pixels; a line or a dot shows nothing, however much it is enlarged
 MAX_BYTES = 1 << 29  # of a file; no image of at most `image_codec.MAX_PIXELS` pixels is larger
-_ENDINGS = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp")  # that say what a file is meant to be
+ENDINGS = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp")  # that say what a file is meant to be
 _HIDDEN = ("@eaDir", "__MACOSX")  # folders of thumbnails and attributes that Synology and macOS add
+# Reasons to leave something out.
+HIDDEN = "hidden files and folders"
+NOT_IMAGES = f"files that are not {', '.join(FORMATS)}"
+TOO_LARGE = f"files of more than {MAX_BYTES:,} bytes"
 _UNREADABLE = "files and folders without permission"
 
 LeaveOut = Callable[[str, str], None]  # receives why something is left out, as the name of a group, and its path
@@ -65,19 +69,26 @@ def _images_or_unreadable(folder: Path) -> list[Path]:
     return sorted([folder / file.name for file in images_below(folder, leave_out)] + unreadable)
 
 
-def images_below(folder: Path, leave_out: LeaveOut) -> Iterator[ImageFile]:
+def images_below(folder: Path, leave_out: LeaveOut, *, follow_links: bool = False) -> Iterator[ImageFile]:
     """Yield the images in a folder and its subfolders, always in the same order, and report the rest to `leave_out`.
 
     A file is known by its content, unless its name says that it is meant to be an image: then it may be a damaged one.
-    OSError if the folder itself can't be read.
+    `follow_links` also takes links to folders. OSError if the folder itself can't be read.
     """
-    pending = [""]
+    # Folders, each with its identity and those of the folders above.
+    pending: list[tuple[str, tuple[tuple[int, int], ...]]] = [("", (_identity(os.stat(folder)),))]
     while pending:
-        prefix, subfolders = pending.pop(), []
+        prefix, above = pending.pop()
+        subfolders = []
         try:
             for name, path, status in list_folder(folder / prefix, leave_out):
                 if stat.S_ISDIR(status.st_mode):
-                    subfolders.append(f"{prefix}{name}/")
+                    if not follow_links and os.path.islink(path):
+                        leave_out("links to folders in class folders", path)
+                    elif _identity(status) in above:
+                        leave_out("links to a folder above", path)
+                    else:
+                        subfolders.append((f"{prefix}{name}/", (*above, _identity(status))))
                 elif reason := _why_not_an_image(path, status):
                     leave_out(reason, path)
                 else:
@@ -86,19 +97,19 @@ def images_below(folder: Path, leave_out: LeaveOut) -> Iterator[ImageFile]:
             if not prefix:
                 raise
             leave_out(_UNREADABLE, str(folder / prefix))
-        for subfolder in reversed(subfolders):
-            if os.path.islink(folder / subfolder[:-1]):
-                leave_out("links to folders in class folders", str(folder / subfolder))
-            else:
-                pending.append(subfolder)
+        pending += reversed(subfolders)
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
 
 
 def list_folder(folder: Path, leave_out: LeaveOut) -> Iterator[tuple[str, str, os.stat_result]]:
     """Yield the name, path and status of everything in a folder, sorted, but what is hidden or can't be reached."""
     for name in sorted(os.listdir(folder)):
         path = os.path.join(folder, name)
-        if name.startswith(".") or name in _HIDDEN:
-            leave_out("hidden files and folders", path)
+        if is_hidden(name):
+            leave_out(HIDDEN, path)
             continue
         try:
             status = os.stat(path)
@@ -108,22 +119,27 @@ def list_folder(folder: Path, leave_out: LeaveOut) -> Iterator[tuple[str, str, o
         yield name, path, status
 
 
+def is_hidden(name: str) -> bool:
+    """Return whether the name of a file or folder says that it is not the user's own."""
+    return name.startswith(".") or name in _HIDDEN
+
+
 def _why_not_an_image(path: str, status: os.stat_result) -> str | None:
     """Return the reason to leave a file out; None for an image, also a damaged one."""
     if not stat.S_ISREG(status.st_mode):
         return "pipes, sockets and devices"  # opening one may wait forever
     if status.st_size > MAX_BYTES:
-        return f"files of more than {MAX_BYTES:,} bytes"
+        return TOO_LARGE
     if not os.access(path, os.R_OK):
         return _UNREADABLE
-    if path.lower().endswith(_ENDINGS):
+    if path.lower().endswith(ENDINGS):
         return None
     try:
         with open(path, "rb", buffering=0) as file:
             head = file.read(image_codec.MAGIC_BYTES)
     except OSError:
         return _UNREADABLE
-    return None if image_codec.is_image(head) else f"files that are not {', '.join(FORMATS)}"
+    return None if image_codec.is_image(head) else NOT_IMAGES
 
 
 def load_image(path: Path, size: int) -> np.ndarray:

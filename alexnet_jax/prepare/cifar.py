@@ -52,6 +52,7 @@ def cifar10(source: Path) -> SourceData:
         version="3.0.2",
         description="CIFAR-10: 60,000 color images of 32 x 32 pixels in 10 classes.",
         homepage=HOMEPAGE,
+        form="the archive of CIFAR-10",
         label_names=label_names,
         num_images={"train": 50_000, "test": 10_000},
         num_bytes=archive.stat().st_size,

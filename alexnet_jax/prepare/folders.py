@@ -6,7 +6,6 @@ import heapq
 import re
 import stat
 from array import array
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,8 +13,14 @@ from typing import NamedTuple
 from alexnet_jax.data.image_files import images_below, list_folder
 from alexnet_jax.errors import UserError
 from alexnet_jax.files import reading
-from alexnet_jax.prepare.source import SourceData, SourceImage, check_class_names, check_no_class_is_empty
-from alexnet_jax.progress import Progress
+from alexnet_jax.prepare.search import Search
+from alexnet_jax.prepare.source import (
+    SourceData,
+    SourceImage,
+    check_can_hold_out,
+    check_class_names,
+    check_no_class_is_empty,
+)
 
 SPLIT_FOLDERS = {  # names of folders, in lower case, and the splits they hold
     **{"train": "train", "training": "train"},
@@ -39,55 +44,12 @@ class _ClassFiles(NamedTuple):
         return self._replace(names=[self.names[index] for index in indices], sizes=sizes)
 
 
-class _Search:
-    """What a search through a folder has found: images, and groups of what is left out, each with its first path."""
-
-    def __init__(self, progress: Progress):
-        self.num_images = 0
-        self._progress = progress
-        self._counts: Counter[str] = Counter()
-        self._first: dict[str, str] = {}
-
-    def leave_out(self, group: str, path: str) -> None:
-        """Count something that isn't read."""
-        self._counts[group] += 1
-        self._first.setdefault(group, path)
-
-    def left_out(self) -> dict[str, int]:
-        """Return the counts by what was left out."""
-        return {f"{group}, such as {self._first[group]}": count for group, count in self._counts.items()}
-
-    def subfolders(self, path: Path) -> list[str]:
-        """Return the names of the folders in a folder of class folders."""
-        names = []
-        with reading(str(path)):
-            for name, place, status in list_folder(path, self.leave_out):
-                if stat.S_ISDIR(status.st_mode):
-                    names.append(name)
-                else:
-                    self.leave_out("files outside class folders", place)
-        return names
-
-    def class_files(self, folder: Path, label: int) -> _ClassFiles:
-        """Return the images below the folder of a class."""
-        names, sizes = [], array("q")
-        with reading(str(folder)):
-            for file in images_below(folder, self.leave_out):
-                _check_encoding(folder.name, file.name)
-                names.append(file.name)
-                sizes.append(file.size)
-                self._progress.found(self.num_images + len(names))
-        self.num_images += len(names)
-        return _ClassFiles(folder, label, names, sizes)
-
-
 def image_folder(source: Path, *, name: str, validation_fraction: float) -> SourceData:
     """Open a folder of images; without any but training images, part of each class is held out for validation.
 
     UserError if a class or a split has no images, or two classes have the same name.
     """
-    with Progress(0) as progress:
-        search = _Search(progress)
+    with Search() as search:
         classes, splits = _find_splits(source, search)
     if list(splits) == ["train"] and validation_fraction > 0:
         splits = _hold_out(splits["train"], validation_fraction)
@@ -95,9 +57,8 @@ def image_folder(source: Path, *, name: str, validation_fraction: float) -> Sour
     num_bytes = sum(sum(part.sizes) for parts in splits.values() for part in parts)
     return SourceData(
         name=name,
-        version="1.0.0",
         description=f"The images of the folder {source.name}, {len(classes)} classes.",
-        homepage="",
+        form="folders of classes",
         label_names=tuple(classes),
         num_images=num_images,
         num_bytes=num_bytes,
@@ -106,6 +67,7 @@ def image_folder(source: Path, *, name: str, validation_fraction: float) -> Sour
         images=functools.partial(_images, splits),
         left_out=search.left_out(),
         folder=source,
+        any_order=True,
     )
 
 
@@ -131,22 +93,25 @@ def _fingerprint(classes: list[str], splits: dict[str, list[_ClassFiles]]) -> st
     return digest.hexdigest()[:16]
 
 
-def _find_splits(source: Path, search: _Search) -> tuple[list[str], dict[str, list[_ClassFiles]]]:
+def _find_splits(source: Path, search: Search) -> tuple[list[str], dict[str, list[_ClassFiles]]]:
     """Return the names of the classes and the files of each split, only "train" for a folder of class folders."""
     if not source.is_dir():
         raise UserError(f"{source} is not a folder; give one that contains a folder of images for each class.")
-    names = search.subfolders(source)
+    names = _subfolders(source, search)
     folders = _split_folders(source, names)
     if not folders:
         _check_classes(source, names)
         return names, {"train": _files(source, names, names, search)}
-    in_folders = {split: search.subfolders(source / folder) for split, folder in folders.items()}
+    in_folders = {split: _subfolders(source / folder, search) for split, folder in folders.items()}
     classes = in_folders["train"]
     _check_classes(source / folders["train"], classes)
     for split, names in in_folders.items():
         path = source / folders[split]
         if not names:
-            raise UserError(f"{path} contains no folders of classes; sort its images into such folders, or remove it.")
+            raise UserError(
+                f"{path} contains no folders of classes; sort its images into such folders, name all images with their "
+                "labels in image_list=FILE, or remove it. dataset=imagenet2012 knows the labels of ImageNet's."
+            )
         if unknown := [name for name in names if name not in classes]:
             known = f"{folders['train']}/ ({', '.join(classes[:20])})"
             raise UserError(f"{path / unknown[0]} is not a class of {known}; sort its images into those, or remove it.")
@@ -180,6 +145,18 @@ def _split_folders(source: Path, names: list[str]) -> dict[str, str]:
     return {}
 
 
+def _subfolders(path: Path, search: Search) -> list[str]:
+    """Return the names of the folders in a folder of class folders."""
+    names = []
+    with reading(str(path)):
+        for name, place, status in list_folder(path, search.leave_out):
+            if stat.S_ISDIR(status.st_mode):
+                names.append(name)
+            else:
+                search.leave_out("files outside class folders", place)
+    return names
+
+
 def _contains_folders(path: Path) -> bool:
     with reading(str(path)):
         return any(child.is_dir() for child in path.iterdir())
@@ -193,15 +170,27 @@ def _check_classes(path: Path, names: list[str]) -> None:
     check_class_names(names, path)
 
 
-def _files(path: Path, names: list[str], classes: list[str], search: _Search) -> list[_ClassFiles]:
+def _files(path: Path, names: list[str], classes: list[str], search: Search) -> list[_ClassFiles]:
     """Return the images in the class folders `names` of a split; UserError if one is empty.
 
     A class may be missing from validation, but its folder may not be empty.
     """
     labels = {name: label for label, name in enumerate(classes)}
-    parts = [search.class_files(path / name, labels[name]) for name in names]
+    parts = [_class_files(path / name, labels[name], search) for name in names]
     check_no_class_is_empty(names, {part.folder.name: len(part.names) for part in parts}, path)
     return parts
+
+
+def _class_files(folder: Path, label: int, search: Search) -> _ClassFiles:
+    """Return the images below the folder of a class."""
+    names, sizes = [], array("q")
+    with reading(str(folder)):
+        for file in images_below(folder, search.leave_out):
+            _check_encoding(folder.name, file.name)
+            names.append(file.name)
+            sizes.append(file.size)
+            search.found()
+    return _ClassFiles(folder, label, names, sizes)
 
 
 def _check_encoding(class_name: str, name: str) -> None:
@@ -224,11 +213,7 @@ def _hold_out(parts: list[_ClassFiles], fraction: float) -> dict[str, list[_Clas
     splits: dict[str, list[_ClassFiles]] = {"train": [], "validation": []}
     for part in parts:
         indices = range(len(part.names))
-        if len(indices) < 2:
-            raise UserError(
-                f"{part.folder} contains one image; a class needs at least 2 to hold one out for validation: add "
-                "images, or hold none out with validation_fraction=0."
-            )
+        check_can_hold_out(len(indices), part.folder)
 
         def rank(index: int, part: _ClassFiles = part) -> bytes:
             return hashlib.sha256(f"{part.folder.name}/{part.names[index]}".encode()).digest()

@@ -50,7 +50,7 @@ def imagenet2012(source: Path, classes_file: Path | None = None) -> SourceData:
         check_no_class_is_empty(wanted, counts, f"{source} ({part.form})", remedy)
     data = _source_data(2012, "5.1.0", classes, part, [kit])
     if part.size:
-        data = dataclasses.replace(data, name=f"imagenet{part.size}", size=part.size)
+        data = dataclasses.replace(data, name=f"imagenet{part.size}")
     return _subset(data, wanted, classes) if classes_file else data
 
 
@@ -104,19 +104,15 @@ def _source_data(year: int, version: str, classes: Classes, part: Part, other_fi
     """Describe the data set; labels and images also depend on the `other_files` that exist."""
     class_names = {"class_names": list(classes.words)} if classes.words else {}
     others = {path.name: path.stat().st_size for path in other_files if path.exists()}
+    num_images = {split: part.num_images[split] for split in _NUM_IMAGES[year] if split in part.num_images}
+    identity = {**part.identity, **others}
     return SourceData(
+        **vars(dataclasses.replace(part, label_names=classes.wordnet_ids, num_images=num_images, identity=identity)),
         name=f"imagenet{year}",
         version=version,
         description=f"ILSVRC-{year}: images of 1000 classes of ImageNet.",
         homepage=ilsvrc2012.HOMEPAGE,
-        label_names=classes.wordnet_ids,
-        num_images={split: part.num_images[split] for split in _NUM_IMAGES[year] if split in part.num_images},
-        num_bytes=part.num_bytes,
-        identity={**part.identity, **others},
-        images=part.images,
-        left_out=part.left_out,
         metadata={"wordnet_ids": list(classes.wordnet_ids), **class_names},
-        form=part.form,
     )
 
 

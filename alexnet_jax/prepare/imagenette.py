@@ -42,7 +42,7 @@ def imagenette(source: Path) -> SourceData:
             if split not in _SPLITS or wordnet_id not in labels:
                 raise UserError(
                     f"{archive} contains {member.path}, but Imagenette has train/ and val/ with one folder for each of "
-                    f"{', '.join(labels)}; unpack other data sets and prepare them with dataset=folder."
+                    f"{', '.join(labels)}; prepare other data sets with dataset=folder."
                 )
             load = functools.partial(tars.read, member, archive)
             label = labels[wordnet_id]
@@ -50,9 +50,9 @@ def imagenette(source: Path) -> SourceData:
 
     return SourceData(
         name="imagenette",
-        version="1.0.0",
         description="Imagenette version 2: ten easily classified classes of ImageNet.",
         homepage=HOMEPAGE,
+        form="the archive of Imagenette",
         label_names=tuple(CLASSES),
         num_images={"train": 9469, "validation": 3925},
         num_bytes=archive.stat().st_size,

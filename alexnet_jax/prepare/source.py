@@ -30,48 +30,16 @@ class SourceImage(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class SourceData:
-    """A data set to prepare, after a check that all its files exist.
-
-    num_images: per split; exact for folders, the publisher's numbers for archives. num_bytes: of all that will be read.
-    identity: distinguishes this source from others: file names, sizes, classes. left_out: how many things in the source
-    will not be read, by what they are ("dangling links"). folder: that of the images, if each is a file of its own and
-    can be loaded at any time. size: side of the prepared images in pixels where the data set fixes it (CIFAR-10, stored
-    losslessly); None where the user chooses. form: what the source was taken for.
-    """
-
-    name: str
-    version: str
-    description: str
-    homepage: str
-    label_names: tuple[str, ...]
-    num_images: Mapping[str, int]
-    num_bytes: int
-    identity: Mapping[str, int | str]
-    images: Callable[[], Iterator[SourceImage]]
-    left_out: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    folder: Path | None = None
-    metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    size: int | None = None
-    name_feature: str = "file_name"
-    form: str = ""
-
-    def in_words(self) -> list[str]:
-        """Say what was found, one line each: the form, images by split and classes, and what is left out."""
-        images = ", ".join(f"{count:,} images for {split}" for split, count in self.num_images.items())
-        names = ", ".join([*self.label_names[:3], *(["..."] if len(self.label_names) > 3 else [])])
-        left_out = [f"left out: {count:,} {what}" for what, count in self.left_out.items()]
-        form = [f"taken for: {self.form}"] if self.form else []
-        return [*form, f"found: {images}; {len(self.label_names):,} classes ({names})", *left_out]
-
-
-@dataclasses.dataclass(frozen=True)
 class Part:
-    """The images of a source in one of the forms in which people keep data sets, or some of them.
+    """The images of a source in one of the forms in which people keep data sets, or some of them, after a check.
 
-    label_names: in the order of the labels; empty where the form only has numbers. left_out: how many images are not
-    taken, by reason. train_labels: how many training images have each label, if that is known without reading them.
-    The rest as in `SourceData`; the images of one split follow each other.
+    form: what the source was taken for. label_names: in the order of the labels; empty where the form only has numbers.
+    num_images: per split; the publisher's numbers where counting takes long. num_bytes: of all that will be read.
+    identity: distinguishes this source from others: file names, sizes, classes. images: those of one split follow each
+    other. left_out: how many things in the source will not be read, by what they are ("dangling links"). train_labels:
+    how many training images have each label, if that is known without reading them. folder: that of the images, into
+    which nothing is written. any_order: each image is a file of its own and can be loaded at any time. size: side of
+    the prepared images in pixels where the data set fixes it (CIFAR-10, stored losslessly), else None.
     """
 
     form: str
@@ -82,28 +50,53 @@ class Part:
     images: Callable[[], Iterator[SourceImage]]
     left_out: Mapping[str, int] = dataclasses.field(default_factory=dict)
     train_labels: Mapping[int, int] = dataclasses.field(default_factory=dict)
+    folder: Path | None = None
+    any_order: bool = False
     size: int | None = None
 
 
-def hold_out(part: Part, fraction: float) -> Part:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SourceData(Part):
+    """A data set to prepare: the images, and what the result is called."""
+
+    name: str
+    version: str = "1.0.0"
+    description: str = ""
+    homepage: str = ""
+    metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    name_feature: str = "file_name"
+
+    def in_words(self) -> list[str]:
+        """Say what was found, one line each: the form, images by split and classes, and what is left out."""
+        images = ", ".join(f"{count:,} images for {split}" for split, count in self.num_images.items())
+        names = ", ".join([*self.label_names[:3], *(["..."] if len(self.label_names) > 3 else [])])
+        left_out = [f"left out: {count:,} {what}" for what, count in self.left_out.items()]
+        found = f"found: {images}; {len(self.label_names):,} classes ({names})"
+        return [f"taken for: {self.form}", found, *left_out]
+
+
+def hold_out(part: Part, fraction: float, where: object) -> Part:
     """Return the training images of a part as two splits: of each class the second image and every 1/fraction-th next.
 
-    The images are read twice, because those of a split must follow each other.
+    The images are read twice, because those of a split must follow each other. UserError if a class has one image.
     """
+    for label, count in part.train_labels.items():
+        check_can_hold_out(count, f"class {part.label_names[label]} of {where}")
 
-    def is_held_out(number: int) -> bool:
-        return number > 0 and int(1 + (number - 1) * fraction) > int(1 + (number - 2) * fraction)
+    def held_out(count: int) -> int:
+        return int(1 + (count - 2) * fraction) if count > 1 else 0
 
     def images() -> Iterator[SourceImage]:
         for pass_number, split in enumerate(("train", "validation")):
             numbers = Counter[int]()
             for image in part.images():
-                if is_held_out(numbers[image.label]) == (split == "validation"):
-                    yield image._replace(split=split, position=pass_number * part.num_bytes + image.position)
                 numbers[image.label] += 1
+                is_held_out = held_out(numbers[image.label]) > held_out(numbers[image.label] - 1)
+                if is_held_out == (split == "validation"):
+                    yield image._replace(split=split, position=pass_number * part.num_bytes + image.position)
 
     num_images = part.num_images["train"]
-    num_held_out = round(num_images * fraction)
+    num_held_out = sum(map(held_out, part.train_labels.values())) or round(num_images * fraction)
     return dataclasses.replace(
         part,
         num_images={"train": num_images - num_held_out, "validation": num_held_out},
@@ -111,6 +104,15 @@ def hold_out(part: Part, fraction: float) -> Part:
         identity={**part.identity, "validation_fraction": str(fraction)},
         images=images,
     )
+
+
+def check_can_hold_out(count: int, where: object) -> None:
+    """Raise UserError if a class has too few images to hold one out."""
+    if count < 2:
+        raise UserError(
+            f"{where} contains one image; a class needs at least 2 to hold one out for validation: add images, or hold "
+            "none out with validation_fraction=0."
+        )
 
 
 def join(parts: Sequence[Part]) -> Part:
@@ -123,7 +125,7 @@ def join(parts: Sequence[Part]) -> Part:
                 yield image._replace(position=start + image.position)
             start += part.num_bytes
 
-    def merged(field: str) -> dict[str, Any]:
+    def merged(field: str) -> dict[Any, Any]:
         return {key: value for part in parts for key, value in getattr(part, field).items()}
 
     return Part(
@@ -134,7 +136,9 @@ def join(parts: Sequence[Part]) -> Part:
         identity=merged("identity"),
         images=images,
         left_out=merged("left_out"),
-        train_labels={label: count for part in parts for label, count in part.train_labels.items()},
+        train_labels=merged("train_labels"),
+        folder=next((part.folder for part in parts if part.folder), None),
+        any_order=all(part.any_order for part in parts),
         size=parts[0].size,
     )
 

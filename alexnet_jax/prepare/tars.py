@@ -16,10 +16,11 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple, cast
 
+from alexnet_jax.data.image_files import HIDDEN, MAX_BYTES, LeaveOut
 from alexnet_jax.errors import UserError
 
+LINKS = "links, pipes and devices in archives"  # that are left out
 JPEG_SUFFIXES = (".jpeg", ".jpg")  # of images in the archives of ImageNet and Imagenette
-MAX_BYTES = 1 << 29  # of a member that is read in one piece: no known image, batch or table is larger
 _BLOCK = 512  # bytes of a tar header
 _MAX_HEADER_BYTES = 1 << 16  # of one member: long names, attributes, the map of a sparse file
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -43,19 +44,23 @@ class TarFile(NamedTuple):
     offset: int
 
 
-def walk(path: Path) -> Iterator[TarFile]:
-    """Yield the regular files of a tar, gzipped or not, in order; UserError if it is truncated, damaged or not a tar.
+def forget(group: str, path: str) -> None:
+    """Leave out what is not a regular file."""
 
-    In a gzipped tar, positions count compressed bytes.
+
+def walk(path: Path, leave_out: LeaveOut = forget) -> Iterator[TarFile]:
+    """Yield the regular files of a tar, gzipped or not, in order, and report others to `leave_out`.
+
+    In a gzipped tar, positions count compressed bytes. UserError if it is truncated, damaged or not a tar.
     """
     with _naming(path), path.open("rb") as file:
         zipped = file.read(2) == _GZIP_MAGIC
         file.seek(0)
         if not zipped:
-            yield from _walk_to_end(file, path)
+            yield from _walk_to_end(file, path, leave_out)
             return
         with gzip.open(file) as unzipped:
-            yield from _walk(cast(IO[bytes], unzipped), file.tell)
+            yield from _walk(cast(IO[bytes], unzipped), file.tell, leave_out)
             while unzipped.read(1 << 20):  # up to the checksum at the end, which a truncated file doesn't have
                 pass
 
@@ -63,7 +68,7 @@ def walk(path: Path) -> Iterator[TarFile]:
 def walk_inner(outer: TarFile, where: str) -> Iterator[TarFile]:
     """Yield the regular files of a tar inside another one; `where` names it in errors, which are those of `walk`."""
     with _naming(where), outer.open() as file:
-        yield from _walk_to_end(file, where)
+        yield from _walk_to_end(file, where, forget)
 
 
 def check_end(path: Path) -> None:
@@ -75,12 +80,16 @@ def check_end(path: Path) -> None:
             raise UserError(f"{path} is truncated: the end of a tar is missing; download it again.")
 
 
-def read(member: TarFile, where: object) -> bytes:
-    """Read a member; UserError if the archive `where` is damaged there, or the member has more than MAX_BYTES."""
+def read(member: TarFile, where: object, num_bytes: int = -1) -> bytes:
+    """Read a member, or only `num_bytes` of it.
+
+    UserError if the archive `where` is damaged there, or the member has more than MAX_BYTES: no known image, batch or
+    table does.
+    """
     with _naming(where), member.open() as file:
         if member.size > MAX_BYTES:
             raise tarfile.ReadError(f"{member.path} has {member.size:,} bytes, and {MAX_BYTES:,} are allowed")
-        return file.read()
+        return file.read(num_bytes)
 
 
 class _MeteredFile:
@@ -99,7 +108,7 @@ class _MeteredFile:
         return self._file.read(size)
 
 
-def _walk(file: IO[bytes], position: Callable[[], int]) -> Generator[TarFile, None, int]:
+def _walk(file: IO[bytes], position: Callable[[], int], leave_out: LeaveOut) -> Generator[TarFile, None, int]:
     """Yield the regular files; return the offset at which there are no more."""
     metered = _MeteredFile(file)
     with tarfile.open(fileobj=cast(IO[bytes], metered), mode="r:") as tar:
@@ -110,16 +119,20 @@ def _walk(file: IO[bytes], position: Callable[[], int]) -> Generator[TarFile, No
                 raise tarfile.ReadError(f"the member at byte {member.offset:,} ends before it begins")
             previous, metered.allowed = tar.offset, math.inf
             path = PurePosixPath(member.name)
-            if member.isreg() and not path.name.startswith("._"):  # "._name": what macOS adds to archives
+            if path.name.startswith("._"):  # what macOS adds to archives
+                leave_out(HIDDEN, member.name)
+            elif member.isreg():
                 open_member = cast(Callable[[], IO[bytes]], functools.partial(tar.extractfile, member))
                 yield TarFile(path, member.size, open_member, position(), member.offset_data)
+            elif not member.isdir():
+                leave_out(LINKS, member.name)
             metered.allowed = _MAX_HEADER_BYTES
         return tar.offset
 
 
-def _walk_to_end(file: IO[bytes], where: object) -> Iterator[TarFile]:
+def _walk_to_end(file: IO[bytes], where: object, leave_out: LeaveOut) -> Iterator[TarFile]:
     """Yield the regular files; UserError unless the block of zeros that ends every tar follows."""
-    end = yield from _walk(file, file.tell)
+    end = yield from _walk(file, file.tell, leave_out)
     file.seek(end)
     if (block := file.read(_BLOCK)) != bytes(_BLOCK):
         problem = "damaged" if len(block) == _BLOCK else "truncated"

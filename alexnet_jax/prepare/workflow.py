@@ -71,7 +71,10 @@ def _check_splits(source: SourceData, num_images: Mapping[str, int]) -> None:
     """Raise UserError if a split has no images."""
     for split, count in num_images.items():
         if not count:
-            raise UserError(f"the source of {source.name} has no images for split {split!r}; add some, or remove it.")
+            raise UserError(
+                f"the source of {source.name} has no images for split {split!r}; add some, remove it, or, if it was to "
+                "be held out, hold none out with validation_fraction=0."
+            )
 
 
 def _plan(source: SourceData, recipe: Recipe) -> dict[str, Any]:
@@ -103,7 +106,7 @@ def _begin(plan: Mapping[str, Any], source: SourceData, scratch: Path) -> None:
     """
     path = scratch / "plan.json"
     if path.exists():
-        changeable = ["source"] if source.folder else []
+        changeable = ["source"] if source.any_order else []
         _check_same({key: value for key, value in plan.items() if key not in changeable}, path)
         if json.loads(path.read_text())["preparation"] == plan:
             return
@@ -137,13 +140,13 @@ def _make_units(
     source: SourceData, recipe: Recipe, scratch: Path, max_broken: int, num_threads: int, progress: Progress
 ) -> _Units:
     """Carry out the first pass; return the units of each split."""
-    directory, any_order = scratch / "units", source.folder is not None
+    directory = scratch / "units"
     directory.mkdir(exist_ok=True)
     _read_broken_again(scratch, max_broken)
     units: _Units = {split: [] for split in source.num_images}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\.")  # of large images and damaged EXIF data: see image_codec.py
-        made = process(source.images(), recipe, directory, num_threads, progress.images, any_order=any_order)
+        made = process(source.images(), recipe, directory, num_threads, progress.images, any_order=source.any_order)
         for split, unit in made:
             units[split].append(unit)
             _check_broken(source, units, max_broken, scratch)
@@ -225,7 +228,8 @@ def _check_classes(source: SourceData, units: _Units, scratch: Path) -> None:
     try:
         _check_splits(source, {split: sum(counts[split].labels.values()) for split in counts})
         by_name = {name: counts[TRAIN].labels[str(label)] for label, name in enumerate(source.label_names)}
-        check_no_class_is_empty(source.label_names, by_name, f"the training split of {source.name}")
+        remedy = "add images, or remove the class; of ImageNet, classes=FILE takes a part of the classes"
+        check_no_class_is_empty(source.label_names, by_name, f"the training split of {source.name}", remedy)
     except UserError:
         forget_broken(scratch / "units")  # for a repaired source
         raise

@@ -1,28 +1,43 @@
-"""The files in a folder, a zip or a tar, one after the other and never unpacked."""
+"""The images in a folder, a zip or a tar, one after the other and never unpacked."""
 
 import functools
 import hashlib
-import os
+import stat
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from alexnet_jax.data.image_codec import MAGIC_BYTES, is_image
+from alexnet_jax.data.image_files import (
+    ENDINGS,
+    HIDDEN,
+    MAX_BYTES,
+    NOT_IMAGES,
+    TOO_LARGE,
+    LeaveOut,
+    images_below,
+    is_hidden,
+)
 from alexnet_jax.errors import UserError
 from alexnet_jax.files import reading
 from alexnet_jax.prepare import tars
 
-IMAGE_SUFFIXES = (".jpeg", ".jpg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp")
 _ZIP_FAULTS = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError, ValueError)
+_TEXTS = (".csv", ".json", ".mat", ".txt", ".xml")  # never opened: Kaggle's zip has half a million annotations
 
 
 class File(NamedTuple):
-    """A file in a container, at byte `position` of it. path: inside the container. load: as in `SourceImage`."""
+    """A file in a container, at byte `position` of it. path: inside the container. load: as in `SourceImage`.
+
+    head: returns its first bytes, enough to tell whether it is an image.
+    """
 
     path: PurePosixPath
     size: int
     load: Callable[[], bytes]
+    head: Callable[[], bytes]
     position: int
 
 
@@ -41,33 +56,38 @@ def kind(path: Path) -> str:
     return "tar" if head[257:262] == b"ustar" else ""
 
 
-def walk(container: Path) -> Iterator[File]:
-    """Yield all files of a folder (by name, links followed), a zip or a tar; UserError if one can't be read.
+def walk(container: Path, leave_out: LeaveOut = tars.forget) -> Iterator[File]:
+    """Yield the images in a folder (by name, links followed), a zip or a tar, and report the rest to `leave_out`.
 
-    Hidden files and folders are skipped: those that begin with a dot, and what macOS and network drives add.
+    Images are known as in `image_files.images_below`. UserError if the container can't be read.
     """
-    match kind(container):
-        case "folder":
-            files = _walk_folder(container)
-        case "zip":
-            files = _walk_zip(container)
-        case _:
-            files = _walk_tar(container)
-    return (file for file in files if not is_hidden(file.path))
+    if container.is_dir():
+        return _walk_folder(container, leave_out)
+    return (file for file in members(container, leave_out) if _is_image(file, leave_out))
 
 
-def read_named(container: Path, name: str) -> tuple[PurePosixPath, bytes] | None:
-    """Return path and content of the first file of this name; None if there is none."""
-    return next(((file.path, file.load()) for file in walk(container) if file.path.name == name), None)
+def members(archive: Path, leave_out: LeaveOut = tars.forget) -> Iterator[File]:
+    """Yield all files of a zip or a tar, and report links; UserError if it can't be read."""
+    return _walk_zip(archive, leave_out) if kind(archive) == "zip" else _walk_tar(archive, leave_out)
 
 
-def is_hidden(path: PurePosixPath) -> bool:
-    """Return whether a file, or a folder above it, is not the user's own."""
-    return any(map(_is_hidden_name, path.parts))
+def read_named(archive: Path, name: str) -> tuple[PurePosixPath, bytes] | None:
+    """Return path and content of the first file of this name in a zip or a tar; None if there is none."""
+    return next(((file.path, file.load()) for file in members(archive) if file.path.name == name), None)
 
 
-def _is_hidden_name(name: str) -> bool:
-    return name.startswith(".") or name in ("@eaDir", "__MACOSX")
+def _is_image(file: File, leave_out: LeaveOut) -> bool:
+    suffix = file.path.suffix.lower()
+    if any(map(is_hidden, file.path.parts)):
+        reason = HIDDEN
+    elif file.size > MAX_BYTES:
+        reason = TOO_LARGE
+    elif suffix in ENDINGS or (suffix not in _TEXTS and is_image(file.head())):
+        return True
+    else:
+        reason = NOT_IMAGES
+    leave_out(reason, file.path.as_posix())
+    return False
 
 
 class Fingerprint:
@@ -76,31 +96,21 @@ class Fingerprint:
     def __init__(self) -> None:
         self._hash = hashlib.sha256()
 
-    def add(self, file: File) -> None:
+    def add(self, path: PurePosixPath, size: int) -> None:
         """Count a file in."""
-        self._hash.update(f"{file.path.as_posix()}\0{file.size}\n".encode(errors="surrogateescape"))
+        self._hash.update(f"{path.as_posix()}\0{size}\n".encode(errors="surrogateescape"))
 
     def __str__(self) -> str:
         return self._hash.hexdigest()[:16]
 
 
-def _walk_folder(root: Path) -> Iterator[File]:
+def _walk_folder(root: Path, leave_out: LeaveOut) -> Iterator[File]:
     position = 0
-    folders = [root]
-    while folders:
-        folder = folders.pop()
-        with reading(str(folder)), os.scandir(folder) as scanned:
-            entries = sorted(scanned, key=lambda entry: entry.name)
-            folders += [
-                Path(entry) for entry in reversed(entries) if entry.is_dir() and not _is_hidden_name(entry.name)
-            ]
-        for entry in entries:
-            if not entry.is_dir():
-                with reading(entry.path):  # a link that leads nowhere, for example
-                    size = entry.stat().st_size
-                position += size
-                path = Path(entry)
-                yield File(PurePosixPath(path.relative_to(root)), size, functools.partial(_read, path), position)
+    with reading(str(root)):
+        for file in images_below(root, leave_out, follow_links=True):
+            position += file.size
+            load = functools.partial(_read, root / file.name)
+            yield File(PurePosixPath(file.name), file.size, load, load, position)
 
 
 def _read(path: Path) -> bytes:
@@ -108,7 +118,7 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
 
 
-def _walk_zip(path: Path) -> Iterator[File]:
+def _walk_zip(path: Path, leave_out: LeaveOut) -> Iterator[File]:
     try:
         archive = zipfile.ZipFile(path)
     except _ZIP_FAULTS as error:
@@ -117,20 +127,25 @@ def _walk_zip(path: Path) -> Iterator[File]:
         ) from error
     with archive:
         for member in archive.infolist():
-            if not member.is_dir():
-                load = functools.partial(_read_member, archive, member, path)
-                yield File(PurePosixPath(member.filename), member.file_size, load, member.header_offset)
+            if stat.S_ISLNK(member.external_attr >> 16):
+                leave_out(tars.LINKS, member.filename)
+            elif not member.is_dir():
+                read = functools.partial(_read_member, archive, member, path)
+                head = functools.partial(read, MAGIC_BYTES)
+                yield File(PurePosixPath(member.filename), member.file_size, read, head, member.header_offset)
 
 
-def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> bytes:
-    if member.file_size > tars.MAX_BYTES:
-        raise UserError(f"{path}, {member.filename} has {member.file_size:,} bytes; {tars.MAX_BYTES:,} are allowed.")
+def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path, num_bytes: int = -1) -> bytes:
+    if member.file_size > MAX_BYTES:
+        raise UserError(f"{path}, {member.filename} has {member.file_size:,} bytes; {MAX_BYTES:,} are allowed.")
     try:
-        return archive.read(member)  # checks the CRC-32
+        with archive.open(member) as file:
+            return file.read(num_bytes)  # at the end of the file, checks the CRC-32
     except _ZIP_FAULTS as error:
         raise UserError(f"{path}, {member.filename} is damaged ({error}); download the zip again.") from error
 
 
-def _walk_tar(path: Path) -> Iterator[File]:
-    for member in tars.walk(path):
-        yield File(member.path, member.size, functools.partial(tars.read, member, path), member.position)
+def _walk_tar(path: Path, leave_out: LeaveOut) -> Iterator[File]:
+    for member in tars.walk(path, leave_out):
+        read = functools.partial(tars.read, member, path)
+        yield File(member.path, member.size, read, functools.partial(read, MAGIC_BYTES), member.position)

@@ -163,7 +163,8 @@ def check_pieces(source: Path, found: Sequence[Piece]) -> None:
         others = "" if found else ", or give ImageNet in another form that docs/prepare.md lists"
         raise UserError(
             f"{where} does not contain {names}; register at {HOMEPAGE} and download Training images (task 1 & 2) and "
-            f"Validation images (all tasks){others}."
+            f"Validation images (all tasks){others}. If this is another data set, such as Tiny ImageNet, "
+            "prepare it with dataset=folder."
         )
 
 
@@ -194,10 +195,12 @@ def with_wordnet_ids(part: Part, labels: named.Labels, path: Path) -> Part:
                 yield image._replace(label=new_labels[wordnet_id], name=name)
 
     num_images = part.num_images
+    train_labels = {new_labels[ids[n]]: count for n, count in part.train_labels.items() if ids[n] in new_labels}
     if len(ids) > len(new_labels):
         share = len(new_labels) / len(ids)  # about; the classes of ImageNet have 732 to 1300 images
         num_images = {split: max(1, round(share * count)) for split, count in num_images.items()}
-    train_labels = {new_labels[ids[n]]: count for n, count in part.train_labels.items() if ids[n] in new_labels}
+        if train_labels:
+            num_images["train"] = sum(train_labels.values())
     return dataclasses.replace(
         part, label_names=labels.wanted, num_images=num_images, images=images, train_labels=train_labels
     )

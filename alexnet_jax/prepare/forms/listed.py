@@ -16,6 +16,7 @@ from alexnet_jax.errors import UserError
 from alexnet_jax.files import reading
 from alexnet_jax.prepare.folders import SPLIT_FOLDERS
 from alexnet_jax.prepare.forms import files
+from alexnet_jax.prepare.search import Search
 from alexnet_jax.prepare.source import Part, SourceImage, check_class_names, check_no_class_is_empty
 
 ANNOTATIONS = "val_annotations.txt"  # of Tiny ImageNet: name, WordNet id and box of each validation image
@@ -38,14 +39,17 @@ def find_annotations(source: Path) -> list[Path]:
         return [source] if (source / "val" / ANNOTATIONS).is_file() else []
     if files.kind(source) not in ("zip", "tar"):  # to list a gzipped tar is to decompress it
         return []
-    return [source] if any(file.path.name == ANNOTATIONS for file in files.walk(source)) else []
+    return [source] if any(file.path.name == ANNOTATIONS for file in files.members(source)) else []
 
 
 def open_annotated(paths: list[Path]) -> Part:
     """Open Tiny ImageNet; UserError if an image has no class."""
     (source,) = paths
-    found = files.read_named(source, ANNOTATIONS)
-    where, text = found or (PurePosixPath(ANNOTATIONS), b"")
+    if source.is_dir():
+        with reading(str(source)):
+            text = (source / "val" / ANNOTATIONS).read_bytes()
+    else:
+        _, text = files.read_named(source, ANNOTATIONS) or ("", b"")
     rows = (line.split("\t") for line in text.decode(errors="replace").splitlines())
     classes = {row[0]: row[1] for row in rows if len(row) > 1}
 
@@ -54,16 +58,26 @@ def open_annotated(paths: list[Path]) -> Part:
         if known.split != "validation":
             return known if known.split == "train" else _Known(known.split, None)
         if path.name not in classes:
-            raise UserError(f"{source}: {where} has no line for {path.name}; download it again.")
+            raise UserError(f"{source}: {ANNOTATIONS} has no line for {path.name}; download it again.")
         return _Known("validation", classes[path.name])
 
     return _part("Tiny ImageNet", source, label, _search(source, label, f"images without a label in {ANNOTATIONS}"))
 
 
 def open_archive(paths: list[Path]) -> Part:
-    """Open a zip or tar of class folders; UserError if a class has no training images."""
+    """Open a zip or tar of class folders; UserError if a class has no training images, or a split no classes."""
     (source,) = paths
-    listing = _search(source, _by_folder, "images outside the folders of classes")
+
+    def label(path: PurePosixPath) -> _Known:
+        known = _by_folder(path)
+        if known.split != "train" and known.class_name is None:
+            raise UserError(
+                f"{source} contains {path}, which is in no folder of a class; sort the images of that folder into such "
+                "folders, or name those to take, with their labels, in image_list=FILE."
+            )
+        return known
+
+    listing = _search(source, label, "images outside class folders")
     return _part(f"a {files.kind(source)} of class folders", source, _by_folder, listing)
 
 
@@ -135,18 +149,18 @@ class _Listing(NamedTuple):
 
 def _search(source: Path, label: _Labeling, why_left_out: str) -> _Listing:
     """List all images without reading them."""
-    counts, num_left_out, num_bytes = Counter[tuple[str, str]](), 0, 0
-    fingerprint = files.Fingerprint()
-    for file in files.walk(source):
-        if file.path.suffix.lower() in files.IMAGE_SUFFIXES:
+    counts, num_bytes, fingerprint = Counter[tuple[str, str]](), 0, files.Fingerprint()
+    with Search() as search:
+        for file in files.walk(source, search.leave_out):
             split, class_name = label(file.path)
-            fingerprint.add(file)
+            fingerprint.add(file.path, file.size)
             num_bytes += file.size
             if class_name is None:
-                num_left_out += 1
+                search.leave_out(why_left_out, file.path.as_posix())
             else:
+                search.found()
                 counts[split, class_name] += 1
-    return _Listing(counts, {why_left_out: num_left_out} if num_left_out else {}, num_bytes, str(fingerprint))
+    return _Listing(counts, search.left_out(), num_bytes, str(fingerprint))
 
 
 def _part(form: str, source: Path, label: _Labeling, listing: _Listing) -> Part:
@@ -169,7 +183,18 @@ def _part(form: str, source: Path, label: _Labeling, listing: _Listing) -> Part:
     identity: dict[str, int | str] = {"names and sizes": listing.fingerprint, "splits and classes": classes}
     if source.is_file():
         identity[source.name] = source.stat().st_size
-    return Part(form, names, num_images, len(num_images) * listing.num_bytes, identity, images, listing.left_out)
+    return Part(
+        form=form,
+        label_names=names,
+        num_images=num_images,
+        num_bytes=len(num_images) * listing.num_bytes,
+        identity=identity,
+        images=images,
+        left_out=listing.left_out,
+        train_labels={labels[name]: count for name, count in in_training.items()},
+        folder=source if source.is_dir() else None,
+        any_order=source.is_dir(),
+    )
 
 
 def _images(
@@ -179,8 +204,6 @@ def _images(
     for number, split in enumerate(splits):
         position = number * num_bytes
         for file in files.walk(source):
-            if file.path.suffix.lower() not in files.IMAGE_SUFFIXES:
-                continue
             position += file.size
             known = label(file.path)
             if known.split == split and known.class_name is not None:

@@ -19,6 +19,7 @@ from typing import NamedTuple
 from alexnet_jax.errors import UserError
 from alexnet_jax.prepare.folders import SPLIT_FOLDERS
 from alexnet_jax.prepare.forms import files
+from alexnet_jax.prepare.search import Search
 from alexnet_jax.prepare.source import Part, SourceImage
 
 SOLUTION = "LOC_val_solution.csv"
@@ -27,7 +28,6 @@ OFFICIAL_NAME = re.compile(
     re.IGNORECASE,
 )
 WORDNET_ID = re.compile(r"n\d{8}")
-_NO_LABEL = "test images, which have no labels"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,30 +72,33 @@ def named_images(form: str, containers: Sequence[Path], labels: Labels, publishe
     Raises:
       UserError: a container is damaged, or an image has no label or an unknown one.
     """
-    fingerprint, counts, left_out = files.Fingerprint(), Counter[str](), Counter[str]()
+    fingerprint, counts, train_labels = files.Fingerprint(), Counter[str](), Counter[int]()
     by_id, num_bytes = {wordnet_id: label for label, wordnet_id in enumerate(labels.wanted)}, 0
-    train_labels = Counter[int]()
     can_list = not any(files.kind(container) == "tar.gz" for container in containers)
-    for container in containers:
-        last = 0
-        for file in files.walk(container) if can_list else ():
-            fingerprint.add(file)
-            last = file.position
-            if image := _identify(file.path, labels, container):
+    are_folders = all(container.is_dir() for container in containers)
+    with Search() as search:
+        for container in containers:
+            last = 0
+            for file in files.walk(container, search.leave_out) if can_list else ():
+                fingerprint.add(file.path, file.size)
+                last = file.position
+                image = _identify(file.path, labels, container)
                 if image.wordnet_id in by_id:
+                    search.found()
                     counts[image.split] += 1
                     if image.split == "train":
                         train_labels[by_id[image.wordnet_id]] += 1
                 else:
-                    left_out["images of other classes" if image.wordnet_id else "test images, without labels"] += 1
-        num_bytes += last if container.is_dir() else container.stat().st_size
+                    reason = "images of other classes" if image.wordnet_id else "test images, which have no labels"
+                    search.leave_out(reason, file.path.as_posix())
+            num_bytes += last if container.is_dir() else container.stat().st_size
 
     def images() -> Iterator[SourceImage]:
         start = 0
         for container in containers:
             for file in files.walk(container):
                 image = _identify(file.path, labels, container)
-                if image and image.wordnet_id in by_id:
+                if image.wordnet_id in by_id:
                     yield SourceImage(
                         image.split, image.name, by_id[image.wordnet_id], file.load, start + file.position, file.size
                     )
@@ -105,7 +108,18 @@ def named_images(form: str, containers: Sequence[Path], labels: Labels, publishe
     if can_list:
         identity["names and sizes"] = str(fingerprint)
     num_images = counts if can_list else published
-    return Part(form, labels.wanted, num_images, num_bytes, identity, images, left_out, train_labels)
+    return Part(
+        form=form,
+        label_names=labels.wanted,
+        num_images=num_images,
+        num_bytes=num_bytes,
+        identity=identity,
+        images=images,
+        left_out=search.left_out(),
+        train_labels=train_labels,
+        folder=containers[0] if are_folders else None,
+        any_order=are_folders,
+    )
 
 
 def official_stem(name: str) -> re.Match[str] | None:
@@ -118,10 +132,8 @@ def is_named(path: Path) -> bool:
     return bool(WORDNET_ID.fullmatch(path.name) or official_stem(path.name))
 
 
-def _identify(path: PurePosixPath, labels: Labels, container: Path) -> _Identity | None:
-    """Return what is known of an image, None for other files; UserError if nothing says its class."""
-    if path.suffix.lower() not in files.IMAGE_SUFFIXES:
-        return None
+def _identify(path: PurePosixPath, labels: Labels, container: Path) -> _Identity:
+    """Return what is known of an image; UserError if nothing says its class."""
     match = official_stem(path.name)
     folder_split, folder_id = _folders(path.parent)
     split = folder_split or (match and match["split"] and SPLIT_FOLDERS[match["split"].lower()]) or "train"
@@ -132,8 +144,11 @@ def _identify(path: PurePosixPath, labels: Labels, container: Path) -> _Identity
     if wordnet_id is None and match:
         wordnet_id = labels.of_number(match["stem"], int(match["number"]))
     if wordnet_id is None:
-        source = f"{SOLUTION} has no line for it" if match and labels.solution else "neither name nor folder tells it"
-        raise UserError(f"{container} contains {path}, an image without a class: {source}.")
+        reason = f"{SOLUTION} has no line for it" if match and labels.solution else "neither name nor folder tells it"
+        raise UserError(
+            f"{container} contains {path}, an image without a class: {reason}. Remove it, or, if this is another data "
+            "set, prepare it with dataset=folder."
+        )
     if wordnet_id not in labels.known:
         raise UserError(
             f"{container} contains {path}: {wordnet_id} is not one of the {len(labels.known)} classes of ILSVRC-2012; "

@@ -150,19 +150,21 @@ def _images(path: Path, split: str, columns: _Columns, labels: Mapping[str, int]
             for index, label in enumerate(table[columns.label].to_pylist()):
                 name = (names and names[index]) or f"{path.stem}_{row:06d}"
                 number = labels[label] if isinstance(label, str) else label
-                yield SourceImage(split, name, number, functools.partial(loader.load, index), position)
+                load = functools.partial(loader.load, index)
+                yield SourceImage(split, name, number, load, position, loader.mean_size)
                 row += 1
 
 
 class _Loader:
-    """Reads the images of a row group in order, a few at a time."""
+    """Reads the images of a row group in order, a few at a time. mean_size: of an image, in bytes."""
 
     def __init__(self, file: pq.ParquetFile, group: int, columns: _Columns, path: Path):
         group_facts = file.metadata.row_group(group)
-        rows = max(1, _BATCH_BYTES * group_facts.num_rows // max(1, group_facts.total_byte_size))
+        self.mean_size = group_facts.total_byte_size // max(1, group_facts.num_rows)
+        rows = max(1, _BATCH_BYTES // max(1, self.mean_size))
         self._batches: Iterator[Any] = file.iter_batches(rows, row_groups=[group], columns=[columns.image])
         self._columns, self._path = columns, path
-        self._start, self._batch = 0, None
+        self._start, self._batch, self._num_rows = 0, None, group_facts.num_rows
 
     def load(self, index: int) -> bytes:
         """Return the bytes of the image `index` of the group; indexes may only grow."""
@@ -171,6 +173,8 @@ class _Loader:
             with _naming(self._path):
                 self._batch = next(self._batches)[self._columns.image]
         value = self._batch[index - self._start].as_py()
+        if index == self._num_rows - 1:  # images that wait for a thread refer to their loader: free its memory
+            self._batch, self._batches = None, iter(())
         data = value["bytes"] if isinstance(value, dict) else value
         if data is None:
             raise UserError(

@@ -22,12 +22,9 @@ def find_shards(source: Path, suffix: str) -> list[Path]:
 
 
 def split_of(path: Path) -> str:
-    """Return the split that a shard's name tells, or its folder's; "train" if neither does."""
-    for name in (path.name, path.parent.name):
-        for word in _WORD.findall(name.lower()):
-            if word in SPLIT_FOLDERS:
-                return SPLIT_FOLDERS[word]
-    return "train"
+    """Return the split that a word in a shard's name tells, or its folder's name; "train" if neither does."""
+    words = [*_WORD.findall(path.name.lower()), path.parent.name.lower()]
+    return next((SPLIT_FOLDERS[word] for word in words if word in SPLIT_FOLDERS), "train")
 
 
 def by_split(paths: Iterable[Path]) -> dict[str, list[Path]]:

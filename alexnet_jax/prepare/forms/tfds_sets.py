@@ -85,6 +85,7 @@ def open_tfds(paths: list[Path]) -> Part:
         identity=sizes,
         images=images,
         left_out=left_out,
+        folder=directory,
     )
 
 
@@ -125,7 +126,7 @@ def _image(record: bytes, split: str, row: int, name_feature: str | None, path: 
         raise UserError(f"{path}: record {row:,} of {split} has no image or no label; prepare that set again.")
     names = example[name_feature].bytes_list.value if name_feature else ()
     name = names[0].decode(errors="replace") if names else f"{split}_{row:07d}"
-    return SourceImage(split, name, labels[0], functools.partial(bytes, images[0]), position)
+    return SourceImage(split, name, labels[0], functools.partial(bytes, images[0]), position, len(images[0]))
 
 
 # Files of records

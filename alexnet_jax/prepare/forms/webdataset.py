@@ -12,11 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from alexnet_jax.data.image_files import ENDINGS, MAX_BYTES, LeaveOut
 from alexnet_jax.errors import UserError
 from alexnet_jax.files import reading
 from alexnet_jax.prepare import tars
 from alexnet_jax.prepare.forms import files
 from alexnet_jax.prepare.forms.shard_names import by_split, find_shards
+from alexnet_jax.prepare.search import Search
 from alexnet_jax.prepare.source import Part, SourceImage
 
 _LABEL_SUFFIXES = (".cls", ".json")
@@ -40,15 +42,16 @@ def find(source: Path) -> list[Path]:
 def open_webdataset(paths: list[Path]) -> Part:
     """Open shards: reads the names and labels in all of them. UserError if one is missing or damaged, or lacks one."""
     splits = by_split(paths)
-    counts, fingerprint = Counter[str](), files.Fingerprint()
-    train_labels = Counter[int]()
-    for split, shards in splits.items():
-        for shard in shards:
-            for example in _examples(shard):
-                counts[split] += 1
-                if split == "train":
-                    train_labels[example.label] += 1
-                fingerprint.add(files.File(example.image.path / str(example.label), example.image.size, bytes, 0))
+    counts, train_labels, fingerprint = Counter[str](), Counter[int](), files.Fingerprint()
+    with Search() as search:
+        for split, shards in splits.items():
+            for shard in shards:
+                for example in _examples(shard, search.leave_out):
+                    search.found()
+                    counts[split] += 1
+                    if split == "train":
+                        train_labels[example.label] += 1
+                    fingerprint.add(example.image.path / str(example.label), example.image.size)
 
     def images() -> Iterator[SourceImage]:
         start = 0
@@ -62,7 +65,7 @@ def open_webdataset(paths: list[Path]) -> Part:
 
     sizes = {path.name: path.stat().st_size for shards in splits.values() for path in shards}
     identity: dict[str, int | str] = {**sizes, "names and labels": str(fingerprint)}
-    return Part("WebDataset shards", (), counts, sum(sizes.values()), identity, images, {}, train_labels)
+    return Part("WebDataset shards", (), counts, sum(sizes.values()), identity, images, search.left_out(), train_labels)
 
 
 def _is_shard(path: Path) -> bool:
@@ -83,13 +86,13 @@ def _key(member: tars.TarFile) -> str:
     return (member.path.parent / member.path.name.split(".")[0]).as_posix()
 
 
-def _examples(shard: Path) -> Iterator[_Example]:
+def _examples(shard: Path, leave_out: LeaveOut = tars.forget) -> Iterator[_Example]:
     """Yield the examples of a shard; UserError if one has no image or no label."""
-    for key, members in itertools.groupby(tars.walk(shard), _key):
+    for key, members in itertools.groupby(tars.walk(shard, leave_out), _key):
         image, facts = None, dict[str, Any]()
         for member in members:
             suffix = member.path.suffix.lower()
-            if suffix in files.IMAGE_SUFFIXES:
+            if suffix in ENDINGS:
                 image = member
             elif suffix in _LABEL_SUFFIXES:
                 facts |= _facts(member, suffix, shard)
@@ -100,8 +103,8 @@ def _examples(shard: Path) -> Iterator[_Example]:
 
 
 def _read(file: IO[bytes], image: tars.TarFile, shard: Path) -> bytes:
-    if image.size > tars.MAX_BYTES:
-        raise UserError(f"{shard}, {image.path} has {image.size:,} bytes; {tars.MAX_BYTES:,} are allowed.")
+    if image.size > MAX_BYTES:
+        raise UserError(f"{shard}, {image.path} has {image.size:,} bytes; {MAX_BYTES:,} are allowed.")
     file.seek(image.offset)
     return file.read(image.size)
 
