@@ -4,6 +4,7 @@ import tokenize
 import zipfile
 import zlib
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -32,13 +33,13 @@ def load_array(path: Path) -> np.ndarray:
     return array
 
 
-def load_arrays(path: Path) -> dict[str, np.ndarray]:
+def load_arrays(file: Path | BinaryIO) -> dict[str, np.ndarray]:
     """Read the arrays of a `.npz`, by name; OSError if it can't be read.
 
     DamagedArraysError if it is not sound, holds Python objects (which are pickles), or unpacks to over MAX_BYTES.
     """
     try:
-        archive = np.load(path, allow_pickle=False)
+        archive = np.load(file, allow_pickle=False)
         if isinstance(archive, np.ndarray):
             raise DamagedArraysError("it is a single array, not an archive of arrays by name")
         with archive:
