@@ -248,7 +248,9 @@ def test_any_net_comes_back_bit_for_bit(write, form, suffix, variants, data, see
     labels = folder / "names.txt"
     labels.write_text("\n".join(net.dataset_info.class_names))
     write(net, folder / f"net{suffix}")
-    fitted = read_net(Source(folder / f"net{suffix}", form, config=net.config, labels=labels, bgr=bgr)).fitted
+    np.save(folder / "mean.npy", [104.0, 117.0, 123.0])
+    source = Source(folder / f"net{suffix}", form, None, net.config, bgr, folder / "mean.npy", labels)
+    fitted = read_net(source).fitted
     if bgr:
         conv1 = net.params["conv1"]
         net.params["conv1"] = conv1 | {"kernel": conv1["kernel"][:, :, ::-1]}

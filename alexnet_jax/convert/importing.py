@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -91,10 +91,17 @@ def read_net(source: Source) -> ImportedNet:
     labels = _read_labels(source.labels) if source.labels else recorded[1].label_names if recorded else None
     labels = labels or contents.label_names
     config = source.config or _choose_config(source, contents, named, recorded[0] if recorded else None, labels)
+    variant = config.model.variant
+    if contents.certain and {contents.variant, variant} == {"caffe", "caffenet"}:  # the shapes of both are the same
+        raise UserError(
+            f"{source.path} is a {contents.variant!r} by the order of its layers, not a {variant!r}; leave out the "
+            "variant, or take that net's config."
+        )
     bgr = contents.bgr if source.bgr is None else source.bgr
     fitted = fit(named.arrays, config, source.path, bgr)
-    if fitted.unused or (fitted.missing and source.missing == "refuse"):
-        raise UserError(_incomplete(fitted, config.model.variant, source.path))
+    foreign = [name for name in fitted.unused if name.split("/")[0] not in fitted.missing]
+    if foreign or (fitted.missing and source.missing == "refuse"):
+        raise UserError(_incomplete(fitted, foreign, variant, source.path))
     if recorded and not source.mean:
         image_statistics, origin = recorded[1].statistics, f"that of {source.path}"
     else:
@@ -102,10 +109,12 @@ def read_net(source: Source) -> ImportedNet:
     if labels is None and fitted.missing:  # nothing that looks trained
         labels = tuple(f"untrained {number}" for number in range(config.model.num_classes))
     info = _dataset_info(source, config, labels, image_statistics, recorded[1] if recorded else None)
-    choices = [f"net:  {config.model.variant}", f"mean: {origin}", *contents.notes, *named.notes]
+    choices = [f"net:  {variant}", f"mean: {origin}", *contents.notes, *named.notes]
     choices.append(f"color: {'blue' if bgr else 'red'} first in the file")
     if fitted.missing:
         choices.append(f"new:  {', '.join(fitted.missing)}, initialized (seed {config.seed})")
+    if fitted.unused:
+        choices.append(f"skip: {', '.join(fitted.unused)}, not a whole layer of the net")
     return ImportedNet(config, fitted, info, choices)
 
 
@@ -162,7 +171,7 @@ def _mean_image(mean: np.ndarray, view: int, path: Path) -> np.ndarray:
     size = mean.shape[0]
     if size < view or mean.shape != (size, size, 3) or not np.isfinite(mean).all():
         raise UserError(
-            f"{path} has a mean image of {size} pixels a side, but the net sees {view}; give that of whole images, "
+            f"{path}: the mean image has {size} pixels a side, but the net sees {view}; give that of whole images, "
             f"usually of {_SIZE}, or of views."
         )
     before = (_SIZE - view) // 2
@@ -208,20 +217,15 @@ def _dataset_info(
     return DatasetInfo(config.data.name, num_examples, labels, names, image_statistics, preprocessing)
 
 
-def _incomplete(fitted: Fitted, variant: str, path: Path) -> str:
-    """Return the error sentence for layers that the file lacks, or arrays that have no place in the net."""
-    lacks = f"lacks {', '.join(fitted.missing)}"
-    if not fitted.unused:
-        return (
-            f"{path} is not a complete {variant!r}: it {lacks}; add --missing=initialize to take what fits and "
-            "initialize the other layers."
-        )
-    layer = fitted.unused[0].split("/")[0]
-    return (
-        f"{path} is not a complete {variant!r}: it {f'{lacks} and ' if fitted.missing else ''}has "
-        f"{', '.join(fitted.unused)}, not a whole layer of that net; give another --variant, give a layer another "
-        f"name with --rename={layer}=OURS, or leave it out with --rename={layer}=."
-    )
+def _incomplete(fitted: Fitted, foreign: Sequence[str], variant: str, path: Path) -> str:
+    """Return the error sentence for layers that the file lacks, or arrays that are `foreign` to the net."""
+    parts = [f"lacks {', '.join(fitted.missing)}"] if fitted.missing else []
+    parts += [f"has {', '.join(fitted.unused)}, not a whole layer of that net"] if fitted.unused else []
+    remedy = "add --missing=initialize to take what fits and initialize the other layers"
+    if foreign:
+        layer = foreign[0].split("/")[0]
+        remedy = f"give another --variant, or leave the layer out with --rename={layer}="
+    return f"{path} is not a complete {variant!r}: it {' and '.join(parts)}; {remedy}."
 
 
 def _initial_state(net: ImportedNet) -> TrainState:
