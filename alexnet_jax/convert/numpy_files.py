@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from alexnet_jax import pickles
-from alexnet_jax.arrays import MAX_BYTES, DamagedArraysError, load_arrays
+from alexnet_jax.arrays import DAMAGE, MAX_BYTES, DamagedArraysError, load_arrays
 from alexnet_jax.convert import record
 from alexnet_jax.convert.contents import Contents
 from alexnet_jax.convert.layout import Arrays
@@ -49,7 +49,7 @@ def read_npy(path: Path) -> Contents:
             for layer, of in layers.items()
             for kind, value in (of.items() if isinstance(of, dict) else zip(_KINDS, of, strict=True))
         }
-    except (*pickles.DAMAGE, DamagedArraysError) as error:
+    except (*pickles.DAMAGE, *DAMAGE) as error:
         reason = printable(str(error))
         raise UserError(
             f"{path} is not a .npy file with a dictionary of layers, or is damaged ({reason}); give the original, or "

@@ -50,9 +50,9 @@ def read_onnx(path: Path) -> Contents:
     Whether it pools or normalizes first tells "caffenet" from "caffe"; a net that does not normalize is torchvision's.
     """
     model = parse(_SCHEMA, "ModelProto", path, ".onnx")
-    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    tensors = {str(tensor.name): tensor for tensor in model.graph.initializer}
     metadata = {entry.key: entry.value for entry in model.metadata_props}
-    if any(_QUANTIZED.match(node.op_type) for node in model.graph.node):
+    if any(_QUANTIZED.match(str(node.op_type)) for node in model.graph.node):
         raise UserError(f"{path} is quantized; give the net's file of floating-point weights.")
     if record.KEY in metadata:
         names = [name for name in tensors if re.search("/(weight|bias)$", name)]
@@ -108,7 +108,7 @@ def _view(model: Any) -> tuple[str, ...]:
 
 def _to_numpy(tensor: Any, path: Path) -> np.ndarray:
     """Return the numbers of a TensorProto; UserError if they don't match its shape, or are elsewhere."""
-    name, shape = printable(tensor.name), tuple(tensor.dims)
+    name, shape = printable(str(tensor.name)), tuple(tensor.dims)
     if tensor.data_location:
         raise UserError(
             f"{path} keeps its weights in another file; put them into one with "
