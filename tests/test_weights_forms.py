@@ -32,7 +32,6 @@ from weights_files import (
     write_onnx,
 )
 
-import alexnet_jax
 from alexnet_jax.convert.caffe import read_mean
 from alexnet_jax.convert.formats import read_file
 from alexnet_jax.convert.importing import Source, import_weights, read_net
@@ -160,24 +159,24 @@ def test_a_form_has_the_arrays_of_the_caffemodel(form, labels, mean, tmp_path):
 
 @pytest.mark.parametrize("form", ["Toronto's npy", "MatConvNet", "ONNX Model Zoo", "from several GPUs"])
 def test_the_documents_example_gives_the_probabilities_of_pytorch(form, labels, mean, tmp_path, monkeypatch):
-    """From the file to probabilities of a photo, with the code of docs/weights.md."""
+    """From the file to probabilities of a picture, with the net that the code of docs/use.md loads."""
     name, write, options, _ = FORMS[form]
     write(tmp_path / name)
     variant = "caffenet" if form == "from several GPUs" else "caffe"
     (tmp_path / "runs").mkdir()
     source = Source(tmp_path / name, config=narrow(variant), labels=labels, mean=mean, **options)
-    import_weights(source, tmp_path / "runs" / "bvlc_alexnet")
+    import_weights(source, tmp_path / "runs" / "quickstart")  # the folder of the example
     image = np.random.default_rng(7).integers(0, 256, (256, 256, 3), np.uint8)
-    Image.fromarray(image).save(tmp_path / "photo.jpg", format="PNG")
+    for picture in ("three.png", "seven.png"):
+        Image.fromarray(image).save(tmp_path / picture)
     monkeypatch.chdir(tmp_path)
     made: dict = {}
-    exec(example("weights.md"), made)
+    exec(example("use.md"), made)
     view = (image[78:177, 78:177] - np.float32(MEAN))[..., ::-1].transpose(2, 0, 1)[None]
     logits = caffe_logits(WEIGHTS, np.ascontiguousarray(view), pool_first=variant == "caffenet")
     expected = torch.softmax(torch.tensor(logits), dim=1).numpy()
-    np.testing.assert_allclose(made["probabilities"], expected, atol=1e-5)
-    assert made["name"] == NAMES[expected.argmax()]
-    assert made["alexnet_jax"] is alexnet_jax
+    np.testing.assert_allclose(made["net"].predict("three.png"), expected, atol=1e-5)
+    assert set(made["names"]) <= set(NAMES)
 
 
 @pytest.fixture(scope="module")

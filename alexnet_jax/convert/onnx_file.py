@@ -55,7 +55,8 @@ def read_onnx(path: Path) -> Contents:
     if any(_QUANTIZED.match(str(node.op_type)) for node in model.graph.node):
         raise UserError(f"{path} is quantized; give the net's file of floating-point weights.")
     if record.KEY in metadata:
-        names = [name for name in tensors if re.search("/(weight|bias)$", name)]
+        layers = [name.removesuffix("/bias") for name in tensors if name.endswith("/bias")]
+        names = [f"{layer}/{kind}" for layer in layers for kind in ("weight", "bias") if f"{layer}/{kind}" in tensors]
         arrays = {name: _to_numpy(tensors[name], path) for name in names}
         return Contents(_joined(arrays), record=metadata[record.KEY])
     arrays = {}
