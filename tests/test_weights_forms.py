@@ -431,6 +431,13 @@ def test_a_mat_that_unpacks_to_too_much_is_refused(monkeypatch, tmp_path):
         read_net(Source(tmp_path / "a.mat"))
 
 
+def test_a_file_that_is_too_large_is_refused_before_it_is_read(tmp_path):
+    with open(tmp_path / "a.caffemodel", "wb") as file:
+        file.truncate((4 << 30) + 1)
+    with pytest.raises(UserError, match=r"a\.caffemodel has 4,294,967,297 bytes, more than any AlexNet"):
+        read_net(Source(tmp_path / "a.caffemodel"))
+
+
 def test_weights_beside_an_onnx_file(tmp_path):
     """The sentence's remedy makes a file that is read."""
     write_onnx(WEIGHTS, tmp_path / "whole.onnx")

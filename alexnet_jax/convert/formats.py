@@ -12,6 +12,7 @@ import numpy as np
 import safetensors
 from safetensors.numpy import save
 
+from alexnet_jax.arrays import MAX_BYTES
 from alexnet_jax.convert import record
 from alexnet_jax.convert.caffe import read_caffemodel
 from alexnet_jax.convert.contents import Contents
@@ -68,8 +69,10 @@ _READERS: dict[str, Callable[[Path], Contents]] = {
 def read_file(path: Path, form: str | None) -> tuple[Contents, str]:
     """Read a file of weights, and return its kind too; `form` is the one of `signatures.FORMATS` it is said to have.
 
-    UserError if it is something else, or damaged.
+    UserError if it is something else, larger than a net, or damaged.
     """
+    if (size := path.stat().st_size) > MAX_BYTES:
+        raise UserError(f"{path} has {size:,} bytes, more than any AlexNet; give the file of its weights.")
     kind = kind_of(path, form)
     return _READERS[kind](path), kind
 
