@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +19,7 @@ from alexnet_jax.convert.contents import Contents
 from alexnet_jax.convert.fitting import Fitted, count_classes, fit, guess_variant, recipe
 from alexnet_jax.convert.formats import read_file
 from alexnet_jax.convert.naming import Named
+from alexnet_jax.convert.record import Record
 from alexnet_jax.data import class_names, statistics
 from alexnet_jax.data.dataset_info import DatasetInfo
 from alexnet_jax.data.statistics import Statistics
@@ -88,28 +89,26 @@ def read_net(source: Source) -> ImportedNet:
         contents, kind = read_file(source.path, source.format)
     recorded = record.read(contents.record, source.path) if contents.record is not None else None
     named = naming.to_ours(contents.arrays, source.renames, source.path)
-    labels = _read_labels(source.labels) if source.labels else recorded[1].label_names if recorded else None
-    labels = labels or contents.label_names
-    config = source.config or _choose_config(source, contents, named, recorded[0] if recorded else None, labels)
-    variant = config.model.variant
-    if contents.certain and {contents.variant, variant} == {"caffe", "caffenet"}:  # the shapes of both are the same
-        raise UserError(
-            f"{source.path} is a {contents.variant!r} by the order of its layers, not a {variant!r}; leave out the "
-            "variant, or take that net's config."
-        )
+    labels = _read_labels(source.labels) if source.labels else contents.label_names
+    labels = recorded.dataset_info.label_names if recorded and not source.labels else labels
+    config = source.config or _choose_config(source, contents, named, recorded, labels)
+    _check_order(contents, config.model.variant, source.path)
     bgr = contents.bgr if source.bgr is None else source.bgr
     fitted = fit(named.arrays, config, source.path, bgr)
-    foreign = [name for name in fitted.unused if name.split("/")[0] not in fitted.missing]
-    if foreign or (fitted.missing and source.missing == "refuse"):
-        raise UserError(_incomplete(fitted, foreign, variant, source.path))
+    _check_complete(fitted, config.model.variant, source)
+    if fitted.missing and not source.labels:  # a random net must not look like a trained one
+        labels = tuple(f"untrained {number}" for number in range(config.model.num_classes))
     if recorded and not source.mean:
-        image_statistics, origin = recorded[1].statistics, f"that of {source.path}"
+        image_statistics, origin = recorded.dataset_info.statistics, f"that of {source.path}"
     else:
         image_statistics, origin = _statistics(source, contents.mean, config, from_published=kind not in _PLAIN)
-    if labels is None and fitted.missing:  # nothing that looks trained
-        labels = tuple(f"untrained {number}" for number in range(config.model.num_classes))
-    info = _dataset_info(source, config, labels, image_statistics, recorded[1] if recorded else None)
-    choices = [f"net:  {variant}", f"mean: {origin}", *contents.notes, *named.notes]
+    if image_statistics.image_size < config.model.image_size:
+        raise UserError(
+            f"{source.mean or source.path}: the mean image has {image_statistics.image_size} pixels a side, but the "
+            f"net sees {config.model.image_size}; give that of whole images, usually of {_SIZE}, or of views."
+        )
+    info = _dataset_info(source, config, labels, image_statistics, recorded)
+    choices = [f"net:  {config.model.variant}", f"mean: {origin}", *contents.notes, *named.notes]
     choices.append(f"color: {'blue' if bgr else 'red'} first in the file")
     if fitted.missing:
         choices.append(f"new:  {', '.join(fitted.missing)}, initialized (seed {config.seed})")
@@ -119,16 +118,25 @@ def read_net(source: Source) -> ImportedNet:
 
 
 def _choose_config(
-    source: Source, contents: Contents, named: Named, recorded: Config | None, labels: tuple[str, ...] | None
+    source: Source, contents: Contents, named: Named, recorded: Record | None, labels: tuple[str, ...] | None
 ) -> Config:
     """Return the recipe of the net that the user names or the file is, or the config that the file carries."""
     if recorded and not source.variant:
-        return recorded
+        return recorded.config
     config = recipe(source.variant or contents.variant or named.variant or guess_variant(named.arrays, source.path))
     config.model.num_classes = count_classes(named.arrays, default=len(labels) if labels else class_names.NUM_CLASSES)
     if labels and labels != tuple(class_names.imagenet_classes()):
         config.data.name = (source.labels or source.path).stem
     return config
+
+
+def _check_order(contents: Contents, variant: str, path: Path) -> None:
+    """Raise UserError if the file is the other of Caffe's two nets, whose shapes are the same."""
+    if contents.certain and {contents.variant, variant} == {"caffe", "caffenet"}:
+        raise UserError(
+            f"{path} is a {contents.variant!r} by the order of its layers, not a {variant!r}; leave out the variant, "
+            "or take that net's config."
+        )
 
 
 def _statistics(
@@ -164,15 +172,14 @@ def _mean_image(mean: np.ndarray, view: int, path: Path) -> np.ndarray:
     """Return the mean of stored images: [3] or [S, S, 3], red first -> [256, 256, 3] or [S, S, 3].
 
     A mean of the size of views is the center of the whole, which is what center views are of; around it its border is
-    repeated. UserError if it is smaller.
+    repeated. UserError if it is something else.
     """
     if mean.shape == (3,):
         return np.broadcast_to(mean, (_SIZE, _SIZE, 3)).astype(np.float32)
     size = mean.shape[0]
-    if size < view or mean.shape != (size, size, 3) or not np.isfinite(mean).all():
+    if mean.shape != (size, size, 3) or not np.isfinite(mean).all():
         raise UserError(
-            f"{path}: the mean image has {size} pixels a side, but the net sees {view}; give that of whole images, "
-            f"usually of {_SIZE}, or of views."
+            f"{path} has a mean image of shape {list(mean.shape)}; it must be [S, S, 3], all numbers finite."
         )
     before = (_SIZE - view) // 2
     border = (before, _SIZE - view - before) if size == view < _SIZE else (0, 0)
@@ -199,7 +206,7 @@ def _dataset_info(
     config: Config,
     labels: tuple[str, ...] | None,
     image_statistics: Statistics,
-    recorded: DatasetInfo | None,
+    recorded: Record | None,
 ) -> DatasetInfo:
     """Describe the net's data, as the file records it or its classes have it; UserError unless each has a name."""
     imagenet = tuple(class_names.imagenet_classes())
@@ -210,22 +217,24 @@ def _dataset_info(
             f"{source.path} has {config.model.num_classes} classes, but {origin}; give --labels=FILE, a text file "
             "with the class names in order, one per line."
         )
-    if recorded and not source.labels:
-        return dataclasses.replace(recorded, statistics=image_statistics)
+    if recorded and labels == recorded.dataset_info.label_names:
+        return dataclasses.replace(recorded.dataset_info, statistics=image_statistics)
     num_examples = class_names.NUM_EXAMPLES if labels == imagenet else 1
     names, preprocessing = class_names.names_for_people(labels), _PREPROCESSING.get(config.model.variant, "paper")
     return DatasetInfo(config.data.name, num_examples, labels, names, image_statistics, preprocessing)
 
 
-def _incomplete(fitted: Fitted, foreign: Sequence[str], variant: str, path: Path) -> str:
-    """Return the error sentence for layers that the file lacks, or arrays that are `foreign` to the net."""
+def _check_complete(fitted: Fitted, variant: str, source: Source) -> None:
+    """Raise UserError if the file has layers of another net, or lacks layers without leave to."""
+    foreign = [name for name in fitted.unused if name.split("/")[0] not in fitted.missing]
+    if not foreign and (not fitted.missing or source.missing == "initialize"):
+        return
     parts = [f"lacks {', '.join(fitted.missing)}"] if fitted.missing else []
     parts += [f"has {', '.join(fitted.unused)}, not a whole layer of that net"] if fitted.unused else []
     remedy = "add --missing=initialize to take what fits and initialize the other layers"
     if foreign:
-        layer = foreign[0].split("/")[0]
-        remedy = f"give another --variant, or leave the layer out with --rename={layer}="
-    return f"{path} is not a complete {variant!r}: it {' and '.join(parts)}; {remedy}."
+        remedy = f"give another --variant, or leave the layer out with --rename={foreign[0].split('/')[0]}="
+    raise UserError(f"{source.path} is not a complete {variant!r}: it {' and '.join(parts)}; {remedy}.")
 
 
 def _initial_state(net: ImportedNet) -> TrainState:

@@ -9,7 +9,7 @@ import base64
 import io
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,6 +20,14 @@ from alexnet_jax.data import dataset_info
 from alexnet_jax.data.dataset_info import DatasetInfo
 from alexnet_jax.data.statistics import read_statistics
 from alexnet_jax.errors import UserError
+
+
+class Record(NamedTuple):
+    """What a file says of its net."""
+
+    config: Config
+    dataset_info: DatasetInfo
+
 
 KEY = "alexnet_jax"
 _FIELDS = ("model", "precision", "data.name", "data.mean", "data.std", "data.flip")  # nothing of the machine
@@ -39,8 +47,8 @@ def write(config: Config, info: DatasetInfo) -> str:
     )
 
 
-def read(text: Any, path: Path) -> tuple[Config, DatasetInfo]:
-    """Return the config, that of the variant's recipe otherwise, and the data set; UserError if the text is damaged."""
+def read(text: Any, path: Path) -> Record:
+    """Return the net's config, otherwise that of its recipe, and its data set; UserError if the text is damaged."""
     try:
         fields = json.loads(text)
         options = dict(fields["config"])
@@ -55,4 +63,4 @@ def read(text: Any, path: Path) -> tuple[Config, DatasetInfo]:
             raise ValueError(f"{len(info.label_names)} names for {config.model.num_classes} classes")
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, UserError) as error:
         raise UserError(f"{path}: what it says of its net is damaged ({error}); export it again.") from error
-    return config, info
+    return Record(config, info)
