@@ -426,8 +426,8 @@ def test_a_mat_that_unpacks_to_too_much_is_refused(monkeypatch, tmp_path):
     packed = zlib.compress(bytes(1 << 22))
     header = b"MATLAB 5.0 MAT-file".ljust(124) + b"\0\x01IM"
     (tmp_path / "a.mat").write_bytes(header + np.array([15, len(packed)], "<u4").tobytes() + packed)
-    monkeypatch.setattr("alexnet_jax.convert.matlab_file.MAX_BYTES", 1 << 20)
-    with pytest.raises(UserError, match="it unpacks to more than a net has"):
+    monkeypatch.setattr("alexnet_jax.convert.matconvnet.MAX_BYTES", 1 << 20)
+    with pytest.raises(UserError, match="it unpacks to more than 1,048,576 bytes"):
         read_net(Source(tmp_path / "a.mat"))
 
 

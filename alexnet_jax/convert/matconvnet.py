@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from alexnet_jax.convert import matlab_file
+from alexnet_jax import matlab_file
+from alexnet_jax.arrays import MAX_BYTES
 from alexnet_jax.convert.contents import Contents
 from alexnet_jax.errors import UserError, printable
 
@@ -24,7 +25,7 @@ def read_mat(path: Path) -> Contents:
     Whether it pools or normalizes first tells "caffenet" from "caffe", as in Caffe's own files.
     """
     try:
-        model = matlab_file.read_variables(path)
+        model = matlab_file.read_variables(path.read_bytes(), MAX_BYTES)
         layers = model["layers"] if isinstance(model["layers"], list) else [model["layers"]]
         arrays: dict[str, np.ndarray] = {}
         for layer in (layer for layer in layers if layer["type"] == "conv"):

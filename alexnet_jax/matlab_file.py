@@ -7,38 +7,38 @@ import math
 import struct
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from alexnet_jax.arrays import MAX_BYTES
-
 # What reading a damaged file may raise.
-DAMAGE = (ValueError, IndexError, KeyError, TypeError, AttributeError, struct.error, zlib.error, RecursionError)
-_TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8", 16: "u1"}
-_TYPES |= {17: "u2", 18: "u4"}  # of stored numbers; UTF-8, UTF-16 and UTF-32 last
+DAMAGE = (
+    *(ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, MemoryError, RecursionError),
+    *(struct.error, zlib.error),
+)
+_TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}  # of elements
+_ENCODINGS = {1: "latin-1", 2: "latin-1", 4: "utf-16", 16: "utf-8", 17: "utf-16", 18: "utf-32"}
 _MATRIX, _COMPRESSED = 14, 15
 _CELL, _STRUCT, _TEXT = 1, 2, 4  # classes of arrays
 _NUMBERS = {6: "f8", 7: "f4", 8: "i1", 9: "u1", 10: "i2", 11: "u2", 12: "i4", 13: "u4", 14: "i8", 15: "u8"}
 
 
-def read_variables(path: Path) -> dict[str, Any]:
-    """Return a file's variables by name; one of DAMAGE if it is damaged or unpacks to more than MAX_BYTES.
+def read_variables(content: bytes, max_bytes: int) -> dict[str, Any]:
+    """Return a file's variables by name; one of DAMAGE if it is damaged or unpacks to `max_bytes` or more.
 
     Arrays of numbers have no dimensions of size 1; text is a str; a cell array is a list; a struct is a dictionary, an
     array of structs a list of them; anything else is None.
     """
-    data = memoryview(path.read_bytes())
+    data = memoryview(content)
     order = {b"IM": "<", b"MI": ">"}[bytes(data[126:128])]
     variables: dict[str, Any] = {}
-    left = MAX_BYTES
+    left = max_bytes
     for kind, part in _elements(data[128:], order):
         if kind == _COMPRESSED:
             unpacked = zlib.decompressobj().decompress(part, left)
             left -= len(unpacked)
             if left <= 0:
-                raise ValueError("it unpacks to more than a net has")
+                raise ValueError(f"it unpacks to more than {max_bytes:,} bytes")
             kind, part = next(_elements(memoryview(unpacked), order), (0, part))
         if kind == _MATRIX:
             name, value = _read_matrix(part, order)
@@ -90,7 +90,9 @@ def _read_matrix(data: memoryview, order: str) -> tuple[str, Any]:
         structs = [dict(zip(names, flat[at : at + len(names)], strict=True)) for at in range(0, count, len(names))]
         return name, structs[0] if len(structs) == 1 else structs
     if of == _TEXT:
-        return name, "".join(map(chr, numbers().tolist()))
+        kind, part = next(elements, (0, memoryview(b"")))
+        encoding, ending = _ENCODINGS[kind], "-le" if order == "<" else "-be"
+        return name, bytes(part).decode(encoding + ending * encoding.endswith(("16", "32")), "replace")
     if of in _NUMBERS:
         return name, numbers().astype(_NUMBERS[of]).reshape(dimensions, order="F").squeeze()
     return name, None
