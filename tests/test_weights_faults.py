@@ -120,6 +120,13 @@ FAULTS = {
         "torchvision",
         r"names torch.nn.modules.linear.Linear, .* Save `model.state_dict\(\)`",
     ),
+    "pth: a whole module, old form": (
+        "a.pth",
+        lambda path: torch.save(torch.nn.Linear(2, 2), path, _use_new_zipfile_serialization=False),
+        "torchvision",
+        "torchvision",
+        r"names torch.nn.modules.linear.Linear, .* Save `model.state_dict\(\)`",
+    ),
     "pth: two state dicts": (
         "a.pth",
         lambda path: torch.save({"generator": {"a": torch.zeros(1)}, "critic": {"a": torch.zeros(1)}}, path),

@@ -93,6 +93,8 @@ class _TensorUnpickler(pickle.Unpickler):
         return known.get((module, name), _Inert)
 
     def persistent_load(self, pid: Any) -> Any:
+        if pid[0] == "module":  # the class of a whole net, in the older form
+            return pid[1]
         kind, storage, key, _, size = pid[:5]
         if kind != "storage":
             raise pickle.UnpicklingError(f"{kind} is not a storage")
