@@ -4,13 +4,14 @@ import tokenize
 import zipfile
 import zlib
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 MAX_BYTES = 4 << 30  # that an archive may unpack to; the widest published net in float64 has an eighth of that
 # What reading a damaged array or archive may raise: NumPy parses a header as Python, and `zipfile` has a RuntimeError
 # for what looks encrypted and a NotImplementedError (a RuntimeError too) for future versions.
-_DAMAGE = (
+DAMAGE = (
     *(ValueError, TypeError, KeyError, EOFError, MemoryError, OverflowError, SyntaxError, tokenize.TokenError),
     *(RuntimeError, zipfile.BadZipFile, zlib.error),
 )
@@ -24,7 +25,7 @@ def load_array(path: Path) -> np.ndarray:
     """Read the array of a `.npy`; DamagedArraysError if it is not a sound one, OSError if it can't be read."""
     try:
         array = np.load(path, allow_pickle=False)
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise DamagedArraysError(_first_line(error)) from error
     if not isinstance(array, np.ndarray):
         array.close()
@@ -32,13 +33,13 @@ def load_array(path: Path) -> np.ndarray:
     return array
 
 
-def load_arrays(path: Path) -> dict[str, np.ndarray]:
+def load_arrays(file: Path | BinaryIO) -> dict[str, np.ndarray]:
     """Read the arrays of a `.npz`, by name; OSError if it can't be read.
 
     DamagedArraysError if it is not sound, holds Python objects (which are pickles), or unpacks to over MAX_BYTES.
     """
     try:
-        archive = np.load(path, allow_pickle=False)
+        archive = np.load(file, allow_pickle=False)
         if isinstance(archive, np.ndarray):
             raise DamagedArraysError("it is a single array, not an archive of arrays by name")
         with archive:
@@ -46,7 +47,7 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
             if size > MAX_BYTES:
                 raise DamagedArraysError(f"it unpacks to {size:,} bytes, and {MAX_BYTES:,} are allowed")
             arrays = {name: archive[name] for name in archive.files}
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise DamagedArraysError(_first_line(error)) from error
     if others := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
         raise DamagedArraysError(f"{others[0]!r} is not an array")

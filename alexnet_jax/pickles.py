@@ -1,12 +1,16 @@
-"""Check an untrusted pickle before anything is built from it.
+"""Check an untrusted pickle before anything is built from it, and read one of plain arrays.
 
 A pickle is a program for a machine with a stack and a memo. The reader decides which names it may use (`find_class`);
-this module limits what else it may do.
+`check` limits what else it may do.
 """
 
+import io
 import pickle
 import pickletools
-from typing import BinaryIO
+import re
+from typing import Any, BinaryIO
+
+import numpy as np
 
 # What unpickling damaged data may raise: the documentation of `pickle` says any of these.
 DAMAGE = (
@@ -71,3 +75,72 @@ def _simulate(opcode: pickletools.OpcodeInfo, stack: _Stack) -> None:
         stack += 2 * popped
     else:
         stack += [1 + sum(popped)] * len(opcode.stack_after)
+
+
+class PickledArray:
+    """An array, as described by a pickle. NumPy's own reconstruction crashes on damaged ones (SIGSEGV).
+
+    array: of numbers; the list of its objects if it holds objects.
+    """
+
+    array: Any = np.empty(0, np.uint8)  # where a damaged pickle sets no state
+
+    def __init__(self, *_: Any):
+        """Ignore the arguments; the state has everything."""
+
+    def __setstate__(self, state: Any) -> None:
+        _version, shape, dtype, fortran, data = state
+        if not isinstance(dtype, _DType):
+            raise pickle.UnpicklingError("an array has no data type")
+        if dtype.name.startswith("O"):
+            self.array = list(data)
+            return
+        if not re.fullmatch(r"[iu][1248]|f[248]", dtype.name):
+            raise pickle.UnpicklingError(f"an array is of {dtype.name!r}, not of numbers")
+        numbers = np.frombuffer(_to_bytes(data), dtype.byte_order + dtype.name)
+        self.array = numbers.reshape(shape, order="F" if fortran else "C")
+
+
+class _DType:
+    """The data type of an array. name: as NumPy writes it, "f4"."""
+
+    byte_order = "<"
+
+    def __init__(self, name: Any, *_: Any):
+        self.name = name.decode() if isinstance(name, bytes) else str(name)
+
+    def __setstate__(self, state: Any) -> None:
+        if state[1] in (">", b">"):
+            self.byte_order = ">"
+
+
+def _to_bytes(data: bytes | str, encoding: str = "latin-1") -> bytes:
+    """Return the bytes that text stands for where Python 2 wrote the pickle, or Python 3 by an old protocol."""
+    return data.encode("latin-1") if isinstance(data, str) else data
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """Refuses to import anything but the parts of a NumPy array, and replaces those by its own classes."""
+
+    _ALLOWED = {  # noqa: RUF012
+        ("numpy.core.multiarray", "_reconstruct"): PickledArray,
+        ("numpy._core.multiarray", "_reconstruct"): PickledArray,
+        ("numpy", "ndarray"): None,
+        ("numpy", "dtype"): _DType,
+        ("_codecs", "encode"): _to_bytes,
+    }
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in self._ALLOWED:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no array of numbers needs")
+        return self._ALLOWED[module, name]
+
+
+def load_arrays(data: bytes, encoding: str) -> Any:
+    """Load a pickle of arrays, as PickledArray, in dictionaries and lists, and run nothing in it.
+
+    `encoding` is what Python 2's text becomes: "bytes", or "latin-1" for text. An error of any type if it is damaged or
+    asks for anything else.
+    """
+    check(io.BytesIO(data))
+    return _ArraysOnly(io.BytesIO(data), encoding=encoding).load()

@@ -1,6 +1,6 @@
 """Fine-tune BVLC AlexNet on other classes, here Imagenette's ten, with Caffe's recipe for Flickr styles.
 
-    python -m alexnet_jax.convert --source=bvlc_alexnet.caffemodel --format=caffe --workdir=runs/bvlc_alexnet
+    python -m alexnet_jax.convert --source=bvlc_alexnet.caffemodel --workdir=runs/bvlc_alexnet
     python -m alexnet_jax.main --config=configs/finetune.py --workdir=runs/finetuned
 
 To start from another net, set `init_from` to its workdir, and `model.variant`. For other data, for example a prepared

@@ -79,6 +79,18 @@ def test_the_start_is_the_other_net_with_a_new_classifier(config: Config, traine
     assert f"all layers but fc8, which is new: 2 classes, from step 24 of {trained_folder}" in capsys.readouterr().out
 
 
+def test_views_of_another_size_are_named(config: Config, trained_folder: Path, capsys) -> None:
+    """Where all shapes fit; where they don't, the sentence that refuses the source names the size too."""
+    config.model.image_size = 66
+    create_initial_state(config, *pieces(config), ("even", "odd"))
+    assert "views:    66 pixels, but the source has learned from 64; its accuracy needs" in capsys.readouterr().out
+    config.model.variant, config.model.image_size = "caffe", 96
+    with pytest.raises(
+        UserError, match=r"variant='caffe' \(source: 'paper'\), config.model.image_size=96 \(source: 64\)"
+    ):
+        create_initial_state(config, *pieces(config), ("even", "odd"))
+
+
 @pytest.mark.parametrize("which", ["18", "best"])
 def test_the_start_may_be_another_checkpoint(which: str, config: Config, trained_folder: Path, capsys) -> None:
     config.init_step = which

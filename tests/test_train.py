@@ -205,6 +205,16 @@ def test_a_training_of_few_steps_is_remarked_on(capsys: pytest.CaptureFixture) -
         assert (sentence in printed) == remark
 
 
+def test_fine_tuning_on_few_images_says_how_many_steps_that_is(capsys: pytest.CaptureFixture) -> None:
+    dataset = types.SimpleNamespace(name="few", train=range(60), evaluation=range(10))
+    state = TrainState(jnp.zeros((), jnp.int32), {"fc8": {"bias": jnp.zeros(10)}}, ())
+    config = Config(init_from="runs/source", batch_size=50)
+    for num_steps, remark in ((75, True), (500, False)):
+        startup.print_summary(config, dataset, create_mesh(config.mesh), state, 0, num_steps)
+        sentence = "75 steps are few for fine-tuning: 60 images fill 1.2 batches an epoch; raise num_epochs or lower"
+        assert (sentence in capsys.readouterr().out) == remark
+
+
 def test_a_loss_that_is_no_number_stops_the_run(tiny_config: Config, tmp_path: Path) -> None:
     tiny_config.optimizer.learning_rate = 1e30
     with pytest.raises(DivergedError, match=r"at step \d+: training diverged"):

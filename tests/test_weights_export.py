@@ -16,6 +16,7 @@ from random_nets import random_params
 from safetensors.numpy import load_file
 from weights_files import CAFFE_LAYERS, CAFFENET_LAYERS, caffe_weights, caffemodel, torchvision_net
 
+from alexnet_jax.config import fields
 from alexnet_jax.convert.exporting import export
 from alexnet_jax.convert.fitting import recipe
 from alexnet_jax.convert.importing import Source, import_weights, read_net
@@ -182,6 +183,81 @@ def test_caffes_net_comes_back_bit_for_bit(labels, tmp_path):
     np.testing.assert_array_equal(restore(tmp_path / "second").params["conv1"]["kernel"][:, :, 2], blue)
 
 
+def same_net(first: RestoredNet, second: RestoredNet) -> None:
+    """Assert that all that predictions depend on is the same, to the bit."""
+    assert bits(first.params) == bits(second.params)
+    assert dict(fields(first.config.model, "")) == dict(fields(second.config.model, ""))
+    for name in ("name", "mean", "std", "flip"):
+        assert getattr(first.config.data, name) == getattr(second.config.data, name)
+    assert first.config.precision == second.config.precision
+    ours, theirs = first.dataset_info, second.dataset_info
+    assert dataclasses.replace(ours, statistics=None) == dataclasses.replace(theirs, statistics=None)
+    for mine, other in zip(ours.statistics, theirs.statistics, strict=True):
+        assert mine.tobytes() == other.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("form", "variant", "size", "options"),
+    [
+        ("npz", "original", 99, {"pooling": "non_overlapping"}),
+        ("npz", "caffenet", 99, {}),
+        ("onnx", "no_communication", 99, {"activation": "tanh"}),  # fc6 and fc7 in two parts each
+        ("onnx", "torchvision", 224, {}),
+        ("torchvision", "torchvision", 224, {}),
+        ("safetensors", "torchvision", 224, {}),
+    ],
+)
+def test_an_export_alone_is_the_same_net(form, variant, size, options, tmp_path):
+    """Mean image, scale, classes, variant, view size and preprocessing come back without a flag."""
+    net = random_net(variant, size, **options)
+    net.config.data.flip, net.config.data.name, net.config.precision = False, "digits", "bfloat16"
+    net.config.data.dir = "/home/someone"
+    info = dataclasses.replace(net.dataset_info, preprocessing="torchvision")
+    net = dataclasses.replace(net, dataset_info=info)
+    path = tmp_path / f"net{'.pth' if form == 'torchvision' else f'.{form}'}"
+    export(net, form, path)
+    assert b"/home/someone" not in path.read_bytes()
+    choices = import_weights(Source(path), tmp_path / "back")
+    assert choices[:2] == [f"net:  {variant}", f"mean: that of {path}"]
+    same_net(net, restore(tmp_path / "back"))
+
+
+def test_flags_win_over_what_an_export_says(tmp_path):
+    export(random_net("caffe", 99), "npz", tmp_path / "net.npz")
+    (tmp_path / "names.txt").write_text("\n".join(f"other {number}" for number in range(CLASSES)))
+    np.save(tmp_path / "mean.npy", [1.0, 2.0, 3.0])
+    net = read_net(Source(tmp_path / "net.npz", labels=tmp_path / "names.txt", mean=tmp_path / "mean.npy"))
+    assert net.dataset_info.class_names[0] == "other 0"
+    np.testing.assert_array_equal(net.dataset_info.statistics.mean_image[0, 0], [3, 2, 1])
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"config": {}}', '{"config": {"model.variant": "x"}, "statistics": ""}']
+)
+def test_a_damaged_record_is_refused(text, tmp_path):
+    np.savez(tmp_path / "net.npz", **{"conv1/bias": np.zeros(3, np.float32), "alexnet_jax": np.array(text)})
+    with pytest.raises(UserError, match=r"net.npz: what it says of its net is damaged \(.*\); export it again"):
+        read_net(Source(tmp_path / "net.npz"))
+
+
+def test_a_record_with_a_changed_field_is_refused(tmp_path):
+    """Every field is checked as a config's is."""
+    export(random_net("caffe", 99), "npz", tmp_path / "net.npz")
+    with np.load(tmp_path / "net.npz") as file:
+        arrays = dict(file)
+    for before, after in [
+        ('"rgb"', "1"),
+        ('"data.mean": "image"', '"data.mean": "x"'),
+        ('"class 0", ', ""),
+        ("99", '"99"'),
+    ]:
+        text = str(arrays["alexnet_jax"])
+        np.savez(tmp_path / "other.npz", **arrays | {"alexnet_jax": np.array(text.replace(before, after))})
+        if text.replace(before, after) != text:
+            with pytest.raises(UserError, match="what it says of its net is damaged"):
+                read_net(Source(tmp_path / "other.npz"))
+
+
 def any_bits(params: dict, seed: int) -> dict:
     """Return parameters of these shapes with any finite float32 values, subnormal ones and -0.0 too."""
     rng = np.random.default_rng(seed)
@@ -248,7 +324,9 @@ def test_any_net_comes_back_bit_for_bit(write, form, suffix, variants, data, see
     labels = folder / "names.txt"
     labels.write_text("\n".join(net.dataset_info.class_names))
     write(net, folder / f"net{suffix}")
-    fitted = read_net(Source(folder / f"net{suffix}", form, config=net.config, labels=labels, bgr=bgr)).fitted
+    np.save(folder / "mean.npy", [104.0, 117.0, 123.0])
+    source = Source(folder / f"net{suffix}", form, None, net.config, bgr, folder / "mean.npy", labels)
+    fitted = read_net(source).fitted
     if bgr:
         conv1 = net.params["conv1"]
         net.params["conv1"] = conv1 | {"kernel": conv1["kernel"][:, :, ::-1]}

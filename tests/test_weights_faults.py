@@ -90,7 +90,7 @@ def with_the_shape_of_another(path: Path) -> None:
 
 # file name, how it is written, format, variant, what the sentence must say
 FAULTS = {
-    "caffe: a web page": ("a.caffemodel", text, "caffe", "caffe", r"a.caffemodel is not a .caffemodel"),
+    "caffe: a web page": ("a.caffemodel", text, "caffe", "caffe", r"a.caffemodel is a web page; the download failed"),
     "caffe: empty": ("a.caffemodel", lambda path: path.touch(), "caffe", "caffe", "it holds no layer with weights"),
     "caffe: truncated": ("a.caffemodel", cut(caffe_file), "caffe", "caffe", "or is incomplete; download it again"),
     "caffe: three arrays in a layer": (
@@ -109,7 +109,7 @@ FAULTS = {
         "caffe",
         "has 5 classes, but config.model.num_classes=7",
     ),
-    "pth: a web page": ("a.pth", text, "torchvision", "torchvision", "a.pth is not a .pth file"),
+    "pth: a web page": ("a.pth", text, "torchvision", "torchvision", "a.pth is a web page"),
     "pth: truncated": ("a.pth", cut(state_dict), "torchvision", "torchvision", "or is incomplete"),
     "pth: code": ("a.pth", malicious, "torchvision", "torchvision", "names posix.system, .* nothing in it was run"),
     "pth: code, old form": ("a.pth", malicious_legacy, "torchvision", "torchvision", "nothing in it was run"),
@@ -120,35 +120,33 @@ FAULTS = {
         "torchvision",
         r"names torch.nn.modules.linear.Linear, .* Save `model.state_dict\(\)`",
     ),
-    "pth: a training's checkpoint": (
+    "pth: a whole module, old form": (
         "a.pth",
-        lambda path: torch.save({"epoch": 3, "model": {"a": torch.zeros(1)}}, path),
+        lambda path: torch.save(torch.nn.Linear(2, 2), path, _use_new_zipfile_serialization=False),
         "torchvision",
         "torchvision",
-        "is not a state dict, which holds tensors by name only",
+        r"names torch.nn.modules.linear.Linear, .* Save `model.state_dict\(\)`",
     ),
-    "pth: a training's checkpoint, old form": (
+    "pth: two state dicts": (
         "a.pth",
-        lambda path: torch.save(
-            {"epoch": 3, "model": {"a": torch.zeros(1)}}, path, _use_new_zipfile_serialization=False
-        ),
+        lambda path: torch.save({"generator": {"a": torch.zeros(1)}, "critic": {"a": torch.zeros(1)}}, path),
         "torchvision",
         "torchvision",
-        "is not a state dict, which holds tensors by name only",
+        "holds no state dict, tensors by name, but 'generator', 'critic'",
     ),
     "pth: a net with a count": (
         "a.pth",
         lambda path: torch.save({"features.1.num_batches_tracked": torch.tensor(3)}, path),
         "torchvision",
         "torchvision",
-        "is not torchvision's AlexNet: it holds 'features.1.num_batches_tracked'",
+        "holds no arrays of a net; give the file of a trained one",
     ),
     "pth: another net": (
         "a.pth",
-        lambda path: torch.save({"layer1.0.conv1.weight": torch.zeros(2, 2)}, path),
+        lambda path: torch.save({"layer1.conv1.weight": torch.zeros(2, 2), "fc.bias": torch.zeros(2)}, path),
         "torchvision",
         "torchvision",
-        "is not torchvision's AlexNet: it holds 'layer1.0.conv1.weight'",
+        r"not known: layer1.conv1.weight \[2, 2\], fc.bias \[2\]; .* for example --rename=layer1.conv1=conv1, or leave",
     ),
     "pth: of a big-endian machine": (
         "a.pth",
@@ -157,7 +155,7 @@ FAULTS = {
         "torchvision",
         "was written on a big-endian machine; save it again",
     ),
-    "safetensors: a web page": ("a.safetensors", text, "torchvision", "torchvision", "is not a .safetensors file"),
+    "safetensors: a web page": ("a.safetensors", text, "torchvision", "torchvision", "is a web page"),
     "safetensors: truncated": (
         "a.safetensors",
         cut(lambda path: save_file({"features.0.bias": np.zeros(64, np.float32)}, path)),
@@ -165,7 +163,7 @@ FAULTS = {
         "torchvision",
         "is not a .safetensors file, or is incomplete",
     ),
-    "npz: a web page": ("a.npz", text, "npz", "caffe", "is not a .npz file of plain arrays"),
+    "npz: a web page": ("a.npz", text, "npz", "caffe", "is a web page"),
     "npz: truncated": (
         "a.npz", cut(lambda path: plain(path, caffe_weights())), "npz", "caffe", "is not a .npz file of plain arrays"
     ),
@@ -195,7 +193,7 @@ FAULTS = {
         lambda path: plain(path, caffe_weights() | {"fc9": {"bias": np.zeros(3, np.float32)}}),
         "npz",
         "caffe",
-        "has fc9/bias, not a whole layer of that net",
+        r"names that are not known: fc9/bias \[3\]; .* or leave one out with --rename=fc9=\.",
     ),
     "npz: weights of another net": (
         "a.npz",
@@ -372,11 +370,12 @@ def test_weights_of_no_published_net(tmp_path):
     [
         ([], "give either --source=FILE, to import weights, or --export=FORM"),
         (
-            ["--source=a.npz", "--workdir=b"],
-            "--format is missing: give the origin of the file, one of caffe, torchvision, npz",
+            ["--source=a.npz", "--workdir=b", "--rename=x"],
+            "--rename=x must be THEIRS=OURS, for example --rename=fc8_fl",
         ),
         (["--source=a.npz", "--format=npz", "--workdir=b"], "a.npz is not a file; check the path"),
         (["--source=requirements.txt", "--format=npz", "--workdir=b", "--variant=cafe"], "is not a .npz file"),
+        (["--source=requirements.txt", "--workdir=b"], "requirements.txt is none of the files that are read"),
         (
             ["--source=a.npz", "--format=npz", "--workdir=b", "--variant=caffe", "--config=configs/caffe.py"],
             "give either --variant or --config: a config names its variant itself",

@@ -15,8 +15,8 @@ from weights_files import CAFFENET_LAYERS, blob, caffe_logits, caffe_weights, ca
 
 from alexnet_jax.convert.caffe import read_caffemodel, read_mean
 from alexnet_jax.convert.fitting import fit, recipe
-from alexnet_jax.convert.formats import read_npz
 from alexnet_jax.convert.importing import Source, import_weights, read_net
+from alexnet_jax.convert.numpy_files import read_npz
 from alexnet_jax.data.class_names import imagenet_classes
 from alexnet_jax.model.ablations import build_net
 from alexnet_jax.model.alexnet import AlexNet
@@ -44,6 +44,13 @@ def labels(tmp_path):
     return path
 
 
+@pytest.fixture
+def mean(tmp_path):
+    """Return a file with a mean color in Caffe's order."""
+    np.save(tmp_path / "mean.npy", [104.0, 117.0, 123.0])
+    return tmp_path / "mean.npy"
+
+
 def compute_logits(net, views: np.ndarray) -> np.ndarray:
     """Return the logits [B, classes] of a restored net for [B, S, S, 3]."""
     return np.asarray(jax.jit(create_model(net.config).apply)({"params": jax.device_get(net.params)}, views))
@@ -67,7 +74,7 @@ def test_caffemodel_computes_what_caffe_does(variant, version, form, labels, tmp
     weights, layers = caffe_weights(), CAFFENET_LAYERS if variant == "caffenet" else None
     path = tmp_path / "a.caffemodel"
     path.write_bytes(caffemodel(weights, version, form, **({"layers": layers} if layers else {})))
-    assert read_caffemodel(path)[1] == variant
+    assert read_caffemodel(path).variant == variant
     import_weights(Source(path, "caffe", config=narrow(variant), bgr=True, labels=labels), tmp_path / "net")
     bgr = random_bgr(99)
     logits = compute_logits(restore(tmp_path / "net"), to_rgb_last(bgr))
@@ -171,7 +178,7 @@ def test_caffes_own_activations(tmp_path):
         path, **{f"{layer}/{name}": golden[f"{layer}_{short}"] for layer in layers for name, short in names.items()}
     )
     config = recipe("caffenet")
-    params = fit(read_npz(path), config, path, bgr=True).params
+    params = fit(read_npz(path).arrays, config, path, bgr=True).params
     assert set(params) == set(layers)
     whole = build_net(config.model)
     until_norm2 = Net(whole.towers, whole.layers[: whole.names.index("norm2") + 1])
@@ -201,12 +208,12 @@ def test_the_real_trunk():
             np.testing.assert_array_equal(net.fitted.params[f"conv{number}"]["bias"], file[f"conv{number}/bias"])
 
 
-def test_missing_layers_start_fresh(labels, tmp_path):
+def test_missing_layers_start_fresh(labels, mean, tmp_path):
     """The file's layers are used; the others are initialized."""
     weights = caffe_weights()
     path = tmp_path / "part.npz"
     np.savez(path, **{f"{layer}/{kind}": weights[layer][kind] for layer in ("conv1", "fc7") for kind in weights[layer]})
-    source = Source(path, "npz", config=narrow("caffe"), labels=labels, missing="initialize")
+    source = Source(path, config=narrow("caffe"), labels=labels, mean=mean, missing="initialize")
     assert any("new:  conv2, conv3, conv4, conv5, fc6, fc8" in line for line in import_weights(source, tmp_path / "a"))
     params = jax.device_get(restore(tmp_path / "a").params)
     np.testing.assert_array_equal(params["fc7"]["kernel"], weights["fc7"]["weight"].T)
@@ -219,12 +226,12 @@ def test_blue_first_becomes_red_first_in_either_form(tmp_path):
     weights = caffe_weights()
     first, last = tmp_path / "first.npz", tmp_path / "last.npz"
     np.savez(first, **{f"{layer}/{kind}": array for layer, of in weights.items() for kind, array in of.items()})
-    plain = fit(read_npz(first), narrow("caffe"), first, bgr=False).params
+    plain = fit(read_npz(first).arrays, narrow("caffe"), first, bgr=False).params
     np.savez(last, **{f"{layer}/{kind}": array for layer, of in plain.items() for kind, array in of.items()})
     expected = {**plain, "conv1": {**plain["conv1"], "kernel": plain["conv1"]["kernel"][:, :, ::-1]}}
     for path in (first, last):
         jax.tree.map(
-            np.testing.assert_array_equal, fit(read_npz(path), narrow("caffe"), path, bgr=True).params, expected
+            np.testing.assert_array_equal, fit(read_npz(path).arrays, narrow("caffe"), path, bgr=True).params, expected
         )
 
 
@@ -252,21 +259,16 @@ def test_without_a_mean_file_the_color_is_that_of_caffes(labels, tmp_path):
 
 
 def test_a_net_evaluates_the_same_after_export_and_import(trained_folder, digits_dir, tmp_path):
-    """With the commands: export, import with its own config, labels and statistics, evaluate."""
-    labels = tmp_path / "digits.txt"
-    labels.write_text("\n".join("0123456789"))
+    """With the commands and nothing but the exported file; the data set is where --data_dir says."""
     exported = run("convert", f"--workdir={trained_folder}", "--export=npz", f"--output={tmp_path / 'net.npz'}")
     assert exported.returncode == 0, exported.stderr
-    converted = run(
-        "convert", f"--source={tmp_path / 'net.npz'}", "--format=npz", f"--workdir={tmp_path / 'back'}",
-        "--config=configs/quickstart.py", "--config.model.conv_width=0.0833", "--config.model.fc_width=0.0079",
-        f"--config.data.dir={digits_dir}", f"--labels={labels}", f"--mean={trained_folder / 'statistics.npz'}",
-    )  # fmt: skip
+    converted = run("convert", f"--source={tmp_path / 'net.npz'}", f"--workdir={tmp_path / 'back'}")
     assert converted.returncode == 0, converted.stderr
     results = []
     for folder in (trained_folder, tmp_path / "back"):
         shutil.copytree(folder, tmp_path / "copy" / folder.name)
-        result = run("evaluate", f"--workdir={tmp_path / 'copy' / folder.name}", "--json")
+        copy = tmp_path / "copy" / folder.name
+        result = run("evaluate", f"--workdir={copy}", f"--data_dir={digits_dir}", "--json")
         assert result.returncode == 0, result.stderr
         results.append(json.loads(result.stdout))
     assert {name: results[0][name] for name in ("loss", "top1_error", "num_examples")} == {

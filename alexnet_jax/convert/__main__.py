@@ -1,6 +1,6 @@
 """Import the weights of other frameworks, and export ours.
 
-    python -m alexnet_jax.convert --source=FILE --format=caffe|torchvision|npz --workdir=DIR [--variant=...]
+    python -m alexnet_jax.convert --source=FILE --workdir=DIR [--variant=...]
     python -m alexnet_jax.convert --workdir=DIR --export=npz|torchvision|safetensors|stablehlo|onnx --output=FILE
 
 The first writes a workdir that all other commands take as if it had been trained; the second writes a net for other
@@ -13,20 +13,23 @@ from pathlib import Path
 from absl import flags
 
 from alexnet_jax import cli
+from alexnet_jax.convert.signatures import FORMATS, KINDS
 from alexnet_jax.errors import UserError, printable
 
-FORMATS = ("caffe", "torchvision", "npz")
 EXPORTS = ("npz", "torchvision", "safetensors", "stablehlo", "onnx")
 _SUFFIXES = {"torchvision": ".pth", "safetensors": ".safetensors"}
 _WORKDIR = cli.define_path_flag("workdir", "the folder to write, or with --export the one to read")
-_SOURCE = cli.define_path_flag("source", "the file with the weights: .caffemodel, .pth, .safetensors, .npz")
-_FORMAT = flags.DEFINE_enum("format", None, FORMATS, "the origin of the file")
+_SOURCE = cli.define_path_flag("source", f"the file with the weights: .{', .'.join(KINDS)}")
+_FORMAT = flags.DEFINE_enum("format", None, list(FORMATS), "the origin of the file; by default told by its content")
 _VARIANT = flags.DEFINE_string("variant", None, "the net, such as caffe; by default detected from the file")
 _CONFIG = cli.define_config_flag()
-_CHANNELS = flags.DEFINE_enum("channels", None, ["rgb", "bgr"], "the net's color order; by default the format's")
-_MEAN = cli.define_path_flag("mean", "the mean image: Caffe's .npy or .binaryproto, or a statistics.npz")
+_CHANNELS = flags.DEFINE_enum("channels", None, ["rgb", "bgr"], "the net's color order; by default the file's")
+_MEAN = cli.define_path_flag("mean", "the mean image or color: Caffe's .npy or .binaryproto, or a statistics.npz")
 _LABELS = cli.define_path_flag("labels", "a file with class names, one per line, if they are not ImageNet's")
 _MISSING = flags.DEFINE_enum("missing", "refuse", ["refuse", "initialize"], "what to do if the file lacks layers")
+_RENAME = flags.DEFINE_multi_string(
+    "rename", [], "THEIRS=OURS: a layer's or array's name in the file, and ours or none"
+)
 _EXPORT = flags.DEFINE_enum("export", None, EXPORTS, "the form in which to write the net of --workdir")
 _OUTPUT = cli.define_path_flag("output", "the file to write with --export")
 _STEP = cli.define_step_flag()
@@ -46,8 +49,8 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _import(path: Path, folder: Path) -> None:
-    if _FORMAT.value is None:
-        raise UserError(f"--format is missing: give the origin of the file, one of {', '.join(FORMATS)}.")
+    if wrong := [text for text in _RENAME.value if "=" not in text[1:]]:
+        raise UserError(f"--rename={wrong[0]} must be THEIRS=OURS, for example --rename=fc8_flickr=fc8.")
     if _VARIANT.value and _CONFIG.value:
         raise UserError("give either --variant or --config: a config names its variant itself.")
     from alexnet_jax.convert.importing import Source, import_weights
@@ -57,10 +60,11 @@ def _import(path: Path, folder: Path) -> None:
         format=_FORMAT.value,
         variant=_VARIANT.value,
         config=cli.the_config(_CONFIG) if _CONFIG.value else None,
-        bgr=(_CHANNELS.value or ("bgr" if _FORMAT.value == "caffe" else "rgb")) == "bgr",
+        bgr=None if _CHANNELS.value is None else _CHANNELS.value == "bgr",
         mean=_MEAN.value,
         labels=_LABELS.value,
         missing=_MISSING.value,
+        renames={theirs: ours for theirs, _, ours in (text.rpartition("=") for text in _RENAME.value)},
     )
     for line in import_weights(source, folder):
         print(printable(line))

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
 
 from alexnet_jax.config import Config
-from alexnet_jax.convert import formats
+from alexnet_jax.convert import formats, record
 from alexnet_jax.convert.layout import Arrays, Params, parameter_shapes, to_weight
+from alexnet_jax.convert.numpy_files import to_npz
 from alexnet_jax.data.augmentation import center_view
 from alexnet_jax.errors import UserError
 from alexnet_jax.files import atomic, writing
@@ -40,13 +41,14 @@ def export(net: RestoredNet, form: str, path: Path) -> list[str]:
 def _serialize(net: RestoredNet, form: str) -> bytes:
     """Return the content of the file; UserError if the net has no such form, or a package is missing."""
     params: Params = jax.device_get(net.params)
+    text = record.write(net.config, net.dataset_info)
     match form:
         case "npz":
-            return formats.to_npz(flatten_dict(params, sep="/"))
+            return to_npz(flatten_dict(params, sep="/"), text)
         case "torchvision" | "safetensors":
             _check_torchvision(net.config, net.model.net)
             to_state_dict = formats.to_pth if form == "torchvision" else formats.to_safetensors
-            return to_state_dict(_channels_first(net.config, params))
+            return to_state_dict(_channels_first(net.config, params), text)
         case "stablehlo":
             return _stablehlo(net, params)
         case "onnx":

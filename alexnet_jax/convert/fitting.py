@@ -4,11 +4,14 @@ import importlib
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from alexnet_jax.config import Config
 from alexnet_jax.convert.layout import Arrays, Params, parameter_shapes, red_first, to_kernel, weight_shape
+from alexnet_jax.data.class_names import NUM_CLASSES
 from alexnet_jax.errors import UserError
+from alexnet_jax.model.ablations import NETS
 from alexnet_jax.model.layers import Classifier, LocallyConnected
 from alexnet_jax.model.variants import VARIANTS
 
@@ -23,15 +26,15 @@ class Fitted(NamedTuple):
 
 def recipe(variant: str) -> Config:
     """Return the config of a published net, `configs/<variant>.py`; UserError if there is no such net."""
-    if variant not in VARIANTS:
-        raise UserError(f"variant {variant!r} is unknown; allowed: {', '.join(VARIANTS)}.")
+    if variant not in NETS:
+        raise UserError(f"variant {variant!r} is unknown; allowed: {', '.join(NETS)}.")
     return importlib.import_module(f"configs.{variant}").get_config()
 
 
-def count_classes(arrays: Arrays) -> int:
-    """Return the number of classes of the arrays' classifier; the published 1000 if it is not among them."""
+def count_classes(arrays: Arrays, default: int = NUM_CLASSES) -> int:
+    """Return the number of classes of the arrays' classifier; `default` if it is not among them."""
     bias = arrays.get(f"{Classifier.name}/bias")
-    return bias.size if bias is not None and bias.size > 1 else 1000
+    return bias.size if bias is not None and bias.size > 1 else default
 
 
 def fitting_variants(arrays: Arrays) -> list[str]:
@@ -73,7 +76,7 @@ def fit(arrays: Arrays, config: Config, path: Path, bgr: bool) -> Fitted:
     for name, array in arrays.items():
         if name in expected and array.shape != expected[name]:
             raise UserError(_misfit(arrays, config, path, name, expected[name]))
-        if not np.issubdtype(array.dtype, np.inexact) and array.dtype.name != "bfloat16":
+        if not jax.dtypes.issubdtype(array.dtype, np.floating):
             raise UserError(f"{path}: {name} holds {array.dtype}, but weights are floating-point numbers.")
         if not np.isfinite(array.astype(np.float32)).all():
             raise UserError(f"{path}: {name} holds numbers that are not finite; a net can't compute with them.")

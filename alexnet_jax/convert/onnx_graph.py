@@ -13,6 +13,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from alexnet_jax.config import Config
+from alexnet_jax.convert import record
 from alexnet_jax.convert.layout import Arrays
 from alexnet_jax.data.augmentation import mean_to_subtract
 from alexnet_jax.data.dataset_info import DatasetInfo
@@ -38,7 +39,8 @@ def build_model(config: Config, net: layers.Net, dataset_info: DatasetInfo, weig
         ir_version=_IR_VERSION,
         producer_name="alexnet_jax",
     )
-    helper.set_model_props(model, {"classes": "\n".join(dataset_info.class_names)})
+    metadata = {"classes": "\n".join(dataset_info.class_names), record.KEY: record.write(config, dataset_info)}
+    helper.set_model_props(model, metadata)
     onnx.checker.check_model(model)
     return model
 

@@ -9,6 +9,7 @@ import functools
 from collections.abc import Sequence
 from pathlib import Path
 
+NUM_CLASSES = 1000
 NUM_EXAMPLES = 1_281_167  # in the training set: ILSVRC-2012 development kit, readme.txt
 
 

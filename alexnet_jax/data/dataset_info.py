@@ -14,6 +14,7 @@ from alexnet_jax.errors import UserError
 from alexnet_jax.files import reading, write_atomically
 
 FILE_NAME = "dataset.json"
+PREPROCESSING = ("paper", "torchvision", "caffe")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +23,7 @@ class DatasetInfo:
 
     name: as in `data.name`. num_examples: images in an epoch. label_names: the data set's own names of its classes, in
     the order of their numbers (WordNet ids for ImageNet). class_names: readable names of the same classes.
+    preprocessing: whose way of resizing and cropping pictures the net knows, one of PREPROCESSING.
     """
 
     name: str
@@ -29,6 +31,7 @@ class DatasetInfo:
     label_names: tuple[str, ...]
     class_names: tuple[str, ...]
     statistics: Statistics
+    preprocessing: str = "paper"
 
     @property
     def fingerprint(self) -> dict[str, Any]:
@@ -43,9 +46,8 @@ class DatasetInfo:
 
 def save_dataset_info(info: DatasetInfo, workdir: Path) -> None:
     """Write both files, each whole or not at all; OSError if the folder can't be written."""
-    fields = {field.name: getattr(info, field.name) for field in dataclasses.fields(info)}
-    save_statistics(fields.pop("statistics"), workdir)
-    write_atomically(workdir / FILE_NAME, json.dumps(fields, indent=1) + "\n")
+    save_statistics(info.statistics, workdir)
+    write_atomically(workdir / FILE_NAME, json.dumps(to_dict(info), indent=1) + "\n")
 
 
 def load_dataset_info(workdir: Path) -> DatasetInfo:
@@ -56,16 +58,28 @@ def load_dataset_info(workdir: Path) -> DatasetInfo:
             raise UserError(f"{path} is missing, which names the classes; train into --workdir={workdir} again.")
         content = path.read_bytes()
     try:
-        data = json.loads(content)
-        info = DatasetInfo(
-            name=str(data["name"]),
-            num_examples=int(data["num_examples"]),
-            label_names=tuple(map(str, data["label_names"])),
-            class_names=tuple(map(str, data["class_names"])),
-            statistics=load_statistics(workdir),
-        )
-        if not info.label_names or len(info.label_names) != len(info.class_names) or info.num_examples < 1:
-            raise ValueError("classes or examples are missing")
+        return from_dict(json.loads(content), load_statistics(workdir))
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({error}); resume the training, which writes it again.") from error
+
+
+def to_dict(info: DatasetInfo) -> dict[str, Any]:
+    """Return all but the statistics as JSON-able data."""
+    return {field.name: getattr(info, field.name) for field in dataclasses.fields(info) if field.name != "statistics"}
+
+
+def from_dict(data: dict[str, Any], statistics: Statistics) -> DatasetInfo:
+    """Rebuild what `to_dict` gave; ValueError, KeyError, TypeError or OverflowError if it is damaged."""
+    info = DatasetInfo(
+        name=str(data["name"]),
+        num_examples=int(data["num_examples"]),
+        label_names=tuple(map(str, data["label_names"])),
+        class_names=tuple(map(str, data["class_names"])),
+        statistics=statistics,
+        preprocessing=str(data.get("preprocessing", "paper")),  # older workdirs don't say
+    )
+    if not info.label_names or len(info.label_names) != len(info.class_names) or info.num_examples < 1:
+        raise ValueError("classes or examples are missing")
+    if info.preprocessing not in PREPROCESSING:
+        raise ValueError(f"preprocessing is {info.preprocessing!r}, not one of {', '.join(PREPROCESSING)}")
     return info

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import cv2
 import numpy as np
@@ -127,17 +127,23 @@ def save_statistics(statistics: Statistics, directory: Path) -> None:
         np.savez(unfinished, **statistics._asdict())
 
 
+def read_statistics(file: Path | BinaryIO) -> Statistics:
+    """Read what `save_statistics` wrote; ValueError or KeyError if it is damaged, OSError if it can't be read."""
+    arrays = load_arrays(file)
+    statistics = Statistics(*(arrays[name] for name in Statistics._fields))
+    size = statistics.mean_image.shape[:1]
+    shapes = tuple(array.shape for array in statistics)
+    finite = all(array.dtype.kind == "f" and np.isfinite(array).all() for array in statistics)
+    if shapes != ((*size, *size, 3), (3,), (3, 3)) or 0 in size or not finite:
+        raise ValueError(f"arrays of shapes {shapes}, or values that are not finite numbers")
+    return statistics
+
+
 def load_statistics(directory: Path) -> Statistics:
     """Read `statistics.npz` from the folder of a data set; UserError if it is missing or damaged."""
     path = directory / FILE_NAME
     try:
-        arrays = load_arrays(path)
-        statistics = Statistics(*(arrays[name] for name in Statistics._fields))
-        size = statistics.mean_image.shape[:1]
-        shapes = tuple(array.shape for array in statistics)
-        finite = all(array.dtype.kind == "f" and np.isfinite(array).all() for array in statistics)
-        if shapes != ((*size, *size, 3), (3,), (3, 3)) or 0 in size or not finite:
-            raise ValueError(f"arrays of shapes {shapes}, or values that are not finite numbers")
+        return read_statistics(path)
     except FileNotFoundError as error:
         raise UserError(
             f"{path} is missing, which has the mean image and color statistics that training needs; "
@@ -145,4 +151,3 @@ def load_statistics(directory: Path) -> Statistics:
         ) from error
     except (ValueError, KeyError, OSError) as error:
         raise UserError(f"{path} is damaged ({error}); delete the data set's folder and prepare it again.") from error
-    return statistics

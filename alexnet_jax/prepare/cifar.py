@@ -6,8 +6,6 @@ Source: A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images (20
 """
 
 import functools
-import io
-import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -85,8 +83,10 @@ def _read_batch(member: tars.TarFile, archive: Path, num_classes: int) -> tuple[
     """Return uint8 [n, 32, 32, 3] and n labels. In the file, a row has the 32 x 32 planes of red, green and blue."""
     where = f"{archive}, {member.path}"
     batch = load_pickle(tars.read(member, archive), where)
+    data: Any
     data, labels = (batch.get(b"data"), batch.get(b"labels")) if isinstance(batch, dict) else (None, None)
-    if not isinstance(labels, list) or not isinstance(data, np.ndarray) or data.shape != (len(labels), 3 * SIZE**2):
+    is_bytes = isinstance(data, np.ndarray) and data.dtype == np.uint8
+    if not isinstance(labels, list) or not is_bytes or np.shape(data) != (len(labels), 3 * SIZE**2):
         raise UserError(f"{where} is not a batch of CIFAR-10 (bytes [n, 3072] and n labels); download it again.")
     if wrong := [label for label in labels if not isinstance(label, int) or not 0 <= label < num_classes]:
         # Other objects are not printed: a list of ten times a list of ten times a list ... would take forever.
@@ -95,55 +95,13 @@ def _read_batch(member: tars.TarFile, archive: Path, num_classes: int) -> tuple[
     return np.ascontiguousarray(data.reshape(-1, 3, SIZE, SIZE).transpose(0, 2, 3, 1)), labels
 
 
-class _Pixels:
-    """An array of bytes, as described by a pickle. NumPy's own reconstruction crashes on damaged ones (SIGSEGV)."""
-
-    array = np.empty(0, np.uint8)  # where a damaged pickle sets no state
-
-    def __init__(self, *_: Any):
-        """Ignore the arguments; the state has everything."""
-
-    def __setstate__(self, state: Any) -> None:
-        _version, shape, dtype, fortran, data = state
-        if not isinstance(dtype, _DType) or dtype.name not in ("u1", b"u1") or fortran:
-            raise pickle.UnpicklingError("an array is not one of bytes")
-        self.array = np.frombuffer(data, np.uint8).reshape(shape)
-
-
-class _DType:
-    """The data type of an array. name: as NumPy writes it."""
-
-    def __init__(self, name: Any, *_: Any):
-        self.name = name
-
-    def __setstate__(self, state: Any) -> None:
-        """Ignore byte order and the like, which bytes don't have."""
-
-
-class _ArraysOnly(pickle.Unpickler):
-    """Refuses to import anything but the parts of a NumPy array, and replaces those by its own classes."""
-
-    _ALLOWED = {  # noqa: RUF012
-        ("numpy.core.multiarray", "_reconstruct"): _Pixels,
-        ("numpy._core.multiarray", "_reconstruct"): _Pixels,
-        ("numpy", "ndarray"): None,
-        ("numpy", "dtype"): _DType,
-    }
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in self._ALLOWED:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no array of pixels needs")
-        return self._ALLOWED[module, name]
-
-
 def load_pickle(data: bytes, where: str) -> Any:
     """Load a pickle, with Python 2's text as bytes, without running any of its code; UserError if that fails."""
     try:
-        pickles.check(io.BytesIO(data))
-        content = _ArraysOnly(io.BytesIO(data), encoding="bytes").load()
+        content = pickles.load_arrays(data, encoding="bytes")
     except Exception as error:  # damaged and hostile pickles raise errors of any type
         reason = printable(str(error))
         raise UserError(f"{where} can't be read as a batch of CIFAR-10 ({reason}); download it again.") from error
     if not isinstance(content, dict):
         return content
-    return {name: value.array if isinstance(value, _Pixels) else value for name, value in content.items()}
+    return {name: value.array if isinstance(value, pickles.PickledArray) else value for name, value in content.items()}

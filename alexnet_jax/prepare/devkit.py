@@ -9,10 +9,11 @@ from typing import NamedTuple
 
 import tensorflow_datasets as tfds
 
+from alexnet_jax import matlab_file
 from alexnet_jax.errors import UserError
 from alexnet_jax.prepare import tars
-from alexnet_jax.prepare.matlab import read_synsets
 
+_MAX_BYTES = 1 << 26  # that meta.mat may unpack to; a real one has a thirtieth of that
 NUM_CLASSES = 1000  # of the challenge; the kit also lists inner nodes of the WordNet tree, with higher numbers
 
 
@@ -46,8 +47,9 @@ def read_kit(path: Path, year: int) -> Classes:
 def _read_classes(meta: bytes, path: Path, year: int) -> dict[int, tuple[str, str]]:
     """Return WordNet id and English names of the classes, by the kit's numbers."""
     try:
-        synsets = read_synsets(meta, year)
-    except ValueError as error:
+        rows = matlab_file.read_variables(meta, _MAX_BYTES)["synsets"]
+        synsets = {int(row[f"ILSVRC{year}_ID"]): (str(row["WNID"]), str(row["words"])) for row in rows}
+    except matlab_file.DAMAGE as error:
         problem = f"meta.mat has no table of synsets as in ILSVRC-{year} ({error})"
         raise UserError(f"{path}: {problem}; download it again.") from error
     classes = {number: synset for number, synset in synsets.items() if number <= NUM_CLASSES}

@@ -75,6 +75,12 @@ def create_initial_state(
         params = {**params, LAST_LAYER: state.params[LAST_LAYER]}
         kept = f"all layers but {LAST_LAYER}, which is new: {config.model.num_classes} classes"
     print(f"{'start:':<10}{kept}, from step {step:,} of {source}", flush=True)
+    if (view := config.model.image_size) != (known := source_config.model.image_size):
+        print(
+            f"{'views:':<10}{view} pixels, but the source has learned from {known}; its accuracy needs "
+            f"config.model.image_size={known}",
+            flush=True,
+        )
     return dataclasses.replace(state, params=jax.tree.map(lambda _, leaf: leaf, state.params, params))
 
 
@@ -98,9 +104,10 @@ def _check_same_net(config: Config, net: Net, source_config: Config, source: Pat
     decisive += [name for name in ("data.mean", "data.std") if name in changed]
     if not unequal and not decisive:
         return
+    decisive += [name for name in ("model.image_size",) if name in changed]
     layer = ""
     if unequal:
-        name, decisive = unequal[0], decisive or ["model.image_size"]
+        name = unequal[0]
         layer = f"its {name} is {source_shapes.get(name, 'missing')}, yours {shapes.get(name, 'missing')}; "
     fields = ", ".join(f"config.{name}={changed[name][0]!r} (source: {changed[name][1]!r})" for name in decisive)
     raise UserError(f"config.init_from={source} holds another net: {layer}{fields}; set these to the source's values.")

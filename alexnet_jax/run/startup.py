@@ -35,6 +35,7 @@ _JAX_SETTINGS = (
 )
 _XLA_FLAGS_WITHOUT_EFFECT = ("--xla_dump", "--xla_force_host_platform_device_count")
 FEW_STEPS = 20  # with the paper's momentum of 0.9, the first ten only build it up
+FEW_TO_FINE_TUNE = 500  # at a tenth of the learning rate; Caffe's recipe takes 100,000 (configs/finetune.py)
 
 
 class CheckedRun(NamedTuple):
@@ -156,10 +157,11 @@ def print_summary(config: Config, dataset: Dataset, mesh: Mesh, state: TrainStat
             f"Python {platform.python_version()}"
         ),
     }
-    if num_steps < FEW_STEPS:
+    if num_steps < (FEW_TO_FINE_TUNE if config.init_from else FEW_STEPS):
         lines["remark"] = (
-            f"{num_steps} steps are too few to learn much: {len(dataset.train):,} images fill "
-            f"{len(dataset.train) / config.batch_size:.2g} batches an epoch; raise num_epochs or lower batch_size"
+            f"{num_steps} steps are {'few for fine-tuning' if config.init_from else 'too few to learn much'}: "
+            f"{len(dataset.train):,} images fill {len(dataset.train) / config.batch_size:.2g} batches an epoch; raise "
+            "num_epochs or lower batch_size"
         )
     for name, text in lines.items():
         print(f"{name + ':':<10}{text}", flush=True)

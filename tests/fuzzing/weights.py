@@ -1,14 +1,25 @@
-"""Inputs of `convert`: weights in four formats, mean images, class names."""
+"""Inputs of `convert`: weights in seven formats, mean images, class names."""
 
 import io
 import pickle
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors.numpy import save
-from weights_files import blob, bytes_field, caffe_weights, caffemodel, number_field, torchvision_net
+from weights_files import (
+    blob,
+    bytes_field,
+    caffe_weights,
+    caffemodel,
+    number_field,
+    torchvision_net,
+    write_mat,
+    write_npy,
+    write_onnx,
+)
 
 from alexnet_jax.config import Config
 from alexnet_jax.convert.caffe import read_mean
@@ -68,6 +79,40 @@ def safetensors_files(folder: Path) -> Subject:
     return _subject(folder, "torchvision", [Sample(folder / "net.safetensors", save(arrays))])
 
 
+def npy_files(folder: Path) -> Subject:
+    """Return dictionaries of arrays as `.npy`: of Python 2, and of Python 3."""
+    path = folder / "net.npy"
+    write_npy(caffe_weights(), path)
+    old, content = path.read_bytes(), np.empty((), object)
+    content[()] = {name: {"weights": of["weight"].T, "biases": of["bias"]} for name, of in _caffe_weights().items()}
+    return _subject(folder, "npz", [Sample(path, old), Sample(path, npy(content))])
+
+
+def mat_files(folder: Path) -> Subject:
+    """Return models of MatConvNet, compressed and not, and what is inside the compressed one."""
+    path, mean = folder / "net.mat", np.full((99, 99, 3), 9, np.float32)
+    samples = []
+    for old in (False, True):
+        write_mat(caffe_weights(), mean, [f"class {number}" for number in range(CLASSES)], path, old=old)
+        samples.append(Sample(path, path.read_bytes()))
+    packed = samples[0].data
+    size = int.from_bytes(packed[132:136], "little")
+
+    def pack(data: bytes) -> bytes:
+        part = zlib.compress(data)
+        return packed[:132] + len(part).to_bytes(4, "little") + part + packed[136 + size :]
+
+    inside = Sample(path, zlib.decompress(packed[136 : 136 + size]), pack)
+    return _subject(folder, "matconvnet", [*samples, inside])
+
+
+def onnx_files(folder: Path) -> Subject:
+    """Return graphs like the Model Zoo's."""
+    path = folder / "net.onnx"
+    write_onnx(caffe_weights(), path)
+    return _subject(folder, "onnx", [Sample(path, path.read_bytes())])
+
+
 def mean_images(folder: Path) -> Subject:
     """Return files for `convert --mean`: .binaryproto and .npy."""
     image = np.random.default_rng(0).uniform(80, 160, (3, 16, 16)).astype(np.float32)
@@ -95,8 +140,10 @@ def _subject(folder: Path, form: str, samples: list[Sample]) -> Subject:
     """Return files of one format, and their import into a net that their arrays fit."""
     path, labels = samples[0].path, folder / "labels.txt"
     labels.write_text("".join(f"class {number}\n" for number in range(CLASSES)))
+    mean = folder / "mean.npy"
+    np.save(mean, [104.0, 117.0, 123.0])
     config = _narrow("torchvision" if form == "torchvision" else "caffe")
-    source = Source(path, form, config=config, labels=labels, missing="initialize")
+    source = Source(path, form, config=config, labels=labels, mean=mean, missing="initialize")
     return Subject(samples, lambda: read_net(source), path.name)
 
 
