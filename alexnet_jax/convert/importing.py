@@ -33,6 +33,7 @@ _CAFFE_MEAN = ((122.67891434, 116.66876762, 104.00698793), "that of Caffe's ilsv
 _TORCHVISION_MEAN = ((0.485 * 255, 0.456 * 255, 0.406 * 255), "torchvision's")
 _AUTHORS_MEAN = (statistics.IMAGENET_CHANNEL_MEAN, "the author's for ImageNet")  # for all other variants
 _MEANS = {"caffe": _CAFFE_MEAN, "caffenet": _CAFFE_MEAN, "torchvision": _TORCHVISION_MEAN}
+_PREPROCESSING = {"caffe": "caffe", "caffenet": "caffe", "torchvision": "torchvision"}  # by variant; others: "paper"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,7 +161,8 @@ def _dataset_info(source: Source, config: Config, labels: tuple[str, ...], image
             "with the class names in order, one per line."
         )
     num_examples = 1 if source.labels else class_names.NUM_EXAMPLES
-    return DatasetInfo(config.data.name, num_examples, labels, class_names.names_for_people(labels), image_statistics)
+    names, preprocessing = class_names.names_for_people(labels), _PREPROCESSING.get(config.model.variant, "paper")
+    return DatasetInfo(config.data.name, num_examples, labels, names, image_statistics, preprocessing)
 
 
 def _incomplete(fitted: Fitted, variant: str, path: Path) -> str:

@@ -14,6 +14,7 @@ from alexnet_jax.errors import UserError
 from alexnet_jax.files import reading, write_atomically
 
 FILE_NAME = "dataset.json"
+PREPROCESSING = ("paper", "torchvision", "caffe")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +23,7 @@ class DatasetInfo:
 
     name: as in `data.name`. num_examples: images in an epoch. label_names: the data set's own names of its classes, in
     the order of their numbers (WordNet ids for ImageNet). class_names: readable names of the same classes.
+    preprocessing: whose way of resizing and cropping pictures the net knows, one of PREPROCESSING.
     """
 
     name: str
@@ -29,6 +31,7 @@ class DatasetInfo:
     label_names: tuple[str, ...]
     class_names: tuple[str, ...]
     statistics: Statistics
+    preprocessing: str = "paper"
 
     @property
     def fingerprint(self) -> dict[str, Any]:
@@ -63,9 +66,12 @@ def load_dataset_info(workdir: Path) -> DatasetInfo:
             label_names=tuple(map(str, data["label_names"])),
             class_names=tuple(map(str, data["class_names"])),
             statistics=load_statistics(workdir),
+            preprocessing=str(data.get("preprocessing", "paper")),  # older workdirs don't say
         )
         if not info.label_names or len(info.label_names) != len(info.class_names) or info.num_examples < 1:
             raise ValueError("classes or examples are missing")
+        if info.preprocessing not in PREPROCESSING:
+            raise ValueError(f"preprocessing is {info.preprocessing!r}, not one of {', '.join(PREPROCESSING)}")
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({error}); resume the training, which writes it again.") from error
     return info
