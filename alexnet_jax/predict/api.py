@@ -57,9 +57,8 @@ class TrainedNet:
         """
         if views not in (1, 10):
             raise UserError(f"views={views} is not allowed; it must be 1 or 10.")
-        return np.exp(
-            self._run(self._predictor(views), images, np.zeros((0, len(self.class_names)), np.float32), views)
-        )
+        none = np.zeros((0, len(self.class_names)), np.float32)
+        return np.exp(self._run(self._predictor(views), images, none, views))
 
     @overload
     def features(self, images: Images, layer: str = "relu7") -> np.ndarray: ...
