@@ -74,9 +74,8 @@ def create_gradient_step(config: Config, model: AlexNet, mesh: Mesh, of: str, wr
         x: Any = images.astype(jnp.float32) if wrt == IMAGE else below.apply({"params": params}, seen(images))
         return jax.grad(activation)(x).astype(jnp.float32)
 
-    in_specs = (params_specs(config, model, mesh), P(), P(), P(DATA_AXIS))
-    step = jax.shard_map(gradient_step, mesh=mesh, in_specs=in_specs, out_specs=P(DATA_AXIS))
-    return jax.jit(step, compiler_options=runtime.compiler_options(platform_of(mesh)))
+    # No shard_map: no image or device influences another, so the compiler splits the batch as it comes.
+    return jax.jit(gradient_step, compiler_options=runtime.compiler_options(platform_of(mesh)))
 
 
 def feature_shape(config: Config, net: Net, layer: str) -> tuple[int, ...]:

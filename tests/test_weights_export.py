@@ -148,7 +148,10 @@ def test_irees_compiler_gives_the_same_probabilities(tmp_path):
         net, probabilities = discriminating_net(variant, 99)
         export(net, "stablehlo", tmp_path / "net.mlir", batch=2)
         program = compiler.compile_file(
-            str(tmp_path / "net.mlir"), input_type="stablehlo", target_backends=["llvm-cpu"]
+            str(tmp_path / "net.mlir"),
+            input_type="stablehlo",
+            target_backends=["llvm-cpu"],
+            extra_args=["--iree-llvmcpu-target-cpu=generic"],
         )
         images = random_images(2, 99)
         found = runtime.load_vm_flatbuffer(program, driver="local-task").main(images)

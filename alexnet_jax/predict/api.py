@@ -47,7 +47,7 @@ class TrainedNet:
         """Return what the net sees of an image before the mean is subtracted: uint8 [S, S, 3], S = 224 or 227."""
         views = load_all(image, self.restored.preparation(), "image")
         if len(views) != 1:
-            raise UserError(f"image={image} stands for {len(views)} images; give one.")
+            raise UserError(f"image stands for {len(views)} images; give one.")
         return views[0]
 
     def predict(self, images: Images, views: int = 1) -> np.ndarray:
@@ -100,7 +100,7 @@ class TrainedNet:
 
     def _unit(self, of: int | str | Unit) -> tuple[str, int]:
         """Return a unit's layer and its place in the layer's flat output; UserError if there is none."""
-        if isinstance(of, tuple):
+        if isinstance(of, tuple) and len(of) == 2:
             layer, index = of
             shape = self._shape(checked(self.restored.model.net, layer, "of"))
             place = (index,) if isinstance(index, int | np.integer) else tuple(index)
@@ -108,9 +108,9 @@ class TrainedNet:
                 raise UserError(f"of={of} is not a unit: the outputs of {layer} are {list(shape)}, counted from 0.")
             return layer, int(np.ravel_multi_index(place, shape))
         number = of
-        for names in (self.class_names, self.label_names):
+        for names in (self.label_names, self.class_names):
             number = names.index(of) if isinstance(of, str) and of in names else number
-        if isinstance(number, str) or not 0 <= number < len(self.class_names):
+        if not isinstance(number, int | np.integer) or not 0 <= number < len(self.class_names):
             raise UserError(
                 f"of={of!r} is not a class of this net: give one of its {len(self.class_names)} class_names, its "
                 "number from 0, or (layer, place) for another unit."

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from alexnet_jax import runtime
 from alexnet_jax.checkpoint import Checkpoints, Step
 from alexnet_jax.config import Config, MeshConfig, num_views
-from alexnet_jax.data.dataset_info import DatasetInfo, load_dataset_info
+from alexnet_jax.data.dataset_info import PREPROCESSING, DatasetInfo, load_dataset_info
 from alexnet_jax.data.preprocessing import Preparation
 from alexnet_jax.errors import UserError
 from alexnet_jax.feature_step import create_feature_step, create_gradient_step
@@ -87,8 +87,15 @@ def restore(
       preprocessing: whose way of preparing pictures, one of `dataset_info.PREPROCESSING`; None is the net's own.
 
     Raises:
-      UserError: the folder holds no run or no such checkpoint, or the net can't be spread over the devices like that.
+      UserError: the folder holds no run or no such checkpoint, the net can't be spread over the devices like that, or
+        precision or preprocessing is none of the choices.
     """
+    for name, value, choices in (
+        ("precision", precision, ("float32", "bfloat16")),
+        ("preprocessing", preprocessing, PREPROCESSING),
+    ):
+        if value is not None and value not in choices:
+            raise UserError(f"{name}={value!r} is not allowed; it must be one of {', '.join(choices)}.")
     config = workdir.read_config(folder)
     config.precision = precision or config.precision
     model = create_model(config)
