@@ -65,6 +65,7 @@ def evaluate_and_report(folders: Sequence[Path], weights: Sequence[float] | None
     from alexnet_jax.cluster.agreement import check_agreement
     from alexnet_jax.config import num_views
     from alexnet_jax.data.datasets import open_dataset
+    from alexnet_jax.data.sources import ImageSource
     from alexnet_jax.evaluation import evaluate
     from alexnet_jax.metrics import append_record, evaluation_line, without_trivial_top5
     from alexnet_jax.parallel.mesh import devices, divisible_batch
@@ -79,6 +80,7 @@ def evaluate_and_report(folders: Sequence[Path], weights: Sequence[float] | None
     first = nets[0]
     data = first.config.data
     views = int(_VIEWS.value or first.config.eval.views)
+    source: ImageSource
     if _IMAGES.value:
         source, split = open_images(nets, _IMAGES.value, views), str(_IMAGES.value)
         check_agreement(startup.program(first.config) | {"the number of images": len(source)})

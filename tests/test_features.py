@@ -224,6 +224,10 @@ MISTAKES = {
         ["--layer=fc9", "--output=x.npy", "--split=train"],
         r"^error: --layer='fc9' is not a layer of this net",
     ),
+    "prepared images": (
+        ["--output=x.npy", "--split=train", "--preprocessing=caffe"],
+        "--preprocessing needs original images, named after the flags",
+    ),
     "a layer twice": (["--layer=fc7,fc7", "--output=x.npy", "a.jpg"], "--layer=fc7,fc7 must name at least one layer"),
     "neighbors in two layers": (["--layer=fc6,fc7", "--neighbors=a.jpg", "b.jpg"], "--neighbors compares one layer"),
     "a missing folder": (["--output=/proc/x.npy", "--split=train"], r"--output=/proc/x.npy can't be written"),

@@ -159,9 +159,10 @@ class _Graph:
         """Apply a function to the channels of each tower, and join the results."""
         towers = [f"{name}/tower{number}" for number in range(self._towers)]
         sizes = [channels // self._towers] * self._towers
-        inputs, attributes = [x], {"axis": 1, "split": sizes}
-        if self._opset >= _SPLIT_BY_INPUT:
-            inputs, attributes = [x, f"{name}/sizes"], {"axis": 1}
+        if self._opset < _SPLIT_BY_INPUT:
+            split = helper.make_node("Split", [x], towers, name=f"{name}/split", axis=1, split=sizes)
+        else:
             self.constants.append(numpy_helper.from_array(np.asarray(sizes, np.int64), f"{name}/sizes"))
-        self.nodes.append(helper.make_node("Split", inputs, towers, name=f"{name}/split", **attributes))
+            split = helper.make_node("Split", [x, f"{name}/sizes"], towers, name=f"{name}/split", axis=1)
+        self.nodes.append(split)
         return self.node("Concat", [apply(x, number) for number, x in enumerate(towers)], name, axis=1)

@@ -50,6 +50,11 @@ def main(arguments: Sequence[str]) -> None:
         raise UserError(f"--layer={','.join(_LAYER.value)} must name at least one layer, and none twice.")
     if _NEIGHBORS.value and len(_LAYER.value) > 1:
         raise UserError(f"--neighbors compares one layer; --layer={','.join(_LAYER.value)} names {len(_LAYER.value)}.")
+    if _PREPROCESSING.value and _SPLIT.value and not _NEIGHBORS.value:
+        raise UserError(
+            "--preprocessing needs original images, named after the flags: those of a split were resized and cropped "
+            "when it was prepared."
+        )
     compute(folder, output, arguments)
 
 
@@ -65,8 +70,7 @@ def compute(folder: Path, output: Path | None, paths: Sequence[str]) -> None:
     from alexnet_jax.predict.batching import BATCH_SIZES, BatchedProgram, with_progress
     from alexnet_jax.run.restore import restore
 
-    options = {"tower": int(_TOWER.value), "precision": _PRECISION.value, "preprocessing": _PREPROCESSING.value}
-    net = restore(folder, _STEP.value, **options)
+    net = restore(folder, _STEP.value, int(_TOWER.value), _PRECISION.value, _PREPROCESSING.value)
     layers = _LAYER.value
     try:
         shapes = {layer: feature_shape(net.config, net.model.net, layer) for layer in layers}

@@ -15,7 +15,7 @@ class Nearest:
         """Take the queries' features, [Q, ...], and what identifies each: no query is its own neighbor."""
         self._queries = queries.reshape(len(queries), -1).astype(np.float64)  # [Q, D]
         self._count = count
-        self._identities = identities or [None] * len(queries)
+        self._identities: Sequence[str | None] = identities or [None] * len(queries)
         self._nearest: list[list[tuple[float, str]]] = [[] for _ in queries]  # by query: squared distance, name
 
     def add(self, features: np.ndarray, names: Sequence[str], identities: Sequence[str] | None = None) -> None:

@@ -34,8 +34,10 @@ def main(arguments: Sequence[str]) -> None:
     from alexnet_jax.run.restore import report_missing_views, restore
 
     files = find_images(arguments)
-    options = {"precision": _PRECISION.value, "preprocessing": _PREPROCESSING.value}
-    nets = [restore(folder, _STEP.value, **options) for folder in folders]
+    nets = [
+        restore(folder, _STEP.value, precision=_PRECISION.value, preprocessing=_PREPROCESSING.value)
+        for folder in folders
+    ]
     report_missing_views(nets, int(_VIEWS.value))
     broken: list[str] = []
     for prediction in predict_files(nets, files, int(_VIEWS.value), _TOP.value, broken):

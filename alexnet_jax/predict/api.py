@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, overload
+from typing import Any
 
 import jax
 import numpy as np
@@ -60,15 +60,11 @@ class TrainedNet:
         none = np.zeros((0, len(self.class_names)), np.float32)
         return np.exp(self._run(self._predictor(views), images, none, views))
 
-    @overload
-    def features(self, images: Images, layer: str = "relu7") -> np.ndarray: ...
-    @overload
-    def features(self, images: Images, layer: Sequence[str]) -> dict[str, np.ndarray]: ...
-    def features(self, images: Images, layer: str | Sequence[str] = "relu7") -> np.ndarray | dict[str, np.ndarray]:
+    def features(self, images: Images, layer: str | Sequence[str] = "relu7") -> Any:
         """Return a layer's outputs for the central view, float32 [N, H, W, C] or [N, units]; "fc8" gives the logits.
 
-        "fc7" is before its nonlinearity and "relu7" behind it. Several layers, computed in one pass, are returned by
-        name. `alexnet_jax.summary` lists the layers; UserError for others.
+        "fc7" is before its nonlinearity and "relu7" behind it. Several layers, computed in one pass, are returned as
+        {name: outputs}. `alexnet_jax.summary` lists the layers; UserError for others.
         """
         layers = (layer,) if isinstance(layer, str) else tuple(layer)
         none = {name: np.zeros((0, *self._shape(name)), np.float32) for name in layers}

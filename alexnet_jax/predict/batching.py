@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from alexnet_jax.data.image_files import in_a_sentence, load_images
@@ -85,7 +86,7 @@ def run_ensemble(
     sentences = [broken, *([] for _ in nets[1:])]  # about the same files
     each = [program.run_on_files(files, found) for program, found in zip(programs, sentences, strict=True)]
     for batches in zip(*each, strict=True):
-        values = np.stack([batch.values for batch in batches])  # [nets, n, classes]
+        values = jnp.stack([batch.values for batch in batches])  # [nets, n, classes]
         yield batches[0]._replace(values=np.asarray(mean_of_probabilities(values, axis=0)))
 
 

@@ -27,8 +27,8 @@ _FORMS = (
 )
 
 
-def load_all(images: OneImage | Iterable[OneImage], prepare: Preparation, name: str = "images") -> list[np.ndarray]:
-    """Return each image as uint8 [size, size, 3]; UserError that names the unreadable ones.
+def load_all(images: OneImage, prepare: Preparation, name: str = "images") -> list[np.ndarray]:
+    """Return each image of one or several as uint8 [size, size, 3]; UserError that names the unreadable ones.
 
     `name` is the argument that gives the images; several are "images[0]", "images[1]", ...
     """
@@ -45,7 +45,7 @@ def load_all(images: OneImage | Iterable[OneImage], prepare: Preparation, name: 
     return loaded
 
 
-def _one_by_one(images: OneImage | Iterable[OneImage], name: str) -> Iterator[tuple[str, OneImage]]:
+def _one_by_one(images: OneImage, name: str) -> Iterator[tuple[str, OneImage]]:
     """Yield each image with the words for it in a message; UserError if it is neither an image nor several."""
     is_stack = _is_array(images) and images.ndim == 4
     if not is_stack and (_is_array(images) or _is_file(images) or isinstance(images, _WHOLE)):

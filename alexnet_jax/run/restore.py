@@ -5,7 +5,7 @@ import functools
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 from jax.sharding import Mesh
@@ -14,14 +14,15 @@ from alexnet_jax import runtime
 from alexnet_jax.checkpoint import Checkpoints, Step
 from alexnet_jax.config import Config, MeshConfig, num_views
 from alexnet_jax.data.dataset_info import PREPROCESSING, DatasetInfo, load_dataset_info
-from alexnet_jax.data.preprocessing import Preparation
 from alexnet_jax.errors import UserError
-from alexnet_jax.feature_step import create_feature_step, create_gradient_step
 from alexnet_jax.model.alexnet import AlexNet
 from alexnet_jax.parallel.mesh import create_mesh, devices
 from alexnet_jax.predict_step import Predictor, create_predict_step
 from alexnet_jax.run import workdir
 from alexnet_jax.state import abstract_params, create_model
+
+if TYPE_CHECKING:
+    from alexnet_jax.data.preprocessing import Preparation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +51,8 @@ class RestoredNet:
 
     def feature_extractor(self, layers: Sequence[str]) -> Callable[[jax.Array], dict[str, jax.Array]]:
         """Return the program images [B, S, S, 3] -> the outputs of layers, by name: [B, H, W, C] or [B, units]."""
+        from alexnet_jax.feature_step import create_feature_step  # late, here and below: training needs none of these
+
         return self._run(create_feature_step(self.config, self.model, self.mesh, layers))
 
     def gradient(self, of: str, wrt: str) -> Callable[[int, jax.Array], jax.Array]:
@@ -57,11 +60,15 @@ class RestoredNet:
 
         The unit is a place in the flat output of the layer `of`; `wrt` is a layer below it, or "image".
         """
+        from alexnet_jax.feature_step import create_gradient_step
+
         step = create_gradient_step(self.config, self.model, self.mesh, of, wrt)
         return lambda unit, images: step(self.params, self.dataset_info.statistics, unit, images)
 
-    def preparation(self, views: int = 1) -> Preparation:
+    def preparation(self, views: int = 1) -> "Preparation":
         """Return how pictures are prepared for this many views: cut to the view, or to the square that has them all."""
+        from alexnet_jax.data.preprocessing import Preparation
+
         info, size = self.dataset_info, self.config.model.image_size
         stored = info.statistics.image_size
         return Preparation(info.preprocessing, stored, size if views == 1 else stored)
