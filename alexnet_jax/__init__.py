@@ -27,14 +27,26 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 
-def load(workdir: str | os.PathLike[str], step: "Step" = "latest") -> "TrainedNet":
-    """Load the net of a workdir from one of its checkpoints: that of a step, "latest" or "best". See docs/use.md.
+def load(
+    workdir: str | os.PathLike[str],
+    step: "Step" = "latest",
+    precision: str | None = None,
+    preprocessing: str | None = None,
+) -> "TrainedNet":
+    """Load a trained net. See docs/use.md.
 
-    UserError if there is none.
+    Args:
+      workdir: the folder of a training or conversion.
+      step: which checkpoint: the number of a step, "latest" or "best".
+      precision: of the computation, "float32" or "bfloat16"; None is that of the training.
+      preprocessing: whose way of preparing pictures, "paper", "torchvision" or "caffe"; None is that of the net.
+
+    Raises:
+      UserError: the folder holds no net or no such checkpoint, or an argument has none of these values.
     """
     # Imported late: a command must not import JAX, which takes a second, before its flags are right.
     from alexnet_jax.files import expanded
     from alexnet_jax.predict.api import TrainedNet
     from alexnet_jax.run.restore import restore
 
-    return TrainedNet(restore(expanded(workdir, "workdir"), step))
+    return TrainedNet(restore(expanded(workdir, "workdir"), step, precision=precision, preprocessing=preprocessing))

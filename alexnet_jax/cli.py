@@ -100,6 +100,18 @@ def define_step_flag() -> flags.FlagHolder:
     return flags.DEFINE(_StepParser(), "step", "latest", help_text)
 
 
+def define_precision_flag() -> flags.FlagHolder[str | None]:
+    """Define --precision, in which a trained net computes."""
+    choices = ["float32", "bfloat16"]
+    return flags.DEFINE_enum("precision", None, choices, "of the computation; by default as trained")
+
+
+def define_preprocessing_flag() -> flags.FlagHolder[str | None]:
+    """Define --preprocessing, whose way of resizing and cropping pictures is taken."""
+    help_text = "whose way of resizing and cropping pictures; by default that of the net's origin (docs/use.md)"
+    return flags.DEFINE_enum("preprocessing", None, ["paper", "torchvision", "caffe"], help_text)
+
+
 def required(flag: flags.FlagHolder[_T | None]) -> _T:
     """Return the value of a required flag; UserError if it was not given."""
     if not flag.value:

@@ -27,8 +27,10 @@ def expanded(path: str | os.PathLike[str], name: str = "") -> Path:
       name: the flag, field or argument that gives it, for the message.
 
     Raises:
-      UserError: it is empty or remote, or the home folder is unknown.
+      UserError: it is no path, empty or remote, or the home folder is unknown.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise UserError(f"{name or 'a path'}={path!r} is not a path; give a text or a pathlib.Path.")
     if not os.fspath(path):
         raise UserError(f"{name or 'a path'} is empty; give a path, or leave it out.")
     if is_remote(path):

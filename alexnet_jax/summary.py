@@ -1,14 +1,16 @@
 """Print the net of a config layer by layer: shapes, neurons, parameters, multiply-adds, memory and sharding.
 
     python -m alexnet_jax.summary --config=configs/original.py [--json] [--config.section.field=value ...]
+    python -m alexnet_jax.summary --workdir=runs/original [--json]
 
-Everything follows from the list of layers: no device is used, and JAX is not imported.
+Everything follows from the list of layers: no device is used, and for a config JAX is not imported.
 """
 
 import dataclasses
 import json
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from absl import flags
@@ -22,6 +24,7 @@ from alexnet_jax.model.layers import Classifier, LayerShape, layer_shapes
 from alexnet_jax.tables import aligned
 
 _CONFIG = cli.define_config_flag()
+_WORKDIR = cli.define_path_flag("workdir", "the folder of a trained net, instead of a config")
 _JSON = flags.DEFINE_bool("json", False, "print the summary as one JSON object")
 flags.adopt_module_key_flags(cli)
 
@@ -39,8 +42,16 @@ HEADER = (
 def main(arguments: Sequence[str]) -> None:
     """Print the summary as a table or as JSON."""
     cli.no_arguments(arguments)
-    summary = summarize(cli.the_config(_CONFIG))
+    if _WORKDIR.value and _CONFIG.value:
+        raise UserError("give either --config or --workdir: the folder of a trained net has its own config.")
+    summary = summarize(_config_of(_WORKDIR.value) if _WORKDIR.value else cli.the_config(_CONFIG))
     print(json.dumps(summary) if _JSON.value else as_text(summary))
+
+
+def _config_of(folder: Path) -> Config:
+    from alexnet_jax.run.workdir import read_config  # imports JAX
+
+    return read_config(folder)
 
 
 def summarize(config: Config) -> dict[str, Any]:

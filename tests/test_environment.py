@@ -1,8 +1,10 @@
 """The environment: all requirements are installed, and TensorFlow is not."""
 
 import importlib.metadata
+import os
 import pkgutil
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -59,6 +61,28 @@ def test_the_lock_has_one_version_of_every_requirement(python):
     for requirement in requirements("requirements.txt") + requirements("requirements-dev.txt"):
         if requirement.name != "torch":
             assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)]), requirement.name
+
+
+def test_the_package_can_be_installed_and_used_from_any_folder(tmp_path):
+    """With its data; the commands as `python -m alexnet_jax.predict` from there, too."""
+    (tmp_path / "source").mkdir()
+    shutil.copy(ROOT / "pyproject.toml", tmp_path / "source")
+    shutil.copytree(ROOT / "alexnet_jax", tmp_path / "source" / "alexnet_jax")
+    (tmp_path / "source" / "configs").mkdir()  # not part of it
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    pip += ["--target", str(tmp_path / "installed"), str(tmp_path / "source")]
+    subprocess.run(pip, check=True, cwd=tmp_path, timeout=300)
+    assert sorted(path.name for path in (tmp_path / "installed").glob("[!_]*") if path.suffix != ".dist-info") == [
+        "alexnet_jax"
+    ]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "installed")}
+    program = (
+        "from alexnet_jax.data import class_names; print(class_names.__file__, len(class_names.imagenet_classes()))"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert found.stdout == f"{tmp_path}/installed/alexnet_jax/data/class_names.py 1000\n"
 
 
 def test_tensorflow_is_not_installed():

@@ -14,14 +14,14 @@ from test_data_datasets import write_small
 from alexnet_jax.data.augmentation import center_view
 from alexnet_jax.data.datasets import open_dataset
 from alexnet_jax.errors import UserError
+from alexnet_jax.feature_step import feature_shape
 from alexnet_jax.features.nearest import Nearest
 from alexnet_jax.features.output import open_for_writing
 from alexnet_jax.model.variants import VARIANTS
-from alexnet_jax.predict_step import feature_shape, output_of
 from alexnet_jax.run.restore import restore
 from alexnet_jax.state import create_model
 
-LAYERS = ("conv1", "norm1", "pool5", "fc6", "fc7", "fc8")
+LAYERS = ("conv1", "norm1", "pool5", "fc7", "relu7", "fc8")
 
 
 @pytest.fixture(scope="module")
@@ -47,28 +47,25 @@ def expected(net, images) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("tower", [1, 2])
-@pytest.mark.parametrize("layer", LAYERS)
-def test_features_are_the_outputs_of_the_module(tower: int, layer: str, net, images, expected) -> None:
-    """With both towers on each of eight devices, and with one on each."""
+def test_features_are_the_outputs_of_the_module(tower: int, net, images, expected) -> None:
+    """Several layers in one pass, with both towers on each of eight devices, and with one on each."""
     net = restore(net.folder, tower=tower)
-    found = net.feature_extractor(layer)(images)
-    behind = {"conv1": "relu1", "fc6": "relu6", "fc7": "relu7"}.get(layer, layer)
-    assert found.shape == (16, *feature_shape(net.config, net.model.net, layer))
-    scale = np.abs(expected[behind]).max()
-    # Other convolutions round otherwise; normalization keeps these differences while it shrinks large values.
-    np.testing.assert_allclose(found, expected[behind], atol=5e-5 * scale)
+    found = net.feature_extractor(LAYERS)(images)
+    assert set(found) == set(LAYERS)
+    for layer in LAYERS:
+        assert found[layer].shape == (16, *feature_shape(net.config, net.model.net, layer))
+        scale = np.abs(expected[layer]).max()
+        # Other convolutions round otherwise; normalization keeps these differences while it shrinks large values.
+        np.testing.assert_allclose(found[layer], expected[layer], atol=5e-5 * scale)
+    np.testing.assert_array_equal(found["relu7"], np.maximum(found["fc7"], 0))
+    assert (np.asarray(found["fc7"]) < 0).any()
 
 
-def test_a_layer_includes_its_nonlinearity_only_if_that_follows_it() -> None:
-    original, paper = VARIANTS["original"], VARIANTS["paper"]
-    assert output_of(paper, "conv1") == "relu1"
-    assert output_of(original, "conv1") == "conv1"  # in this variant the normalization comes first
-    assert output_of(original, "fc7") == "relu7"
-    assert output_of(paper, "fc8") == "fc8"
+def test_a_layer_that_the_net_lacks_is_refused_with_those_it_has(net) -> None:
     with pytest.raises(
         UserError, match=r"^layer='fc9' is not a layer of this net; its layers are conv1, relu1, .*, fc8\."
     ):
-        output_of(paper, "fc9")
+        feature_shape(net.config, VARIANTS["paper"], "fc9")
 
 
 @pytest.mark.parametrize("sizes", [[], [5], [64, 64, 3]])
@@ -158,8 +155,40 @@ def test_neighbors_are_the_nearest_by_euclidean_distance() -> None:
         np.testing.assert_allclose([distance for _, distance in found], np.sort(distances)[:6])
 
 
+def test_no_query_is_its_own_neighbor() -> None:
+    """Only the image itself is left out, not others with the same features."""
+    nearest = Nearest(np.zeros((2, 4)), 2, ["/a.jpg", "/other.jpg"])
+    nearest.add(np.zeros((3, 4)), ["a.jpg", "copy.jpg", "b.jpg"], ["/a.jpg", "/copy.jpg", "/b.jpg"])
+    nearest.add(np.ones((1, 4)), ["c.jpg"], ["/c.jpg"])
+    of_a, of_other = nearest.neighbors()
+    assert of_a == [("copy.jpg", 0.0), ("b.jpg", 0.0)]
+    assert of_other == [("a.jpg", 0.0), ("copy.jpg", 0.0)]
+
+
+def test_the_command_writes_several_layers_and_leaves_the_query_out(net, images, tmp_path: Path, monkeypatch) -> None:
+    """The query is named in another way than among the images."""
+    (tmp_path / "images").mkdir()
+    for number in range(4):
+        Image.fromarray(images[number]).save(tmp_path / "images" / f"{number}.png")
+    folder, query = str(tmp_path / "images"), tmp_path / "images" / ".." / "images" / "2.png"
+    flags = ["--layer=fc7,pool5", f"--output={tmp_path / 'x.npy'}"]
+    result = run("features", f"--workdir={net.folder}", *flags, folder)
+    assert result.returncode == 0, result.stderr
+    assert f"{tmp_path}/x.fc7.npy: fc7 of 4 images, " in result.stdout
+    assert ", before relu7\n" in result.stdout
+    for layer in ("fc7", "pool5"):
+        found = np.load(tmp_path / f"x.{layer}.npy")
+        assert found.shape == (4, *feature_shape(net.config, net.model.net, layer))
+        assert len(json.loads((tmp_path / f"x.{layer}.names.json").read_text())) == 4
+    result = run("features", f"--workdir={net.folder}", f"--neighbors={query}", "--json", folder)
+    assert result.returncode == 0, result.stderr
+    answer = json.loads(result.stdout)
+    names = [neighbor["image"] for neighbor in answer["neighbors"]]
+    assert sorted(names) == [f"{folder}/{number}.png" for number in (0, 1, 3)]
+
+
 def test_the_command_writes_a_split_and_finds_an_image_in_it(net, images, expected, tmp_path: Path) -> None:
-    """All of a split, padded and in order; the query, one of its images, is its own nearest neighbor."""
+    """All of a split, padded and in order; the query's copy there is its nearest neighbor."""
     Image.fromarray(images[3]).save(tmp_path / "query.png")
     flags = ["--split=validation", "--layer=pool5", f"--output={tmp_path / 'x.npy'}", "--json", "--count=3"]
     result = run("features", f"--workdir={net.folder}", *flags, f"--neighbors={tmp_path / 'query.png'}")
@@ -195,6 +224,12 @@ MISTAKES = {
         ["--layer=fc9", "--output=x.npy", "--split=train"],
         r"^error: --layer='fc9' is not a layer of this net",
     ),
+    "prepared images": (
+        ["--output=x.npy", "--split=train", "--preprocessing=caffe"],
+        "--preprocessing needs original images, named after the flags",
+    ),
+    "a layer twice": (["--layer=fc7,fc7", "--output=x.npy", "a.jpg"], "--layer=fc7,fc7 must name at least one layer"),
+    "neighbors in two layers": (["--layer=fc6,fc7", "--neighbors=a.jpg", "b.jpg"], "--neighbors compares one layer"),
     "a missing folder": (["--output=/proc/x.npy", "--split=train"], r"--output=/proc/x.npy can't be written"),
 }
 

@@ -15,17 +15,17 @@ from test_bad_input import run
 from alexnet_jax.data.datasets import open_dataset
 from alexnet_jax.data.image_codec import BrokenImageError, decode, resize_and_crop
 from alexnet_jax.data.image_files import MIN_SIDE, find_images, load_image, load_images
-from alexnet_jax.data.statistics import load_statistics
+from alexnet_jax.data.preprocessing import Preparation
 from alexnet_jax.errors import EXIT_USER_ERROR, UserError
 from alexnet_jax.predict.batching import (
     BatchedProgram,
     Outputs,
     as_text,
-    create_ensemble,
     predict_files,
+    run_ensemble,
     with_progress,
 )
-from alexnet_jax.run.restore import RestoredNet, restore
+from alexnet_jax.run.restore import restore
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +42,11 @@ def digit_files(net, tmp_path_factory) -> list[Path]:
     for number, image in enumerate(images):
         Image.fromarray(image).save(folder / f"{number}.png")
     return find_images([folder])
+
+
+def square(size: int) -> Preparation:
+    """The paper's way to a square that is not cut further."""
+    return Preparation("paper", size, size)
 
 
 def photograph(height: int = 90, width: int = 120) -> np.ndarray:
@@ -124,7 +129,7 @@ FORMATS = {
 def test_every_format_shows_the_same_picture(kind: str, tmp_path: Path) -> None:
     encode, levels = FORMATS[kind]
     (tmp_path / "image").write_bytes(encode(Image.fromarray(photograph())))  # the name says nothing
-    found = load_image(tmp_path / "image", 72)
+    found = load_image(tmp_path / "image", square(72))
     expected = resize_and_crop(photograph(), 72)
     assert found.shape == (72, 72, 3)
     assert np.abs(found.astype(float) - expected).mean() <= levels
@@ -136,7 +141,7 @@ def test_gray_of_8_and_16_bits_becomes_rgb(tmp_path: Path) -> None:
     Image.fromarray(gray.astype(np.uint16) * 257).save(tmp_path / "16.png")
     expected = resize_and_crop(np.repeat(gray[..., None], 3, axis=-1), 72)
     for name in ("8.png", "16.png"):
-        np.testing.assert_array_equal(load_image(tmp_path / name, 72), expected)
+        np.testing.assert_array_equal(load_image(tmp_path / name, square(72)), expected)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -151,7 +156,7 @@ def test_a_picture_is_turned_as_exif_says(orientation: int, kind: str, tmp_path:
     (tmp_path / "image").write_bytes(encoded(image, kind, exif=exif))
     stored = encoded(image, "PNG" if kind == "TIFF" else kind, exif=exif)  # Pillow turns TIFFs twice
     turned = ImageOps.exif_transpose(Image.open(io.BytesIO(stored))).convert("RGB")
-    found = load_image(tmp_path / "image", 64).astype(float)
+    found = load_image(tmp_path / "image", square(64)).astype(float)
     assert np.abs(found - resize_and_crop(np.asarray(turned), 64)).max() <= 4  # two JPEG decoders
 
 
@@ -185,7 +190,7 @@ def test_what_is_not_a_picture_is_refused_in_words(kind: str, tmp_path: Path) ->
     data, message = BROKEN[kind]
     (tmp_path / "image.jpg").write_bytes(data)
     with pytest.raises(BrokenImageError, match=message):
-        load_image(tmp_path / "image.jpg", 72)
+        load_image(tmp_path / "image.jpg", square(72))
 
 
 def test_images_come_in_order_with_the_broken_ones_in_their_places(tmp_path: Path) -> None:
@@ -193,7 +198,7 @@ def test_images_come_in_order_with_the_broken_ones_in_their_places(tmp_path: Pat
         image = np.full((16, 16, 3), number, np.uint8)
         data = b"broken" if number % 50 == 7 else encoded(Image.fromarray(image), "PNG")
         (tmp_path / f"{number:03}.png").write_bytes(data)
-    for number, (path, pixels) in enumerate(load_images(find_images([tmp_path]), 16)):
+    for number, (path, pixels) in enumerate(load_images(find_images([tmp_path]), square(16))):
         assert path.stem == f"{number:03}"
         if number % 50 == 7:
             assert isinstance(pixels, BrokenImageError)
@@ -220,7 +225,7 @@ def test_real_photographs_are_cut_as_prepare_cuts_them() -> None:
     """Except for the one that its EXIF orientation turns."""
     folder = SHARED_DATA / "imagenet_originals"
     turned = 0
-    for path, pixels in load_images(find_images([folder]), 64):
+    for path, pixels in load_images(find_images([folder]), square(64)):
         assert isinstance(pixels, np.ndarray), f"{path}: {pixels}"
         decoded = decode(path.read_bytes())
         if "EXIF orientation ignored" in decoded.oddities:
@@ -268,18 +273,30 @@ def test_the_command_needs_images(net, tmp_path: Path) -> None:
             find_images([path])
 
 
-def test_an_ensemble_needs_the_same_classes_and_image_size(net, tmp_path: Path) -> None:
-    def other(**changes) -> RestoredNet:
-        info = dataclasses.replace(net.dataset_info, **changes)
-        return dataclasses.replace(net, folder=tmp_path, dataset_info=info)
-
+def test_an_ensemble_needs_the_same_classes(net, tmp_path: Path) -> None:
+    info = dataclasses.replace(net.dataset_info, label_names=tuple("9876543210"))
+    other = dataclasses.replace(net, folder=tmp_path, dataset_info=info)
     classes = rf"^{tmp_path} was trained on the classes of 'digits', which are not those of {net.folder}; use data and"
     with pytest.raises(UserError, match=classes):
-        create_ensemble([net, other(label_names=tuple("9876543210"))], views=1)
-    small = load_statistics(net.folder)._replace(mean_image=np.zeros((70, 70, 3), np.float32))
-    sizes = rf"^{tmp_path} was trained on images of 70 pixels a side, but those of {net.folder} have 72; prepare both"
-    with pytest.raises(UserError, match=sizes):
-        create_ensemble([net, other(statistics=small)], views=1)
+        next(run_ensemble([net, other], [], views=1, broken=[]))
+
+
+def test_each_net_of_an_ensemble_sees_pictures_as_it_knows_them(net, digit_files, tmp_path: Path) -> None:
+    """Of one net as trained, and one that squeezes larger pictures; what can't be read is reported once."""
+    info = dataclasses.replace(net.dataset_info, preprocessing="caffe")
+    other = dataclasses.replace(net, folder=tmp_path, dataset_info=info)
+    files = []
+    for path in digit_files:
+        files.append(tmp_path / path.name)
+        Image.open(path).resize((100, 72)).save(files[-1])
+    alone = [_probabilities([one], files) for one in (net, other)]
+    assert np.abs(alone[0] - alone[1]).max() > 0.01
+    (tmp_path / "broken.png").write_bytes(b"broken")
+    broken: list[str] = []
+    batches = run_ensemble([net, other], [*files[:5], tmp_path / "broken.png", *files[5:]], 1, broken)
+    averaged = np.exp(np.concatenate([batch.values for batch in batches]))
+    np.testing.assert_allclose(averaged, np.mean(alone, axis=0), rtol=1e-4)
+    assert len(broken) == 1
 
 
 def test_people_read_names_and_programs_labels() -> None:

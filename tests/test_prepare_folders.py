@@ -16,6 +16,7 @@ from alexnet_jax.data import image_files
 from alexnet_jax.data.datasets import open_dataset
 from alexnet_jax.data.image_codec import BrokenImageError
 from alexnet_jax.data.image_files import find_images
+from alexnet_jax.data.preprocessing import Preparation
 from alexnet_jax.errors import UserError
 from alexnet_jax.prepare.archives import open_source
 from alexnet_jax.prepare.units import Recipe
@@ -52,7 +53,7 @@ def test_files_are_known_by_their_content(tmp_path):
     assert data.left_out == {f"files that are not {formats}, such as {cat / 'notes.txt'}": 1}
     assert [path.name for path in find_images([cat])] == sorted(["0.jpg", *kinds])
     for path in find_images([cat]):
-        assert isinstance(image_files.load_image(path, 32), np.ndarray)
+        assert isinstance(image_files.load_image(path, Preparation("paper", 32, 32)), np.ndarray)
 
 
 def test_what_is_left_out_is_counted_with_its_reason(tmp_path):
@@ -108,7 +109,7 @@ def test_what_may_not_be_read_is_left_out_or_refused(tmp_path, monkeypatch):
     found = find_images([tmp_path / "train"])
     assert {cat / "0.jpg", cat / "more"} < set(found)  # `predict` reports them
     with pytest.raises(BrokenImageError, match="Is a directory"):
-        image_files.load_image(cat / "more", 32)
+        image_files.load_image(cat / "more", Preparation("paper", 32, 32))
     locked.add(str(cat))
     with pytest.raises(UserError, match=rf"{cat} can't be read \(Permission denied\)"):
         opened(tmp_path)

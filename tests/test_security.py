@@ -228,6 +228,7 @@ import resource, sys
 from pathlib import Path
 import numpy as np, psutil
 from alexnet_jax.data.image_files import load_image
+from alexnet_jax.data.preprocessing import Preparation
 from alexnet_jax.data.image_codec import BrokenImageError
 from alexnet_jax.data.sources import decode_image
 from alexnet_jax.errors import UserError
@@ -248,7 +249,7 @@ def peak():
 before = peak()
 for path in sorted(Path(sys.argv[1]).iterdir()):
     try:
-        readers.get(path.suffix, lambda path: load_image(path, 32))(path)
+        readers.get(path.suffix, lambda path: load_image(path, Preparation("paper", 32, 32)))(path)
     except (UserError, BrokenImageError) if path.suffix != ".record" else ValueError:
         print(path.name)
 print(peak() - before)

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 from jax.sharding import PartitionSpec as P
 
+from alexnet_jax.config import to_dict
 from alexnet_jax.model.sharding import parameter_specs
 from alexnet_jax.model.variants import VARIANTS
+from configs import quickstart
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -102,6 +104,21 @@ def test_a_hybrid_shards_its_fully_connected_layers_over_data():
     convolutions = sum(layer["parameters"] for name, layer in layers.items() if name.startswith("conv"))
     fully_connected = sum(layer["parameters"] for name, layer in layers.items() if name.startswith("fc"))
     assert found["total"]["parameters_on_device"] == convolutions + (fully_connected - 1000) // 8 + 1000
+
+
+def test_a_workdir_has_the_config_of_its_net(tmp_path):
+    config = quickstart.get_config()
+    config.model.num_classes = 7
+    (tmp_path / "config.json").write_text(json.dumps(to_dict(config)))
+    expected = as_json("--config=configs/quickstart.py", "--config.model.num_classes=7")
+    assert as_json(f"--workdir={tmp_path}") == expected
+    for arguments, words in {
+        (f"--workdir={tmp_path}", "--config=configs/paper.py"): "give either --config or --workdir",
+        (f"--workdir={tmp_path / 'x'}",): f"{tmp_path / 'x'} holds no run",
+    }.items():
+        result = summary(*arguments)
+        assert result.returncode == 2
+        assert words in result.stderr
 
 
 def test_options_are_named_and_notes_appear_only_where_they_apply():

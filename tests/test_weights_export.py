@@ -5,8 +5,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import jax
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -88,11 +90,25 @@ def test_onnx_gives_the_same_probabilities(variant, size, options, tmp_path):
     net, probabilities = discriminating_net(variant, size, **options)
     export(net, "onnx", tmp_path / "net.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "net.onnx", providers=["CPUExecutionProvider"])
+    expected = {batch: probabilities(random_images(batch, size)) for batch in (3, 1)}
     for batch in (3, 1):  # one file, any batch
-        images = random_images(batch, size)
-        (exported,) = session.run(None, {"images": images})
-        np.testing.assert_allclose(exported, probabilities(images), atol=1e-5)
+        (exported,) = session.run(None, {"images": random_images(batch, size)})
+        np.testing.assert_allclose(exported, expected[batch], atol=1e-5)
     assert session.get_modelmeta().custom_metadata_map["classes"].split("\n") == list(net.dataset_info.class_names)
+    for opset in (9, 13, 21):  # Split changed in 13
+        export(net, "onnx", tmp_path / "fixed.onnx", batch=3, opset=opset)
+        model = onnx.load(tmp_path / "fixed.onnx")
+        assert [version.version for version in model.opset_import] == [opset]
+        assert [side.dim_value for side in model.graph.input[0].type.tensor_type.shape.dim] == [3, size, size, 3]
+        for node in model.graph.node:  # OpenCV before 4.11 needs it
+            assert node.op_type != "Conv" or "kernel_shape" in {attribute.name for attribute in node.attribute}
+        session = onnxruntime.InferenceSession(tmp_path / "fixed.onnx", providers=["CPUExecutionProvider"])
+        (exported,) = session.run(None, {"images": random_images(3, size)})
+        np.testing.assert_allclose(exported, expected[3], atol=1e-5)
+        if options.get("activation") != "tanh":  # of numbers above 44 it is NaN in OpenCV 5.0
+            network = cv2.dnn.readNetFromONNX(str(tmp_path / "fixed.onnx"))
+            network.setInput(random_images(3, size))
+            np.testing.assert_allclose(network.forward(), expected[3], atol=1e-5)
 
 
 @pytest.mark.parametrize("variant", ["original", "torchvision"])
@@ -104,6 +120,43 @@ def test_stablehlo_gives_the_same_probabilities(variant, tmp_path):
     for batch in (3, 1):
         images = random_images(batch, 99)
         np.testing.assert_allclose(program.call(images), probabilities(images), atol=1e-5)
+    export(net, "stablehlo", tmp_path / "fixed.stablehlo", batch=3)
+    program = jax.export.deserialize(bytearray((tmp_path / "fixed.stablehlo").read_bytes()))
+    assert program.in_avals[0].shape == (3, 99, 99, 3)
+    export(net, "stablehlo", tmp_path / "fixed.mlir", batch=3)
+    assert (tmp_path / "fixed.mlir").read_bytes()[:4] == b"ML\xefR"  # MLIR's bytecode
+
+
+@pytest.mark.slow
+def test_openvino_gives_the_same_probabilities(tmp_path):
+    openvino = pytest.importorskip("openvino", reason="pip install openvino")
+    for variant in ("original", "caffe", "torchvision", "no_communication"):
+        net, probabilities = discriminating_net(variant, 99)
+        images = random_images(2, 99)
+        for batch, opset in ((None, None), (2, 9)):
+            export(net, "onnx", tmp_path / "net.onnx", batch, opset)
+            in_float32 = {"INFERENCE_PRECISION_HINT": "f32"}
+            compiled = openvino.Core().compile_model(str(tmp_path / "net.onnx"), "CPU", in_float32)
+            np.testing.assert_allclose(compiled(images)[0], probabilities(images), atol=1e-5)
+
+
+@pytest.mark.slow
+def test_irees_compiler_gives_the_same_probabilities(tmp_path):
+    reason = "pip install iree-base-compiler iree-base-runtime"
+    compiler = pytest.importorskip("iree.compiler", reason=reason)
+    runtime = pytest.importorskip("iree.runtime", reason=reason)
+    for variant in ("original", "torchvision"):
+        net, probabilities = discriminating_net(variant, 99)
+        export(net, "stablehlo", tmp_path / "net.mlir", batch=2)
+        program = compiler.compile_file(
+            str(tmp_path / "net.mlir"),
+            input_type="stablehlo",
+            target_backends=["llvm-cpu"],
+            extra_args=["--iree-llvmcpu-target-cpu=generic"],
+        )
+        images = random_images(2, 99)
+        found = runtime.load_vm_flatbuffer(program, driver="local-task").main(images)
+        np.testing.assert_allclose(np.asarray(found), probabilities(images), atol=1e-5)
 
 
 def bits(params) -> dict[str, bytes]:

@@ -386,6 +386,16 @@ def test_weights_of_no_published_net(tmp_path):
             "--output=a.safetensors must end in .pth with --export=torchvision; use --export=safetensors",
         ),
         (
+            ["--export=npz", "--workdir=b", "--output=a.npz", "--batch=2"],
+            "--batch=2 is for --export=onnx and stab",
+        ),
+        (["--export=stablehlo", "--workdir=b", "--output=a", "--opset=9"], "--opset=9 is for --export=onnx; leave it"),
+        (["--export=onnx", "--workdir=b", "--output=a.onnx", "--opset=8"], r"flag --opset=8: .* \[9, 21\]"),
+        (
+            ["--export=onnx", "--workdir=b", "--output=a.onnx", "--batch=0"],
+            "--batch=0: 0 is not a positive integer",
+        ),
+        (
             ["--export=torchvision", "--workdir=b", "--output=a.bin"],
             "--output=a.bin must end in .pth with --export=torchvision.",
         ),

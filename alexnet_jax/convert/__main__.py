@@ -32,6 +32,12 @@ _RENAME = flags.DEFINE_multi_string(
 )
 _EXPORT = flags.DEFINE_enum("export", None, EXPORTS, "the form in which to write the net of --workdir")
 _OUTPUT = cli.define_path_flag("output", "the file to write with --export")
+_BATCH = flags.DEFINE_integer(
+    "batch", None, "how many images an onnx or stablehlo takes; by default any", lower_bound=1
+)
+_OPSET = flags.DEFINE_integer(
+    "opset", None, "ONNX's operator set, 9 to 21; by default 17", lower_bound=9, upper_bound=21
+)
 _STEP = cli.define_step_flag()
 flags.adopt_module_key_flags(cli)
 
@@ -76,10 +82,14 @@ def _export(folder: Path, form: str, path: Path) -> None:
     if path.suffix != suffix:
         hint = f"; use --export=safetensors to write {path.name}" if path.suffix == ".safetensors" else ""
         raise UserError(f"--output={path} must end in {suffix} with --export={form}{hint}.")
+    if _BATCH.value and form not in ("onnx", "stablehlo"):
+        raise UserError(f"--batch={_BATCH.value} is for --export=onnx and stablehlo; a file of weights fits any batch.")
+    if _OPSET.value and form != "onnx":
+        raise UserError(f"--opset={_OPSET.value} is for --export=onnx; leave it out.")
     from alexnet_jax.convert.exporting import export
     from alexnet_jax.run.restore import restore
 
-    for line in export(restore(folder, _STEP.value), form, path):
+    for line in export(restore(folder, _STEP.value), form, path, _BATCH.value, _OPSET.value):
         print(line)
 
 

@@ -1,6 +1,7 @@
 """Write a trained net for other programs: plain arrays, torchvision's state dict, or the whole computation."""
 
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,22 +24,29 @@ _PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 _TORCHVISION_SIDE = 6  # pixels that torchvision's `AdaptiveAvgPool2d` brings the last maps to
 
 
-def export(net: RestoredNet, form: str, path: Path) -> list[str]:
+def export(net: RestoredNet, form: str, path: Path, batch: int | None = None, opset: int | None = None) -> list[str]:
     """Write the file, whole or not at all, and return lines that describe it.
 
-    `form` is "npz", "torchvision" (a `.pth`), "safetensors" (the same tensors), "stablehlo" or "onnx". UserError if the
-    net has no such form, a package is missing, or the file can't be written.
+    Args:
+      net: what to write.
+      form: "npz", "torchvision" (a `.pth`), "safetensors" (the same tensors), "stablehlo" or "onnx".
+      path: the file. StableHLO in a `.mlir` is the program alone, for other compilers; else as `jax.export` has it.
+      batch: how many images "stablehlo" and "onnx" take; None is any number.
+      opset: version of ONNX's operators, 9 to 21; None is the usual one.
+
+    Raises:
+      UserError: the net has no such form, a package is missing, or the file can't be written.
     """
     with writing(str(path)):
         if path.is_dir():
             raise UserError(f"{path} is a folder; give the file to write.")
-    data = _serialize(net, form)
+    data = _serialize(net, form, path, batch, opset)
     with writing(str(path)), atomic(path) as unfinished:
         unfinished.write_bytes(data)
-    return [f"{path}: step {net.step:,} of {net.folder}, {len(data):,} bytes", _describe_input(net, form)]
+    return [f"{path}: step {net.step:,} of {net.folder}, {len(data):,} bytes", _describe_input(net, form, batch)]
 
 
-def _serialize(net: RestoredNet, form: str) -> bytes:
+def _serialize(net: RestoredNet, form: str, path: Path, batch: int | None, opset: int | None) -> bytes:
     """Return the content of the file; UserError if the net has no such form, or a package is missing."""
     params: Params = jax.device_get(net.params)
     text = record.write(net.config, net.dataset_info)
@@ -50,24 +58,27 @@ def _serialize(net: RestoredNet, form: str) -> bytes:
             to_state_dict = formats.to_pth if form == "torchvision" else formats.to_safetensors
             return to_state_dict(_channels_first(net.config, params), text)
         case "stablehlo":
-            return _stablehlo(net, params)
+            if path.suffix == ".mlir":  # for one platform: a program for several has the platform as another input
+                return _exported(net, params, batch, _PLATFORMS[:1]).mlir_module_serialized
+            return bytes(_exported(net, params, batch, _PLATFORMS).serialize())
         case "onnx":
             if importlib.util.find_spec("onnx") is None:
                 raise UserError("An ONNX graph needs a package that training does not: pip install onnx.")
-            from alexnet_jax.convert.onnx_graph import build_model
+            from alexnet_jax.convert.onnx_graph import OPSET, build_model
 
-            graph = build_model(net.config, net.model.net, net.dataset_info, _channels_first(net.config, params))
+            weights = _channels_first(net.config, params)
+            graph = build_model(net.config, net.model.net, net.dataset_info, weights, opset or OPSET, batch)
             return graph.SerializeToString()
     raise ValueError(f"unknown form {form!r}")
 
 
-def _describe_input(net: RestoredNet, form: str) -> str:
+def _describe_input(net: RestoredNet, form: str, batch: int | None) -> str:
     """Return a line about the images that the exported net takes."""
     size, statistics, std = net.config.model.image_size, net.dataset_info.statistics, net.config.data.std
     if form in ("stablehlo", "onnx"):
         return (
-            f"input: uint8 [batch, {size}, {size}, 3], red first, the centers of images whose shorter side is "
-            f"{statistics.image_size}; output: probabilities [batch, {net.config.model.num_classes}]"
+            f"input: uint8 [{batch or 'batch'}, {size}, {size}, 3], red first, the views that predict cuts; output: "
+            f"probabilities [{batch or 'batch'}, {net.config.model.num_classes}]"
         )
     mean = ", ".join(f"{value:.3f}" for value in statistics.mean_image.mean(axis=(0, 1), dtype=float))
     divided = f", divided by {', '.join(f'{value:.3f}' for value in std)}" if std else ""
@@ -104,8 +115,8 @@ def _computation(net: layers.Net) -> list[Any]:
     return [(type(layer), vars(layer) | ignored) for layer in net.layers]
 
 
-def _stablehlo(net: RestoredNet, params: Params) -> bytes:
-    """Return the net as `jax.export` serializes it: StableHLO with the weights inside, for a batch of any size."""
+def _exported(net: RestoredNet, params: Params, batch: int | None, platforms: Sequence[str]) -> jax.export.Exported:
+    """Return StableHLO for images, uint8 [batch, S, S, 3] -> probabilities, with the weights inside."""
     data, size = net.config.data, net.config.model.image_size
 
     def probabilities(images: jax.Array) -> jax.Array:
@@ -113,6 +124,6 @@ def _stablehlo(net: RestoredNet, params: Params) -> bytes:
         logits: Any = net.model.apply({"params": params}, views)
         return jax.nn.softmax(logits)
 
-    (batch,) = jax.export.symbolic_shape("batch")
-    images = jax.ShapeDtypeStruct((batch, size, size, 3), jnp.uint8)
-    return bytes(jax.export.export(jax.jit(probabilities), platforms=_PLATFORMS)(images).serialize())
+    rows = batch or jax.export.symbolic_shape("batch")[0]
+    images = jax.ShapeDtypeStruct((rows, size, size, 3), jnp.uint8)
+    return jax.export.export(jax.jit(probabilities), platforms=platforms)(images)

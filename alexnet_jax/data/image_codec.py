@@ -196,16 +196,22 @@ def is_image(head: bytes) -> bool:
 
 def resize_and_crop(pixels: np.ndarray, size: int) -> np.ndarray:
     """Resize uint8 [H, W, 3] so that the shorter side is `size`, and return a copy of the central [size, size, 3]."""
-    pixels = _central(pixels, *(min(side, MAX_ASPECT * min(pixels.shape[:2])) for side in pixels.shape[:2]))
+    pixels = longest_used(pixels)
     height, width = pixels.shape[:2]
     scale = size / min(height, width)
     if scale != 1:
         new_size = (int(scale * width + 0.5), int(scale * height + 0.5))
         pixels = cv2.resize(pixels, new_size, interpolation=cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA)
-    return _central(pixels, size, size).copy()
+    return central(pixels, size, size).copy()
 
 
-def _central(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
+def longest_used(pixels: np.ndarray) -> np.ndarray:
+    """Return the part of [H, W, 3] that is resized: all, or the center if it is longer than MAX_ASPECT allows."""
+    return central(pixels, *(min(side, MAX_ASPECT * min(pixels.shape[:2])) for side in pixels.shape[:2]))
+
+
+def central(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Return the center, [H, W, 3] -> [height, width, 3], rounded to the top left."""
     top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
     return pixels[top : top + height, left : left + width]
 

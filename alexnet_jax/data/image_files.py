@@ -1,8 +1,8 @@
 """Image files of any kind, prepared for a trained net: found, decoded in threads, turned upright, resized and cropped.
 
-Size and crop are those of `prepare` (`image_codec.py`). Unlike the author's data, photographs are turned as their EXIF
-orientation says, and animations are refused rather than judged by their first frame: no one looks at these images
-before the results are used.
+How, `preprocessing.py` says. Unlike in the author's data, photographs are turned as their EXIF orientation says (but
+not for torchvision's nets), and animations are refused rather than judged by their first frame: no one looks at these
+images before the results are used.
 """
 
 import errno
@@ -18,6 +18,7 @@ from PIL import ExifTags, Image, ImageOps
 from alexnet_jax import runtime
 from alexnet_jax.data import image_codec
 from alexnet_jax.data.image_codec import FORMATS, BrokenImageError
+from alexnet_jax.data.preprocessing import Preparation
 from alexnet_jax.data.threads import map_ahead
 from alexnet_jax.errors import UserError
 from alexnet_jax.files import expanded, reading
@@ -142,7 +143,7 @@ def _why_not_an_image(path: str, status: os.stat_result) -> str | None:
     return None if image_codec.is_image(head) else NOT_IMAGES
 
 
-def load_image(path: Path, size: int) -> np.ndarray:
+def load_image(path: Path, prepare: Preparation) -> np.ndarray:
     """Return uint8 [size, size, 3] RGB; BrokenImageError with the reason if the image can't be used."""
     try:
         if path.stat().st_size > MAX_BYTES:
@@ -150,26 +151,32 @@ def load_image(path: Path, size: int) -> np.ndarray:
         data = path.read_bytes()
     except OSError as error:
         raise BrokenImageError(error.strerror or str(error)) from error
+    return load_bytes(data, prepare)
+
+
+def load_bytes(data: bytes, prepare: Preparation) -> np.ndarray:
+    """Return uint8 [size, size, 3] RGB of what an image file holds; BrokenImageError as above."""
     if not data:
         raise BrokenImageError("the file is empty")
     decoded = image_codec.decode(data)
     if "animated" in decoded.oddities:
         raise BrokenImageError("it is animated; save the frame that you need")
-    return _finish(decoded.pixels, image_codec.orientation_in(data), size)
+    return prepare_pixels(decoded.pixels, prepare, image_codec.orientation_in(data))
 
 
-def cut_picture(image: Image.Image, size: int) -> np.ndarray:
+def load_picture(image: Image.Image, prepare: Preparation) -> np.ndarray:
     """Return uint8 [size, size, 3] RGB of an image that Pillow has opened or made; BrokenImageError as above."""
     pixels = image_codec.to_rgb(image)
-    return _finish(pixels, image_codec.orientation_of(image), size)  # after decoding: that turns a TIFF, drops its tag
+    # The orientation after decoding: that turns a TIFF and drops its tag.
+    return prepare_pixels(pixels, prepare, image_codec.orientation_of(image))
 
 
-def load_images(paths: Sequence[Path], size: int) -> Iterator[tuple[Path, np.ndarray | BrokenImageError]]:
+def load_images(paths: Sequence[Path], prepare: Preparation) -> Iterator[tuple[Path, np.ndarray | BrokenImageError]]:
     """Yield each file in order with uint8 [size, size, 3] or the error, loaded by one thread per core."""
 
     def load(path: Path) -> tuple[Path, np.ndarray | BrokenImageError]:
         try:
-            return path, load_image(path, size)
+            return path, load_image(path, prepare)
         except BrokenImageError as error:
             return path, error
 
@@ -182,13 +189,13 @@ def in_a_sentence(name: Path | str, error: BrokenImageError) -> str:
     return f"{name} can't be read as an image: {error}."
 
 
-def _finish(pixels: np.ndarray, orientation: int, size: int) -> np.ndarray:
+def prepare_pixels(pixels: np.ndarray, prepare: Preparation, orientation: int = 1) -> np.ndarray:
     """Turn uint8 [H, W, 3] upright and return [size, size, 3]; BrokenImageError if the image is too small."""
     height, width = pixels.shape[:2]
     if min(height, width) < MIN_SIDE:
         raise BrokenImageError(f"{width} x {height} pixels are too few; each side needs at least {MIN_SIDE}")
-    if orientation != 1:
+    if orientation != 1 and prepare.upright:
         image = Image.fromarray(pixels)
         image.getexif()[ExifTags.Base.Orientation] = orientation
         pixels = np.asarray(ImageOps.exif_transpose(image))
-    return image_codec.resize_and_crop(pixels, size)
+    return prepare(pixels)

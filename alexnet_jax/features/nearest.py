@@ -11,18 +11,20 @@ import numpy as np
 class Nearest:
     """The `count` images nearest to each of some queries, among images that are added batch by batch."""
 
-    def __init__(self, queries: np.ndarray, count: int):
-        """Take the queries' features, [Q, ...]."""
+    def __init__(self, queries: np.ndarray, count: int, identities: Sequence[str] | None = None):
+        """Take the queries' features, [Q, ...], and what identifies each: no query is its own neighbor."""
         self._queries = queries.reshape(len(queries), -1).astype(np.float64)  # [Q, D]
         self._count = count
+        self._identities: Sequence[str | None] = identities or [None] * len(queries)
         self._nearest: list[list[tuple[float, str]]] = [[] for _ in queries]  # by query: squared distance, name
 
-    def add(self, features: np.ndarray, names: Sequence[str]) -> None:
-        """Compare more images: their features [n, ...] and names."""
+    def add(self, features: np.ndarray, names: Sequence[str], identities: Sequence[str] | None = None) -> None:
+        """Compare more images: their features [n, ...], names, and what identifies them, by default their names."""
         rows = features.reshape(len(features), -1).astype(np.float64)  # [n, D]
-        for query, nearest in zip(self._queries, self._nearest, strict=True):
-            squared = np.square(rows - query).sum(axis=1)  # [n]
-            nearest += zip(squared.tolist(), names, strict=True)
+        for query, itself, nearest in zip(self._queries, self._identities, self._nearest, strict=True):
+            squared = np.square(rows - query).sum(axis=1).tolist()  # [n]
+            found = zip(squared, names, identities or names, strict=True)
+            nearest += [(distance, name) for distance, name, identity in found if identity != itself]
             nearest.sort(key=lambda pair: pair[0])  # stable: of equals, the one added first
             del nearest[self._count :]
 

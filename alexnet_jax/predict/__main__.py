@@ -17,6 +17,8 @@ from alexnet_jax.errors import UserError
 _WORKDIR = cli.define_paths_flag("workdir", "the folder of a trained net; for an ensemble several, separated by commas")
 _VIEWS = flags.DEFINE_enum("views", "1", ["1", "10"], "views of each image that are averaged (see docs/use.md)")
 _STEP = cli.define_step_flag()
+_PRECISION = cli.define_precision_flag()
+_PREPROCESSING = cli.define_preprocessing_flag()
 _TOP = flags.DEFINE_integer("top", 5, "how many classes to show", lower_bound=1)
 _JSON = flags.DEFINE_bool("json", False, "print one JSON object per image")
 flags.adopt_module_key_flags(cli)
@@ -32,7 +34,10 @@ def main(arguments: Sequence[str]) -> None:
     from alexnet_jax.run.restore import report_missing_views, restore
 
     files = find_images(arguments)
-    nets = [restore(folder, _STEP.value) for folder in folders]
+    nets = [
+        restore(folder, _STEP.value, precision=_PRECISION.value, preprocessing=_PREPROCESSING.value)
+        for folder in folders
+    ]
     report_missing_views(nets, int(_VIEWS.value))
     broken: list[str] = []
     for prediction in predict_files(nets, files, int(_VIEWS.value), _TOP.value, broken):

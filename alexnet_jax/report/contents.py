@@ -95,7 +95,11 @@ def _search(net: RestoredNet, dataset: Dataset, queries: outputs.Subset, max_ima
     """Return the section with the training images nearest to each query."""
     searched = outputs.drawn_evenly(dataset.train, max_images)
     layer = outputs.last_hidden_layer(net.model.net)
-    extractor = net.feature_extractor(layer)
+    program = net.feature_extractor([layer])
+
+    def extractor(images: jax.Array) -> jax.Array:
+        return program(images)[layer]
+
     features = np.concatenate([batch for batch, _ in outputs.compute(net, extractor, queries)])
     nearest = Nearest(features, figure_4.NUM_NEIGHBORS)
     positions = map(str, itertools.count())

@@ -5,7 +5,7 @@ import functools
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 from jax.sharding import Mesh
@@ -13,13 +13,16 @@ from jax.sharding import Mesh
 from alexnet_jax import runtime
 from alexnet_jax.checkpoint import Checkpoints, Step
 from alexnet_jax.config import Config, MeshConfig, num_views
-from alexnet_jax.data.dataset_info import DatasetInfo, load_dataset_info
+from alexnet_jax.data.dataset_info import PREPROCESSING, DatasetInfo, load_dataset_info
 from alexnet_jax.errors import UserError
 from alexnet_jax.model.alexnet import AlexNet
 from alexnet_jax.parallel.mesh import create_mesh, devices
-from alexnet_jax.predict_step import Predictor, create_feature_step, create_predict_step
+from alexnet_jax.predict_step import Predictor, create_predict_step
 from alexnet_jax.run import workdir
 from alexnet_jax.state import abstract_params, create_model
+
+if TYPE_CHECKING:
+    from alexnet_jax.data.preprocessing import Preparation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,15 +49,41 @@ class RestoredNet:
         """
         return self._run(create_predict_step(self.config, self.model, self.mesh, views))
 
-    def feature_extractor(self, layer: str) -> Predictor:
-        """Return the program images [B, S, S, 3] -> a layer's outputs, [B, H, W, C] or [B, units]."""
-        return self._run(create_feature_step(self.config, self.model, self.mesh, layer))
+    def feature_extractor(self, layers: Sequence[str]) -> Callable[[jax.Array], dict[str, jax.Array]]:
+        """Return the program images [B, S, S, 3] -> the outputs of layers, by name: [B, H, W, C] or [B, units]."""
+        from alexnet_jax.feature_step import create_feature_step  # late, here and below: training needs none of these
 
-    def _run(self, step: Callable) -> Predictor:
+        return self._run(create_feature_step(self.config, self.model, self.mesh, layers))
+
+    def gradient(self, of: str, wrt: str) -> Callable[[int, jax.Array], jax.Array]:
+        """Return the program (unit, images [B, S, S, 3]) -> the gradient of a unit of `of` with respect to `wrt`.
+
+        The unit is a place in the flat output of the layer `of`; `wrt` is a layer below it, or "image".
+        """
+        from alexnet_jax.feature_step import create_gradient_step
+
+        step = create_gradient_step(self.config, self.model, self.mesh, of, wrt)
+        return lambda unit, images: step(self.params, self.dataset_info.statistics, unit, images)
+
+    def preparation(self, views: int = 1) -> "Preparation":
+        """Return how pictures are prepared for this many views: cut to the view, or to the square that has them all."""
+        from alexnet_jax.data.preprocessing import Preparation
+
+        info, size = self.dataset_info, self.config.model.image_size
+        stored = info.statistics.image_size
+        return Preparation(info.preprocessing, stored, size if views == 1 else stored)
+
+    def _run(self, step: Callable) -> Callable:
         return functools.partial(step, self.params, self.dataset_info.statistics)
 
 
-def restore(folder: Path, step: Step = "latest", tower: int = 1, precision: str | None = None) -> RestoredNet:
+def restore(
+    folder: Path,
+    step: Step = "latest",
+    tower: int = 1,
+    precision: str | None = None,
+    preprocessing: str | None = None,
+) -> RestoredNet:
     """Restore a checkpoint onto all devices of this machine, whatever mesh it was trained on.
 
     Args:
@@ -62,10 +91,18 @@ def restore(folder: Path, step: Step = "latest", tower: int = 1, precision: str 
       step: which checkpoint.
       tower: how many devices the two towers are spread over.
       precision: of the computation; None is that of the training.
+      preprocessing: whose way of preparing pictures, one of `dataset_info.PREPROCESSING`; None is the net's own.
 
     Raises:
-      UserError: the folder holds no run or no such checkpoint, or the net can't be spread over the devices like that.
+      UserError: the folder holds no run or no such checkpoint, the net can't be spread over the devices like that, or
+        precision or preprocessing is none of the choices.
     """
+    for name, value, choices in (
+        ("precision", precision, ("float32", "bfloat16")),
+        ("preprocessing", preprocessing, PREPROCESSING),
+    ):
+        if value is not None and value not in choices:
+            raise UserError(f"{name}={value!r} is not allowed; it must be one of {', '.join(choices)}.")
     config = workdir.read_config(folder)
     config.precision = precision or config.precision
     model = create_model(config)
@@ -75,6 +112,7 @@ def restore(folder: Path, step: Step = "latest", tower: int = 1, precision: str 
         )
     config.mesh = MeshConfig(data=max(1, len(devices()) // tower), tower=tower)
     dataset_info = load_dataset_info(folder)
+    dataset_info = dataclasses.replace(dataset_info, preprocessing=preprocessing or dataset_info.preprocessing)
     runtime.use_compilation_cache()
     mesh = create_mesh(config.mesh)
     params, step = restore_params(folder, config, model, mesh, step)
@@ -91,16 +129,22 @@ def restore_params(folder: Path, config: Config, model: AlexNet, mesh: Mesh, ste
 
 def check_same_data(net: RestoredNet, info: DatasetInfo, name: str, *, same_classes: bool = True) -> None:
     """Raise UserError unless the data that messages call `name` has the net's image size and, in order, its classes."""
+    if same_classes:
+        check_same_classes(net, info, name)
     own = net.dataset_info
-    if same_classes and own.label_names != info.label_names:
-        raise UserError(
-            f"{net.folder} was trained on the classes of {own.name!r}, which are not those of {name}; use data and "
-            "nets with the same classes in the same order."
-        )
     if own.statistics.image_size != info.statistics.image_size:
         raise UserError(
             f"{net.folder} was trained on images of {own.statistics.image_size} pixels a side, but those of {name} "
             f"have {info.statistics.image_size}; prepare both with the same --size."
+        )
+
+
+def check_same_classes(net: RestoredNet, info: DatasetInfo, name: str) -> None:
+    """Raise UserError unless the data that messages call `name` has the net's classes in the same order."""
+    if net.dataset_info.label_names != info.label_names:
+        raise UserError(
+            f"{net.folder} was trained on the classes of {net.dataset_info.name!r}, which are not those of {name}; use "
+            "data and nets with the same classes in the same order."
         )
 
 

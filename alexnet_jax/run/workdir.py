@@ -165,7 +165,7 @@ def read_config(workdir: Path) -> Config:
     path = workdir / "config.json"
     with reading(str(path)):
         if not path.exists():
-            raise UserError(f"--workdir={workdir} holds no run: {path} is missing; give the folder of a training.")
+            raise UserError(f"{workdir} holds no run: {path} is missing; give the folder of a training.")
         text = path.read_bytes()
     try:
         data = json.loads(text)

@@ -15,6 +15,7 @@ from alexnet_jax.data.builder import write_tfds
 from alexnet_jax.data.datasets import open_dataset
 from alexnet_jax.data.image_codec import BrokenImageError, decode
 from alexnet_jax.data.image_files import in_a_sentence, load_image
+from alexnet_jax.data.preprocessing import Preparation
 from alexnet_jax.errors import UserError
 from alexnet_jax.prepare import devkit, tars
 from alexnet_jax.prepare.cifar import cifar10
@@ -36,7 +37,7 @@ def images(folder: Path) -> Subject:
 
     def read() -> None:
         try:
-            load_image(path, 32)
+            load_image(path, Preparation("paper", 32, 32))
         except BrokenImageError as error:
             raise UserError(in_a_sentence(path, error)) from error
 
