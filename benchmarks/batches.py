@@ -56,11 +56,14 @@ def main() -> None:
     result = race([contender], flags.repeats, flags.seconds)
     times = {piece: by_name["ours"] for piece, by_name in result.times.items()}
     peak = 2 * size**3 / times.pop(MATMUL).median
-    lines: list[dict[str, Any]] = []
-    for batch in sorted(flags.batches):
-        done = operations(flags.variant, flags.width, "training") * batch / times[str(batch)].median
-        speed = {"images/s": batch / times[str(batch)].median, "TFLOP/s": done / 1e12, "share of matmul peak": done / peak}
-        lines.append({"batch": batch, **records.milliseconds(times[str(batch)]), **speed})
+    done = operations(flags.variant, flags.width, "training")
+
+    def line(batch: int) -> dict[str, Any]:
+        speed = batch / times[str(batch)].median
+        shares = {"TFLOP/s": done * speed / 1e12, "share of matmul peak": done * speed / peak}
+        return {"batch": batch, **records.milliseconds(times[str(batch)]), "images/s": speed, **shares}
+
+    lines = [line(batch) for batch in sorted(flags.batches)]
     records.write("batches", flags, lines, matmul_peak=records.rounded(peak / 1e12), notes=result.notes)
 
 

@@ -14,6 +14,7 @@ import re
 import subprocess
 import sys
 import tarfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -24,10 +25,10 @@ BUNDLE = ROOT / "bundle"
 IMAGES = "imagenette128.tgz"
 LIMIT = 64 * 2**20  # bytes
 LACKING = (
-    "array-record dm-tree docstring-parser google-crc32c googleapis-common-protos grain immutabledict "
-    "importlib-resources ml-collections portpicker promise simple-parsing simplejpeg tensorboardx "
-    "tensorflow-datasets tensorflow-metadata termcolor toml"
-).split()
+    *("array-record", "dm-tree", "docstring-parser", "google-crc32c", "googleapis-common-protos", "grain"),
+    *("immutabledict", "importlib-resources", "ml-collections", "portpicker", "promise", "simple-parsing"),
+    *("simplejpeg", "tensorboardx", "tensorflow-datasets", "tensorflow-metadata", "termcolor", "toml"),
+)
 
 
 def main() -> None:
@@ -51,7 +52,7 @@ def main() -> None:
         sys.exit(f"error: that is more than {LIMIT / 2**20:.0f} MiB; take the images in a second transfer.")
 
 
-def locked(lock: str, names: list[str]) -> str:
+def locked(lock: str, names: Iterable[str]) -> str:
     """Return the entries of these packages, with versions and hashes."""
     entries = {match[1]: match[0] for match in re.finditer(r"^([\w.-]+)==.*(?:\n    .*)*\n", lock, re.MULTILINE)}
     return "".join(entries[name] for name in names)

@@ -91,9 +91,9 @@ ENTRY %main (x: f32[8,4], w: f32[4,2]) -> (bf16[8,4], f32[8,2]) {
 
 def test_kernels_and_their_bytes_are_read_from_the_program() -> None:
     assert kernels(PROGRAM) == [
-        Kernel("loop", 8 * 4 * (4 + 2), "jit(f)/convert"),
-        Kernel("cublas$gemm", 8 * 4 * 4 + 4 * 2 * 4 + 8 * 2 * 4, ""),  # without the scratch memory
-        Kernel("copy", 2 * 8 * 4 * 2, ""),
+        Kernel("f", "loop", 8 * 4 * (4 + 2), "jit(f)/convert"),
+        Kernel("m", "cublas$gemm", 8 * 4 * 4 + 4 * 2 * 4 + 8 * 2 * 4, ""),  # without the scratch memory
+        Kernel("copy", "copy", 2 * 8 * 4 * 2, ""),
     ]
 
 
