@@ -35,6 +35,7 @@ class Scale(NamedTuple):
     step: tuple[str, ...]
     batches: tuple[str, ...]
     timing: tuple[str, ...]
+    mode: str  # of PyTorch
     images: tuple[str, ...]
     long: tuple[str, ...]
     brief: tuple[str, ...]
@@ -46,6 +47,7 @@ FULL = Scale(
     step=("--batch=512",),
     batches=("--batches", "512", "2048", "128", "1024", "256"),
     timing=("--repeats=5",),
+    mode="compiled",
     images=(f"--config.data.name={IMAGES}",),
     long=("--config.num_epochs=60", "--config.eval.every_epochs=10", "--config.checkpoint.every_epochs=60"),
     brief=("--config.num_epochs=4", "--config.eval.every_epochs=4", "--config.checkpoint.every_epochs=4"),
@@ -56,6 +58,7 @@ SHORT = Scale(
     step=("--batch=2", "--width=0.1"),
     batches=("--batches", "2", "4", "--width=0.1"),
     timing=("--repeats=2", "--seconds=0"),
+    mode="eager",
     images=(
         *("--config.data.name=digits", "--config.model.image_size=64"),
         *("--config.model.conv_width=0.0833", "--config.model.fc_width=0.0079"),
@@ -83,7 +86,7 @@ class Part(NamedTuple):
 def parts(scale: Scale, data_dir: Path, workdir: Path) -> list[Part]:
     """Return all parts, the most valuable first."""
     bfloat16 = "--precision=bfloat16"
-    peer = (*scale.step, bfloat16, *scale.timing, "--modes", "compiled", "--layouts", "channels_last")
+    peer = (*scale.step, bfloat16, *scale.timing, "--modes", scale.mode, "--layouts", "channels_last")
     training = (
         *(f"--config.data.dir={data_dir}", *scale.images),
         *("--config.model.num_classes=10", "--config.model.initialization=he"),

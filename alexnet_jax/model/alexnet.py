@@ -14,6 +14,7 @@ from alexnet_jax.model import layers
 from alexnet_jax.model.convolution import add_bias, grouped_convolution, locally_connected, product
 from alexnet_jax.model.initialization import bias_initializer, kernel_initializer
 from alexnet_jax.model.normalization import (
+    LocalResponseNormalization,
     channel_window,
     local_response_normalization,
     map_response_normalization,
@@ -73,10 +74,16 @@ class AlexNet(nn.Module):
         """
         x = images.astype(self.dtype)  # [B, S, S, 3]; then [B, H, W, C / devices]; from fc6 on [B, units / devices]
         outputs = {}
+        before: tuple[layers.Layer | None, jax.Array] = (None, x)  # the layer before, and what it saw
         for number, layer in enumerate(self.net.layers):
             if self.fc_devices > 1 and number == self.net.num_convolutional:
                 x = towers.gather_batch(x)  # [B / K, H, W, C] -> [B, H, W, C]
-            x = outputs[layer.name] = self._apply_layer(layer, number, x, dropout_keys)
+            seen = x
+            if self._is_pooled_at_once(before[0], layer):
+                x = self._normalize_and_pool(*before, layer)  # so nothing uses what the normalization returned
+            else:
+                x = self._apply_layer(layer, number, x, dropout_keys)
+            outputs[layer.name], before = x, (layer, seen)
         self.sow("intermediates", "outputs", outputs)  # not a name for each: those are the submodules'
         return x
 
@@ -140,21 +147,38 @@ class AlexNet(nn.Module):
 
     def _normalize(self, layer: layers.ResponseNorm, x: jax.Array) -> jax.Array:
         """Normalize within each tower, or over all channels with the neighbors' border channels."""
-        before, after = channel_window(layer.size, "pytorch")
+        rule = self._normalization(layer)
         left = right = None
-        if layer.across == "all" and self.tower_devices > 1:
-            left, right = towers.neighbor_channels(x, before, after, self.tower_devices)
-        return local_response_normalization(
-            x,
-            before=before,
-            after=after,
-            coefficient=layer.coefficient,
-            beta=layer.beta,
-            k=layer.k,
-            groups=self.towers_here if layer.across == "tower" else 1,
-            left_halo=left,
-            right_halo=right,
+        if self._sees_neighbors(layer):
+            left, right = towers.neighbor_channels(x, rule["before"], rule["after"], self.tower_devices)
+        return local_response_normalization(x, **rule, left_halo=left, right_halo=right)
+
+    def _normalize_and_pool(
+        self, normalization: layers.ResponseNorm, x: jax.Array, pooling: layers.MaxPool
+    ) -> jax.Array:
+        """Apply both layers in one."""
+        of = LocalResponseNormalization(**self._normalization(normalization))
+        return max_pool(x, pooling.window, pooling.stride, of)
+
+    def _is_pooled_at_once(self, before: layers.Layer | None, layer: layers.Layer) -> bool:
+        """Tell whether a layer pools without padding what a layer normalized without other devices."""
+        return (
+            isinstance(before, layers.ResponseNorm)
+            and isinstance(layer, layers.MaxPool)
+            and not (layer.ceil or self._sees_neighbors(before))
         )
+
+    def _sees_neighbors(self, layer: layers.ResponseNorm) -> bool:
+        return layer.across == "all" and self.tower_devices > 1
+
+    def _normalization(self, layer: layers.ResponseNorm) -> dict[str, Any]:
+        """Return the window and the constants of a normalization, and in how many groups it sees the channels here."""
+        before, after = channel_window(layer.size, "pytorch")
+        groups = self.towers_here if layer.across == "tower" else 1
+        return {
+            **{"before": before, "after": after, "groups": groups},
+            **{"coefficient": layer.coefficient, "beta": layer.beta, "k": layer.k},
+        }
 
     def _dropout(self, layer: layers.Dropout, number: int, x: jax.Array, keys: jax.Array | None) -> jax.Array:
         """Drop units with a mask of this layer's own; the mask of a unit does not depend on where it lives."""

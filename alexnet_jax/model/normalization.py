@@ -83,6 +83,37 @@ def local_response_normalization(
     return _normalize(_Channels(before, after, left, right), coefficient, beta, k, grouped).reshape(x.shape)
 
 
+@dataclasses.dataclass(frozen=True)
+class LocalResponseNormalization:
+    """The same without halos, to be pooled as it is computed (`pooling.Pixelwise`)."""
+
+    before: int
+    after: int
+    coefficient: float
+    beta: float
+    k: float
+    groups: int = 1
+
+    def grouped(self, x: jax.Array) -> jax.Array:
+        """Return [..., C] as [..., groups, C / groups]."""
+        return x if self.groups == 1 else x.reshape(*x.shape[:-1], self.groups, x.shape[-1] // self.groups)
+
+    def values(self, grouped: jax.Array) -> jax.Array:
+        """Normalize."""
+        return self._joined(_normalized(*self._rule, grouped))
+
+    def gradient(self, grouped: jax.Array, cotangent: jax.Array, again: jax.Array) -> jax.Array:
+        """Return the gradient with respect to x."""
+        return self._joined(_gradient(*self._rule, grouped, self.grouped(cotangent), self.grouped(again)))
+
+    @property
+    def _rule(self) -> tuple:
+        return _Channels(self.before, self.after, 0, 0), self.coefficient, self.beta, self.k
+
+    def _joined(self, grouped: jax.Array) -> jax.Array:
+        return grouped if self.groups == 1 else grouped.reshape(*grouped.shape[:-2], -1)
+
+
 def map_response_normalization(x: jax.Array, *, size: int, coefficient: float, beta: float, k: float) -> jax.Array:
     """Normalize each response by its size x size neighborhood in the same map (`cnorm2` of net #145).
 
@@ -175,9 +206,7 @@ def _wide(x: jax.Array) -> jax.Array:
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2, 3))
 def _normalize(window: _Channels | _Neighborhood, coefficient: float, beta: float, k: float, x: jax.Array) -> jax.Array:
     # A copy by name: else XLA:GPU merges this with the gradient's powers, and keeps those in float32 until then.
-    wide = _wide(stored_on_accelerator(x, x.dtype))
-    power, _ = _powers(k + coefficient * window.sums(lax.square(wide)), beta)
-    return stored_on_cpu((window.own(wide) * power).astype(x.dtype))
+    return _normalized(window, coefficient, beta, k, stored_on_accelerator(x, x.dtype))
 
 
 def _forward(window: _Channels | _Neighborhood, coefficient: float, beta: float, k: float, x: jax.Array):
@@ -187,11 +216,33 @@ def _forward(window: _Channels | _Neighborhood, coefficient: float, beta: float,
 def _backward(
     window: _Channels | _Neighborhood, coefficient: float, beta: float, k: float, x: jax.Array, cotangent: jax.Array
 ):
-    wide, g = _wide(x), _wide(cotangent)
-    power, power_over_t = _powers(k + coefficient * window.sums(lax.square(wide)), beta)
-    shares = window.sums_transposed(stored_on_accelerator(g * window.own(wide) * power_over_t, x.dtype))
-    dx = window.own_transposed(g * power) - 2 * coefficient * beta * wide * shares
-    return (dx.astype(x.dtype),)
+    return (_gradient(window, coefficient, beta, k, x, cotangent, cotangent),)
 
 
 _normalize.defvjp(_forward, _backward)
+
+
+def _normalized(
+    window: _Channels | _Neighborhood, coefficient: float, beta: float, k: float, x: jax.Array
+) -> jax.Array:
+    wide = _wide(x)
+    power, _ = _powers(k + coefficient * window.sums(lax.square(wide)), beta)
+    return stored_on_cpu((window.own(wide) * power).astype(x.dtype))
+
+
+def _gradient(
+    window: _Channels | _Neighborhood,
+    coefficient: float,
+    beta: float,
+    k: float,
+    x: jax.Array,
+    cotangent: jax.Array,
+    again: jax.Array,
+) -> jax.Array:
+    """Return the gradient; `again` equals `cotangent`, and its two uses are then not in the same loop."""
+    wide = _wide(x)
+    power, power_over_t = _powers(k + coefficient * window.sums(lax.square(wide)), beta)
+    own = _wide(cotangent) * window.own(wide) * power_over_t
+    shares = window.sums_transposed(stored_on_accelerator(own, x.dtype))
+    dx = window.own_transposed(_wide(again) * power) - 2 * coefficient * beta * wide * shares
+    return dx.astype(x.dtype)
