@@ -5,9 +5,10 @@
 - conv1 as published, 11 x 11 x 3 with stride 4, or by space-to-depth: 3 x 3 x 48, with zeros for a twelfth row and
   column, for tensor cores that want more than three channels.
 - Two towers as a grouped convolution, as two that read and write halves of one map, or as two with maps of their own.
+- Response normalization that is pooled as it is computed, or stored before: a third of the bytes, twice the roots.
 - A bfloat16 copy of the largest kernel made before it is used, or written by its update.
 
-Convolutions are timed with the gradients that training needs. Which form the program has now is marked.
+The first three are timed with the gradients that training needs. Which form the program has now is marked.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from alexnet_jax.model.layers import Convolution, LayerShape
-from benchmarks import records
+from benchmarks import lrn, pooling, records
 from benchmarks.harness import Contender, jax_environment, race
 from benchmarks.nets import net_config, net_shapes
 from benchmarks.work import Piece, Work
@@ -103,6 +104,8 @@ def ours(batch: int, precision: str, variant: str, width: float) -> Work:
     for shape in shapes:
         if isinstance(shape.layer, Convolution):
             pieces |= _forms_of_convolution(shape, batch, precision)
+    for side, channels in lrn.SIZES:
+        pieces |= _forms_of_normalization((batch, side, side, channels), precision)
     largest = max((shape.kernel_shape for shape in shapes if len(shape.kernel_shape or ()) == 2), key=math.prod)
     return Work(pieces | _forms_of_copies(largest), notes())
 
@@ -135,6 +138,22 @@ def _forms_of_convolution(shape: LayerShape, batch: int, precision: str) -> dict
         ),
     }
     return {f"{layer.name}: {name}": piece for name, piece in forms.items()}
+
+
+def _forms_of_normalization(shape: tuple[int, ...], precision: str) -> dict[str, Piece]:
+    """Return the forms of normalization and pooling."""
+    from alexnet_jax.model.normalization import LocalResponseNormalization
+    from benchmarks.ours import noise
+
+    pool = pooling.operation()
+    normalize = lrn.operation()
+    of = LocalResponseNormalization(**normalize.keywords)
+    forms = {f"at once{NOW}": partial(pool, of=of), "stored between": lambda x: pool(normalize(x))}
+    x = noise(shape, precision, seed=0)
+    rows = (shape[1] - pooling.WINDOW) // pooling.STRIDE + 1
+    cotangent = noise((shape[0], rows, rows, shape[3]), precision, seed=1)
+    name = f"normalization and pooling, {shape[1]} x {shape[2]} x {shape[3]}"
+    return {f"{name}: {form}": _with_gradients(function, [x], cotangent) for form, function in forms.items()}
 
 
 def _with_gradients(function: Callable, arrays: list["jax.Array"], cotangent: Any) -> Piece:

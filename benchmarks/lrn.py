@@ -3,7 +3,6 @@
 python -m benchmarks.lrn --batch=64
 """
 
-from collections.abc import Callable
 from functools import partial
 
 from benchmarks import operations
@@ -13,7 +12,7 @@ SIZES = ((55, 96), (27, 256))  # side in pixels and channels, of norm1 and norm2
 SIZE, ALPHA, BETA, K = 5, 1e-4, 0.75, 2.0  # paper section 3.3
 
 
-def operation() -> Callable:
+def operation() -> partial:
     """Return `local_response_normalization` of two towers."""
     from alexnet_jax.model.normalization import channel_window, local_response_normalization
 
