@@ -90,6 +90,15 @@ def test_pooling_what_is_normalized_at_once_is_pooling_it_afterwards(precision: 
     np.testing.assert_allclose(at_once[1], afterwards[1], atol=largest * (1e-6 if precision == "float32" else 2**-7))
 
 
+@pytest.mark.usefixtures("accelerator")
+@pytest.mark.parametrize("nan", [np.nan, -np.nan])
+def test_not_a_number_is_not_hidden_by_pooling_at_once(nan: float) -> None:
+    x = jnp.ones((1, 5, 5, 8), jnp.bfloat16).at[0, 1, 1, 0].set(nan)
+    of = LocalResponseNormalization(before=1, after=1, coefficient=1.0, beta=0.75, k=2.0)
+    y, _ = jax.vjp(lambda x: max_pool(x, 3, 2, of), x)
+    assert np.isnan(np.asarray(y, np.float32)).sum() == 2  # in its window, that channel and its neighbor
+
+
 PROGRAM = """
 %fused (p: f32[8,4]) -> bf16[8,4] {
   %p = f32[8,4]{1,0} parameter(0)

@@ -127,7 +127,8 @@ def _first_largest_packed(
         return jnp.where(bits < 0, bits ^ 0x7FFF0000, bits)
 
     def packed(value: jax.Array, code: int) -> jax.Array:
-        return in_order(lax.bitcast_convert_type(value.astype(jnp.float32), jnp.int32)) | (0xFFFF - code)
+        number = jnp.where(jnp.isnan(value), jnp.nan, value)  # one without a sign, above all numbers
+        return in_order(lax.bitcast_convert_type(number.astype(jnp.float32), jnp.int32)) | (0xFFFF - code)
 
     largest = reduce(lax.max, map(packed, values, codes))
     y = lax.bitcast_convert_type(in_order(largest & ~0xFFFF), jnp.float32).astype(jnp.bfloat16)
