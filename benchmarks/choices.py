@@ -142,12 +142,12 @@ def _forms_of_convolution(shape: LayerShape, batch: int, precision: str) -> dict
 
 def _forms_of_normalization(shape: tuple[int, ...], precision: str) -> dict[str, Piece]:
     """Return the forms of normalization and pooling."""
-    from alexnet_jax.model.normalization import LocalResponseNormalization
+    from alexnet_jax.model.normalization import within_pooling
     from benchmarks.ours import noise
 
     pool = pooling.operation()
     normalize = lrn.operation()
-    of = LocalResponseNormalization(**normalize.keywords)
+    of = within_pooling(**normalize.keywords)
     forms = {f"at once{NOW}": partial(pool, of=of), "stored between": lambda x: pool(normalize(x))}
     x = noise(shape, precision, seed=0)
     rows = (shape[1] - pooling.WINDOW) // pooling.STRIDE + 1

@@ -14,7 +14,6 @@ import sys
 import time
 from pathlib import Path
 
-from alexnet_jax.errors import EXIT_PREEMPTED
 from benchmarks.harness import ROOT
 from experiments.paper import TRAININGS
 
@@ -52,8 +51,7 @@ def main() -> None:
             status = process.wait(max(0.0, end - GRACE - time.monotonic()))
         except subprocess.TimeoutExpired:
             process.terminate()
-            status = process.wait()
-        if status == EXIT_PREEMPTED:
+            process.wait()
             sys.exit("The time is over; the same command resumes.")
         if status:
             sys.exit(f"error: the command above ended with status {status}.")

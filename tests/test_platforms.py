@@ -17,7 +17,7 @@ from random_nets import QUICK_TO_COMPILE, random_images, random_params, relative
 from alexnet_jax.config import ModelConfig
 from alexnet_jax.model.ablations import build_net
 from alexnet_jax.model.alexnet import AlexNet
-from alexnet_jax.model.normalization import LocalResponseNormalization, local_response_normalization
+from alexnet_jax.model.normalization import local_response_normalization, within_pooling
 from alexnet_jax.model.pooling import max_pool
 from alexnet_jax.rng import Purpose, example_keys
 from benchmarks.gpu_program import Kernel, kernels
@@ -83,7 +83,7 @@ def test_pooling_what_is_normalized_at_once_is_pooling_it_afterwards(precision: 
         y, backward = jax.vjp(function, x)
         return [np.asarray(array, np.float32) for array in (y, *backward(cotangent))]
 
-    at_once = value_and_gradient(jax.jit(lambda x: max_pool(x, 3, 2, LocalResponseNormalization(**rule))))
+    at_once = value_and_gradient(jax.jit(lambda x: max_pool(x, 3, 2, within_pooling(**rule))))
     afterwards = value_and_gradient(jax.jit(lambda x: max_pool(local_response_normalization(x, **rule), 3, 2)))
     np.testing.assert_array_equal(at_once[0], afterwards[0])
     largest = np.abs(afterwards[1]).max()
@@ -94,7 +94,7 @@ def test_pooling_what_is_normalized_at_once_is_pooling_it_afterwards(precision: 
 @pytest.mark.parametrize("nan", [np.nan, -np.nan])
 def test_not_a_number_is_not_hidden_by_pooling_at_once(nan: float) -> None:
     x = jnp.ones((1, 5, 5, 8), jnp.bfloat16).at[0, 1, 1, 0].set(nan)
-    of = LocalResponseNormalization(before=1, after=1, coefficient=1.0, beta=0.75, k=2.0)
+    of = within_pooling(before=1, after=1, coefficient=1.0, beta=0.75, k=2.0)
     y, _ = jax.vjp(lambda x: max_pool(x, 3, 2, of), x)
     assert np.isnan(np.asarray(y, np.float32)).sum() == 2  # in its window, that channel and its neighbor
 

@@ -14,10 +14,11 @@ from alexnet_jax.model import layers
 from alexnet_jax.model.convolution import add_bias, grouped_convolution, locally_connected, product
 from alexnet_jax.model.initialization import bias_initializer, kernel_initializer
 from alexnet_jax.model.normalization import (
-    LocalResponseNormalization,
+    Normalization,
     channel_window,
     local_response_normalization,
     map_response_normalization,
+    within_pooling,
 )
 from alexnet_jax.model.pooling import max_pool
 from alexnet_jax.parallel import towers
@@ -78,12 +79,11 @@ class AlexNet(nn.Module):
         for number, layer in enumerate(self.net.layers):
             if self.fc_devices > 1 and number == self.net.num_convolutional:
                 x = towers.gather_batch(x)  # [B / K, H, W, C] -> [B, H, W, C]
-            seen = x
-            if self._is_pooled_at_once(before[0], layer):
-                x = self._normalize_and_pool(*before, layer)  # so nothing uses what the normalization returned
+            if rule := self._pooled_at_once(before[0], layer):
+                y = max_pool(before[1], layer.window, layer.stride, rule)  # so nothing needs the layer before
             else:
-                x = self._apply_layer(layer, number, x, dropout_keys)
-            outputs[layer.name], before = x, (layer, seen)
+                y = self._apply_layer(layer, number, x, dropout_keys)
+            outputs[layer.name], before, x = y, (layer, x), y
         self.sow("intermediates", "outputs", outputs)  # not a name for each: those are the submodules'
         return x
 
@@ -153,20 +153,12 @@ class AlexNet(nn.Module):
             left, right = towers.neighbor_channels(x, rule["before"], rule["after"], self.tower_devices)
         return local_response_normalization(x, **rule, left_halo=left, right_halo=right)
 
-    def _normalize_and_pool(
-        self, normalization: layers.ResponseNorm, x: jax.Array, pooling: layers.MaxPool
-    ) -> jax.Array:
-        """Apply both layers in one."""
-        of = LocalResponseNormalization(**self._normalization(normalization))
-        return max_pool(x, pooling.window, pooling.stride, of)
-
-    def _is_pooled_at_once(self, before: layers.Layer | None, layer: layers.Layer) -> bool:
-        """Tell whether a layer pools without padding what a layer normalized without other devices."""
-        return (
-            isinstance(before, layers.ResponseNorm)
-            and isinstance(layer, layers.MaxPool)
-            and not (layer.ceil or self._sees_neighbors(before))
-        )
+    def _pooled_at_once(self, before: layers.Layer | None, layer: layers.Layer) -> Normalization | None:
+        """Return the rule of a normalization, without other devices, that a layer pools without padding; else None."""
+        match before, layer:
+            case layers.ResponseNorm(), layers.MaxPool(ceil=False) if not self._sees_neighbors(before):
+                return within_pooling(**self._normalization(before))
+        return None
 
     def _sees_neighbors(self, layer: layers.ResponseNorm) -> bool:
         return layer.across == "all" and self.tower_devices > 1
@@ -175,10 +167,8 @@ class AlexNet(nn.Module):
         """Return the window and the constants of a normalization, and in how many groups it sees the channels here."""
         before, after = channel_window(layer.size, "pytorch")
         groups = self.towers_here if layer.across == "tower" else 1
-        return {
-            **{"before": before, "after": after, "groups": groups},
-            **{"coefficient": layer.coefficient, "beta": layer.beta, "k": layer.k},
-        }
+        constants = {"coefficient": layer.coefficient, "beta": layer.beta, "k": layer.k}
+        return constants | {"before": before, "after": after, "groups": groups}
 
     def _dropout(self, layer: layers.Dropout, number: int, x: jax.Array, keys: jax.Array | None) -> jax.Array:
         """Drop units with a mask of this layer's own; the mask of a unit does not depend on where it lives."""

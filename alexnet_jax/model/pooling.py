@@ -4,37 +4,25 @@ Going forward, the gradient rule keeps one byte for each output: the place of th
 backward, each input pixel looks at the few outputs whose windows hold it, instead of each output scattering to its
 window. On the CPU that takes an eighth of the time of the gradient of `lax.reduce_window`.
 
-What comes before, if it works on each pixel by itself, can be pooled as it is computed. On an accelerator its values
-are then never stored: they are computed for each place in each window, which XLA would not do unasked.
+Response normalization, which works on each pixel by itself, can be pooled as it is computed. On an accelerator its
+values are then never stored: they are computed for each place in each window, which XLA would not do unasked.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial, reduce
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from alexnet_jax.model.normalization import Normalization
 from alexnet_jax.model.platforms import by_platform, stored_on_cpu
 
 
-class Pixelwise(Protocol):
-    """A function of each pixel's channels, [B, H, W, C] -> [B, H, W, C], with its gradient; hashable."""
-
-    def grouped(self, x: jax.Array) -> jax.Array:
-        """Return x in the shape that the other two take."""
-
-    def values(self, grouped: jax.Array) -> jax.Array:
-        """Return the function of x."""
-
-    def gradient(self, grouped: jax.Array, cotangent: jax.Array, again: jax.Array) -> jax.Array:
-        """Return the gradient with respect to x; `again` equals `cotangent`, for its other uses."""
-
-
-def max_pool(x: jax.Array, window: int, stride: int, of: Pixelwise | None = None) -> jax.Array:
-    """Take the maximum of x, or of a function of it, over window x window pixels, every `stride` pixels; no padding.
+def max_pool(x: jax.Array, window: int, stride: int, of: Normalization | None = None) -> jax.Array:
+    """Take the maximum of x, normalized or not, over window x window pixels, every `stride` pixels; no padding.
 
     [B, H, W, C] -> [B, (H - window) // stride + 1, (W - window) // stride + 1, C]. The gradient of an output goes to
     the first of its largest inputs, row by row, as in PyTorch and Caffe.
@@ -46,15 +34,13 @@ def max_pool(x: jax.Array, window: int, stride: int, of: Pixelwise | None = None
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
-def _max_pool(x: jax.Array, of: Pixelwise | None, window: int, stride: int, size: tuple[int, int]) -> jax.Array:
-    if of is None:
-        return stored_on_cpu(reduce(lax.max, _places(x, window, stride)))
-    y = stored_on_cpu(reduce(lax.max, _places(of.values(of.grouped(x)), window, stride)))
-    return _on_accelerator(y, lambda x: reduce(lax.max, _values(x, of, window, stride)), x)
+def _max_pool(x: jax.Array, of: Normalization | None, window: int, stride: int, size: tuple[int, int]) -> jax.Array:
+    y = stored_on_cpu(reduce(lax.max, _places(of.values(of.grouped(x)) if of else x, window, stride)))
+    return _on_accelerator(y, lambda x: reduce(lax.max, _values(x, of, window, stride)), x) if of else y
 
 
-def _values(x: jax.Array, of: Pixelwise, window: int, stride: int) -> Iterator[jax.Array]:
-    """Yield the function of the pixels at each place in a window."""
+def _values(x: jax.Array, of: Normalization, window: int, stride: int) -> Iterator[jax.Array]:
+    """Yield the normalized pixels at each place in a window."""
     return (of.values(of.grouped(pixels)) for pixels in _places(x, window, stride))
 
 
@@ -85,18 +71,17 @@ def _reach(window: int, stride: int) -> int:
     return _blocks(window, stride) * stride
 
 
-def _forward(x: jax.Array, of: Pixelwise | None, window: int, stride: int, size: tuple[int, int]):
+def _forward(x: jax.Array, of: Normalization | None, window: int, stride: int, size: tuple[int, int]):
     reach = _reach(window, stride)
     codes = [row * reach + column for row in range(window) for column in range(window)]
+    grouped = of.grouped(x) if of else None
+    y, where = _first_largest(_places(of.values(grouped) if of else x, window, stride), codes, reach**2)
     if of is None:
-        y, where = _first_largest(_places(x, window, stride), codes, reach**2)
         return y, (where, None)
-    grouped = of.grouped(x)
-    y, where = _first_largest(_places(of.values(grouped), window, stride), codes, reach**2)
 
     def on_accelerator(x: jax.Array) -> tuple[jax.Array, jax.Array]:
         if x.dtype == jnp.bfloat16:
-            return _first_largest_packed(_values(x, of, window, stride), codes, reach**2)
+            return _packed_first_largest(_values(x, of, window, stride), codes, reach**2)
         copy = lax.optimization_barrier(x)  # by name: else XLA keeps what the gradient computes too until then
         return _first_largest(_places(of.values(of.grouped(copy)), window, stride), codes, reach**2)
 
@@ -114,16 +99,13 @@ def _first_largest(values: Iterable[jax.Array], codes: Sequence[int], nowhere: i
     return y, where
 
 
-def _first_largest_packed(
-    values: Iterable[jax.Array], codes: Sequence[int], nowhere: int
-) -> tuple[jax.Array, jax.Array]:
+def _packed_first_largest(values: Iterable[jax.Array], codes: Sequence[int], nowhere: int):
     """Do the same for bfloat16, reading each value once: XLA would store it, were it read for both results.
 
     A value is the upper half of an integer in the same order, and its code the lower half, the first being the largest.
     """
 
-    def in_order(bits: jax.Array) -> jax.Array:
-        """Map the bits of a float32 whose lower half is 0 to an integer in the order of the floats, or back."""
+    def in_order(bits: jax.Array) -> jax.Array:  # of a float32 whose lower half is 0 to the integer, or back
         return jnp.where(bits < 0, bits ^ 0x7FFF0000, bits)
 
     def packed(value: jax.Array, code: int) -> jax.Array:
@@ -135,7 +117,9 @@ def _first_largest_packed(
     return y, (0xFFFF - (largest & 0xFFFF)).astype(np.min_scalar_type(nowhere))
 
 
-def _backward(of: Pixelwise | None, window: int, stride: int, size: tuple[int, int], residuals, cotangent: jax.Array):
+def _backward(
+    of: Normalization | None, window: int, stride: int, size: tuple[int, int], residuals, cotangent: jax.Array
+):
     where, grouped = residuals
     gathered = partial(_gathered, window=window, stride=stride, size=size)
     g = gathered(where, cotangent)
