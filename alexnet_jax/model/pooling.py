@@ -74,7 +74,7 @@ def _reach(window: int, stride: int) -> int:
 def _forward(x: jax.Array, of: Normalization | None, window: int, stride: int, size: tuple[int, int]):
     reach = _reach(window, stride)
     codes = [row * reach + column for row in range(window) for column in range(window)]
-    grouped = of.grouped(x) if of else None
+    grouped = of.grouped(x) if of else x
     y, where = _first_largest(_places(of.values(grouped) if of else x, window, stride), codes, reach**2)
     if of is None:
         return y, (where, None)
