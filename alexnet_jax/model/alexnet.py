@@ -14,7 +14,6 @@ from alexnet_jax.model import layers
 from alexnet_jax.model.convolution import add_bias, grouped_convolution, locally_connected, product
 from alexnet_jax.model.initialization import bias_initializer, kernel_initializer
 from alexnet_jax.model.normalization import (
-    Normalization,
     channel_window,
     local_response_normalization,
     map_response_normalization,
@@ -79,9 +78,8 @@ class AlexNet(nn.Module):
         for number, layer in enumerate(self.net.layers):
             if self.fc_devices > 1 and number == self.net.num_convolutional:
                 x = towers.gather_batch(x)  # [B / K, H, W, C] -> [B, H, W, C]
-            if rule := self._pooled_at_once(before[0], layer):
-                y = max_pool(before[1], layer.window, layer.stride, rule)  # so nothing needs the layer before
-            else:
+            y = self._pooled_at_once(*before, layer)
+            if y is None:
                 y = self._apply_layer(layer, number, x, dropout_keys)
             outputs[layer.name], before, x = y, (layer, x), y
         self.sow("intermediates", "outputs", outputs)  # not a name for each: those are the submodules'
@@ -153,11 +151,11 @@ class AlexNet(nn.Module):
             left, right = towers.neighbor_channels(x, rule["before"], rule["after"], self.tower_devices)
         return local_response_normalization(x, **rule, left_halo=left, right_halo=right)
 
-    def _pooled_at_once(self, before: layers.Layer | None, layer: layers.Layer) -> Normalization | None:
-        """Return the rule of a normalization, without other devices, that a layer pools without padding; else None."""
+    def _pooled_at_once(self, before: layers.Layer | None, x: jax.Array, layer: layers.Layer) -> jax.Array | None:
+        """Normalize x and pool it in one, if that is what the layers do, without other devices and padding."""
         match before, layer:
             case layers.ResponseNorm(), layers.MaxPool(ceil=False) if not self._sees_neighbors(before):
-                return within_pooling(**self._normalization(before))
+                return max_pool(x, layer.window, layer.stride, within_pooling(**self._normalization(before)))
         return None
 
     def _sees_neighbors(self, layer: layers.ResponseNorm) -> bool:
