@@ -53,8 +53,9 @@ _NOT_KERNELS = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast"
 
 
 class Kernel(NamedTuple):
-    """One launch: its kind, the bytes of its operands and results, and the operation that it comes from."""
+    """One launch: its name in the program, kind, bytes of operands and results, and the operation that it is from."""
 
+    name: str
     kind: str
     moved: int
     source: str
@@ -82,7 +83,7 @@ def _kernels_of(computation: str, computations: dict[str, list[str]]) -> Iterato
             raise ValueError(f"a loop: its kernels can't be counted ({line.strip()[:100]})")
         operands = dict.fromkeys(re.findall(r"%([\w.\-]+)", _arguments(rest)))
         moved = _written(operation, result) + sum(sum(_sizes(types[operand])) for operand in operands)
-        yield Kernel(_kind(operation, line), moved, _attribute(line, r'op_name="([^"]*)"'))
+        yield Kernel(name, _kind(operation, line), moved, _attribute(line, r'op_name="([^"]*)"'))
 
 
 def _arguments(text: str) -> str:

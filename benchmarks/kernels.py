@@ -3,9 +3,11 @@
     python -m benchmarks.kernels --variant=paper --batch=128 --precision=bfloat16 --platform=gpu
 
 JAX's profiler traces a few steps; --trace keeps the trace, which TensorBoard and Perfetto can open. Each line names an
-operation of the compiled program and the operation of the model that it was made from.
+operation of the compiled program and the operation of the model that it was made from. On a GPU also the bytes that the
+program says it moves (benchmarks/gpu_program.py), and the rate that follows.
 """
 
+import argparse
 import collections
 import os
 import re
@@ -14,32 +16,40 @@ from pathlib import Path
 from typing import Any
 
 from alexnet_jax import runtime
-from benchmarks import records
+from benchmarks import gpu_program, records
 
 # An instruction of a compiled program and what it was made from: `%fusion.3 = ... metadata={op_name="jit(...)/..."}`.
 _INSTRUCTION = re.compile(r"%?([\w.-]+) = .*metadata=\{[^}]*op_name=\"([^\"]*)\"")
 
 
-def main() -> None:
-    """Trace steps and write the row."""
+def parse() -> argparse.Namespace:
+    """Parse the command line."""
     parser = records.parser(__doc__, repeats=5)
     records.add_net_flags(parser)
     records.add_platform_flag(parser)
     parser.add_argument("--top", type=int, default=30, help="how many operations are listed (%(default)s)")
     parser.add_argument("--trace", type=Path, default=None, help="a folder for the trace (temporary)")
-    flags = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Trace steps and write the row."""
+    flags = parse()
     os.environ["JAX_PLATFORMS"] = {"cpu": "cpu", "gpu": "cuda"}[flags.platform]
 
     with tempfile.TemporaryDirectory() as temporary:
         folder = flags.trace or Path(temporary)
-        sources = trace(flags, folder)
+        program = trace(flags, folder)
         times = operation_times(folder)
     flags.trace = str(flags.trace)
-    records.write("kernels", flags, table(times, sources, flags.repeats, flags.top))
+    launched = gpu_program.kernels(program) if flags.platform == "gpu" else []
+    moved = {kernel.name: kernel.moved for kernel in launched}
+    sources = dict(_INSTRUCTION.findall(program))
+    records.write("kernels", flags, table(times, sources, moved, flags.repeats, flags.top), kernels=len(launched))
 
 
-def trace(flags: Any, folder: Path) -> dict[str, str]:
-    """Run warm steps under the profiler; return the model's operation for each instruction of the program."""
+def trace(flags: argparse.Namespace, folder: Path) -> str:
+    """Run warm steps under the profiler; return the text of the program."""
     import jax  # after JAX_PLATFORMS is set
 
     from benchmarks import ours
@@ -53,7 +63,7 @@ def trace(flags: Any, folder: Path) -> dict[str, str]:
         for _ in range(flags.repeats):
             state, _ = step(state, examples, statistics)
         jax.block_until_ready(state)
-    return dict(_INSTRUCTION.findall(program))
+    return program
 
 
 def operation_times(folder: Path) -> dict[tuple[str, str], float]:
@@ -74,26 +84,29 @@ def operation_times(folder: Path) -> dict[tuple[str, str], float]:
 
 
 def table(
-    times: dict[tuple[str, str], float], sources: dict[str, str], steps: int, top: int
-) -> list[dict[str, str | float]]:
-    """Return the longest operations and, in one line, the rest; milliseconds are those of one step."""
+    times: dict[tuple[str, str], float], sources: dict[str, str], moved: dict[str, int], steps: int, top: int
+) -> list[dict[str, Any]]:
+    """Return the longest operations and, in one line, the rest; milliseconds and bytes are those of one step."""
     total = sum(times.values())
     longest = sorted(times.items(), key=lambda item: -item[1])
-    lines: list[dict[str, str | float]] = [
-        {
-            "operation": name,
-            "kernel": kernel[:60] if kernel != name else "",
-            "made from": re.sub(r"jit\(\w+\)/|shmap_body/|shard_map/", "", sources.get(name, ""))[-80:],
-            "ms": 1e3 * seconds / steps,
-            "%": 100 * seconds / total,
-        }
+
+    def line(operation: str, kernel: str, source: str, seconds: float, size: int | None) -> dict[str, Any]:
+        rate = {"MB": size and size / 1e6, "GB/s": size and size * steps / seconds / 1e9} if moved else {}
+        share = {"ms": 1e3 * seconds / steps, "%": 100 * seconds / total}
+        return {"operation": operation, "kernel": kernel, "made from": source[-80:], **share, **rate}
+
+    lines = [
+        line(
+            name,
+            kernel[:60] if kernel != name else "",
+            re.sub(r"jit\(\w+\)/|shmap_body/|shard_map/", "", sources.get(name, "")),
+            seconds,
+            moved.get(name),
+        )
         for (name, kernel), seconds in longest[:top]
     ]
-    rest = sum(seconds for _, seconds in longest[top:])
-    for name, seconds in ((f"{max(0, len(longest) - top)} others", rest), ("all", total)):
-        ms, percent = 1e3 * seconds / steps, 100 * seconds / total
-        lines.append({"operation": name, "kernel": "", "made from": "", "ms": ms, "%": percent})
-    return lines
+    rest = line(f"{max(0, len(longest) - top)} others", "", "", sum(seconds for _, seconds in longest[top:]), None)
+    return [*lines, rest, line("all", "", "", total, sum(moved.values()))]
 
 
 if __name__ == "__main__":

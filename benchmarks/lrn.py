@@ -3,6 +3,8 @@
 python -m benchmarks.lrn --batch=64
 """
 
+from functools import partial
+
 from benchmarks import operations
 from benchmarks.work import Work
 
@@ -10,19 +12,21 @@ SIZES = ((55, 96), (27, 256))  # side in pixels and channels, of norm1 and norm2
 SIZE, ALPHA, BETA, K = 5, 1e-4, 0.75, 2.0  # paper section 3.3
 
 
-def ours(batch: int, precision: str) -> Work:
-    """Build `local_response_normalization` of two towers."""
-    import jax
-
+def operation() -> partial:
+    """Return `local_response_normalization` of two towers."""
     from alexnet_jax.model.normalization import channel_window, local_response_normalization
-    from benchmarks.ours import forward_and_backward
 
     before, after = channel_window(SIZE, "pytorch")
+    return partial(
+        local_response_normalization, before=before, after=after, coefficient=ALPHA, beta=BETA, k=K, groups=2
+    )
 
-    def normalize(x: jax.Array) -> jax.Array:
-        return local_response_normalization(x, before=before, after=after, coefficient=ALPHA, beta=BETA, k=K, groups=2)
 
-    return forward_and_backward(normalize, SIZES, batch, precision)
+def ours(batch: int, precision: str) -> Work:
+    """Build our operation."""
+    from benchmarks.ours import forward_and_backward
+
+    return forward_and_backward(operation(), SIZES, batch, precision)
 
 
 def peer(batch: int, precision: str, device: str, layout: str, mode: str) -> Work:

@@ -3,6 +3,9 @@
 python -m benchmarks.pooling --batch=64
 """
 
+from collections.abc import Callable
+from functools import partial
+
 from benchmarks import operations
 from benchmarks.work import Work
 
@@ -10,17 +13,18 @@ SIZES = ((55, 96), (27, 256), (13, 256))  # side in pixels and channels, of pool
 WINDOW, STRIDE = 3, 2  # paper section 3.4
 
 
-def ours(batch: int, precision: str) -> Work:
-    """Build `alexnet_jax.model.pooling.max_pool`."""
-    import jax
-
+def operation() -> Callable:
+    """Return `alexnet_jax.model.pooling.max_pool`."""
     from alexnet_jax.model.pooling import max_pool
+
+    return partial(max_pool, window=WINDOW, stride=STRIDE)
+
+
+def ours(batch: int, precision: str) -> Work:
+    """Build our operation."""
     from benchmarks.ours import forward_and_backward
 
-    def pool(x: jax.Array) -> jax.Array:
-        return max_pool(x, WINDOW, STRIDE)
-
-    return forward_and_backward(pool, SIZES, batch, precision)
+    return forward_and_backward(operation(), SIZES, batch, precision)
 
 
 def peer(batch: int, precision: str, device: str, layout: str, mode: str) -> Work:

@@ -17,6 +17,7 @@ from alexnet_jax.model.normalization import (
     channel_window,
     local_response_normalization,
     map_response_normalization,
+    within_pooling,
 )
 from alexnet_jax.model.pooling import max_pool
 from alexnet_jax.parallel import towers
@@ -73,10 +74,14 @@ class AlexNet(nn.Module):
         """
         x = images.astype(self.dtype)  # [B, S, S, 3]; then [B, H, W, C / devices]; from fc6 on [B, units / devices]
         outputs = {}
+        before: tuple[layers.Layer | None, jax.Array] = (None, x)  # the layer before, and what it saw
         for number, layer in enumerate(self.net.layers):
             if self.fc_devices > 1 and number == self.net.num_convolutional:
                 x = towers.gather_batch(x)  # [B / K, H, W, C] -> [B, H, W, C]
-            x = outputs[layer.name] = self._apply_layer(layer, number, x, dropout_keys)
+            y = self._pooled_at_once(*before, layer)
+            if y is None:
+                y = self._apply_layer(layer, number, x, dropout_keys)
+            outputs[layer.name], before, x = y, (layer, x), y
         self.sow("intermediates", "outputs", outputs)  # not a name for each: those are the submodules'
         return x
 
@@ -140,21 +145,28 @@ class AlexNet(nn.Module):
 
     def _normalize(self, layer: layers.ResponseNorm, x: jax.Array) -> jax.Array:
         """Normalize within each tower, or over all channels with the neighbors' border channels."""
-        before, after = channel_window(layer.size, "pytorch")
+        rule = self._normalization(layer)
         left = right = None
-        if layer.across == "all" and self.tower_devices > 1:
-            left, right = towers.neighbor_channels(x, before, after, self.tower_devices)
-        return local_response_normalization(
-            x,
-            before=before,
-            after=after,
-            coefficient=layer.coefficient,
-            beta=layer.beta,
-            k=layer.k,
-            groups=self.towers_here if layer.across == "tower" else 1,
-            left_halo=left,
-            right_halo=right,
-        )
+        if self._sees_neighbors(layer):
+            left, right = towers.neighbor_channels(x, rule["before"], rule["after"], self.tower_devices)
+        return local_response_normalization(x, **rule, left_halo=left, right_halo=right)
+
+    def _pooled_at_once(self, before: layers.Layer | None, x: jax.Array, layer: layers.Layer) -> jax.Array | None:
+        """Normalize x and pool it in one, if that is what the layers do, without other devices and padding."""
+        match before, layer:
+            case layers.ResponseNorm(), layers.MaxPool(ceil=False) if not self._sees_neighbors(before):
+                return max_pool(x, layer.window, layer.stride, within_pooling(**self._normalization(before)))
+        return None
+
+    def _sees_neighbors(self, layer: layers.ResponseNorm) -> bool:
+        return layer.across == "all" and self.tower_devices > 1
+
+    def _normalization(self, layer: layers.ResponseNorm) -> dict[str, Any]:
+        """Return the window and the constants of a normalization, and in how many groups it sees the channels here."""
+        before, after = channel_window(layer.size, "pytorch")
+        groups = self.towers_here if layer.across == "tower" else 1
+        constants = {"coefficient": layer.coefficient, "beta": layer.beta, "k": layer.k}
+        return constants | {"before": before, "after": after, "groups": groups}
 
     def _dropout(self, layer: layers.Dropout, number: int, x: jax.Array, keys: jax.Array | None) -> jax.Array:
         """Drop units with a mask of this layer's own; the mask of a unit does not depend on where it lives."""

@@ -77,10 +77,13 @@ def local_response_normalization(
     parts = [part for part in (left_halo, x, right_halo) if part is not None]
     extended = lax.concatenate(parts, x.ndim - 1) if len(parts) > 1 else x
     left, right = (0 if halo is None else halo.shape[-1] for halo in (left_halo, right_halo))
-    if groups == 1:
-        return _normalize(_Channels(before, after, left, right), coefficient, beta, k, extended)
-    grouped = extended.reshape(*x.shape[:-1], groups, extended.shape[-1] // groups)
-    return _normalize(_Channels(before, after, left, right), coefficient, beta, k, grouped).reshape(x.shape)
+    rule = Normalization(_Channels(before, after, left, right), coefficient, beta, k, groups)
+    return _normalize(rule, rule.grouped(extended))
+
+
+def within_pooling(*, before: int, after: int, coefficient: float, beta: float, k: float, groups: int = 1):
+    """Return the rule of the same normalization without halos, for `pooling.max_pool`."""
+    return Normalization(_Channels(before, after, 0, 0), coefficient, beta, k, groups)
 
 
 def map_response_normalization(x: jax.Array, *, size: int, coefficient: float, beta: float, k: float) -> jax.Array:
@@ -91,7 +94,7 @@ def map_response_normalization(x: jax.Array, *, size: int, coefficient: float, b
     """
     if size % 2 == 0:
         raise ValueError(f"the neighborhood of a pixel has an odd size, not {size}")
-    return _normalize(_Neighborhood(size), coefficient, beta, k, x)
+    return _normalize(Normalization(_Neighborhood(size), coefficient, beta, k), x)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,26 +175,47 @@ def _wide(x: jax.Array) -> jax.Array:
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2, 3))
-def _normalize(window: _Channels | _Neighborhood, coefficient: float, beta: float, k: float, x: jax.Array) -> jax.Array:
+@dataclasses.dataclass(frozen=True)
+class Normalization:
+    """The rule by which x is divided, and its gradient."""
+
+    window: _Channels | _Neighborhood
+    coefficient: float
+    beta: float
+    k: float
+    groups: int = 1
+
+    def grouped(self, x: jax.Array) -> jax.Array:
+        """Return [..., C] as the other methods take it: [..., groups, C / groups]."""
+        return x if self.groups == 1 else x.reshape(*x.shape[:-1], self.groups, x.shape[-1] // self.groups)
+
+    def values(self, x: jax.Array) -> jax.Array:
+        """Normalize [..., groups, C / groups] -> [..., C]."""
+        power, _ = self._powers(x)
+        return self._joined(stored_on_cpu((self.window.own(_wide(x)) * power).astype(x.dtype)))
+
+    def gradient(self, x: jax.Array, cotangent: jax.Array, again: jax.Array) -> jax.Array:
+        """Return the gradient of x, [..., C]; `again` equals `cotangent`: its two uses are then not in one loop."""
+        wide, (power, power_over_t) = _wide(x), self._powers(x)
+        shares = _wide(self.grouped(cotangent)) * self.window.own(wide) * power_over_t
+        shares = self.window.sums_transposed(stored_on_accelerator(shares, x.dtype))
+        dx = self.window.own_transposed(_wide(self.grouped(again)) * power)
+        return self._joined((dx - 2 * self.coefficient * self.beta * wide * shares).astype(x.dtype))
+
+    def _powers(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return _powers(self.k + self.coefficient * self.window.sums(lax.square(_wide(x))), self.beta)
+
+    def _joined(self, x: jax.Array) -> jax.Array:
+        return x if self.groups == 1 else x.reshape(*x.shape[:-2], -1)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _normalize(rule: Normalization, x: jax.Array) -> jax.Array:
     # A copy by name: else XLA:GPU merges this with the gradient's powers, and keeps those in float32 until then.
-    wide = _wide(stored_on_accelerator(x, x.dtype))
-    power, _ = _powers(k + coefficient * window.sums(lax.square(wide)), beta)
-    return stored_on_cpu((window.own(wide) * power).astype(x.dtype))
+    return rule.values(stored_on_accelerator(x, x.dtype))
 
 
-def _forward(window: _Channels | _Neighborhood, coefficient: float, beta: float, k: float, x: jax.Array):
-    return _normalize(window, coefficient, beta, k, x), x
-
-
-def _backward(
-    window: _Channels | _Neighborhood, coefficient: float, beta: float, k: float, x: jax.Array, cotangent: jax.Array
-):
-    wide, g = _wide(x), _wide(cotangent)
-    power, power_over_t = _powers(k + coefficient * window.sums(lax.square(wide)), beta)
-    shares = window.sums_transposed(stored_on_accelerator(g * window.own(wide) * power_over_t, x.dtype))
-    dx = window.own_transposed(g * power) - 2 * coefficient * beta * wide * shares
-    return (dx.astype(x.dtype),)
-
-
-_normalize.defvjp(_forward, _backward)
+_normalize.defvjp(
+    lambda rule, x: (_normalize(rule, x), x),
+    lambda rule, x, cotangent: (rule.grouped(rule.gradient(x, cotangent, cotangent)),),
+)

@@ -6,6 +6,7 @@ compute type. What XLA makes of it for a GPU, byte by byte: `benchmarks/gpu_prog
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 from jax import lax
@@ -13,7 +14,7 @@ from jax.experimental.layout import Layout, with_layout_constraint
 from jax.typing import DTypeLike
 
 
-def by_platform(*operands: jax.Array, cpu: Callable, accelerator: Callable) -> jax.Array:
+def by_platform(*operands: Any, cpu: Callable, accelerator: Callable) -> Any:
     """Apply one of two functions that return the same, whichever is faster on the platform."""
     return lax.platform_dependent(*operands, cpu=cpu, default=accelerator)
 
