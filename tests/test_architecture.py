@@ -76,7 +76,7 @@ def test_training_reaches_no_preparation_conversion_report_or_sweep(reached_by_t
     assert not {folder_of(name).removesuffix(".py") for name in reached_by_training if name != "alexnet_jax"} & COMMANDS
     lines = sum(len(MODULES[name].read_text().splitlines()) for name in reached_by_training)
     assert len(reached_by_training) <= 60
-    assert lines <= 6_900
+    assert lines <= 7_000
 
 
 def test_the_first_evening_is_short_and_its_sizes_are_right() -> None:
