@@ -12,17 +12,12 @@ files, one folder per class; a prepared data set has images that are resized and
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from absl import flags
 
 from alexnet_jax import cli
 from alexnet_jax.cluster import launcher
 from alexnet_jax.errors import UserError
-
-if TYPE_CHECKING:
-    from alexnet_jax.data.image_folder import ImageFolder
-    from alexnet_jax.run.restore import RestoredNet
 
 _WORKDIR = cli.define_paths_flag("workdir", "the folder of a training; for an ensemble several, separated by commas")
 _VIEWS = flags.DEFINE_enum("views", None, ["1", "10"], "views averaged (see docs/use.md); by default as in training")
@@ -65,12 +60,19 @@ def evaluate_and_report(folders: Sequence[Path], weights: Sequence[float] | None
     from alexnet_jax.cluster.agreement import check_agreement
     from alexnet_jax.config import num_views
     from alexnet_jax.data.datasets import open_dataset
+    from alexnet_jax.data.image_folder import ImageFolder
     from alexnet_jax.data.sources import ImageSource
     from alexnet_jax.evaluation import evaluate
     from alexnet_jax.metrics import append_record, evaluation_line, without_trivial_top5
     from alexnet_jax.parallel.mesh import devices, divisible_batch
     from alexnet_jax.run import startup
-    from alexnet_jax.run.restore import check_same_data, report_missing_views, restore
+    from alexnet_jax.run.restore import (
+        check_same_classes,
+        check_same_data,
+        check_same_pictures,
+        report_missing_views,
+        restore,
+    )
 
     devices()  # or a sentence that says why there are none
     flags_compared = (_WEIGHTS, _VIEWS, _SPLIT, _STEP, _BATCH_SIZE, _PREPROCESSING)
@@ -82,7 +84,11 @@ def evaluate_and_report(folders: Sequence[Path], weights: Sequence[float] | None
     views = int(_VIEWS.value or first.config.eval.views)
     source: ImageSource
     if _IMAGES.value:
-        source, split = open_images(nets, _IMAGES.value, views), str(_IMAGES.value)
+        for net in nets[1:]:
+            check_same_classes(net, first.dataset_info, str(first.folder))
+            check_same_pictures(net, first, views)
+        source = ImageFolder(_IMAGES.value, first.dataset_info.label_names, first.preparation(views))
+        split = str(_IMAGES.value)
         check_agreement(startup.program(first.config) | {"the number of images": len(source)})
     else:
         data.dir, data.eval_split = str(_DATA_DIR.value or data.dir), _SPLIT.value or data.eval_split
@@ -103,24 +109,6 @@ def evaluate_and_report(folders: Sequence[Path], weights: Sequence[float] | None
     print(json.dumps(record) if _JSON.value else evaluation_line(record), flush=True)
     if len(nets) == 1 and jax.process_index() == 0:
         append_record(first.folder, record)
-
-
-def open_images(nets: Sequence["RestoredNet"], folder: Path, views: int) -> "ImageFolder":
-    """Open the original images of --images; UserError if the nets have other classes, or see pictures otherwise."""
-    from alexnet_jax.data.image_folder import ImageFolder
-    from alexnet_jax.run.restore import check_same_classes
-
-    first = nets[0]
-    for net in nets[1:]:
-        check_same_classes(net, first.dataset_info, str(first.folder))
-        if net.preparation(views) != first.preparation(views):
-            own, others = (f"({', '.join(map(str, each.preparation(views)))})" for each in (net, first))
-            raise UserError(
-                f"{net.folder} and {first.folder} see pictures in different ways, {own} and {others} (whose way, and "
-                "the pixels that are stored and seen); evaluate them one by one, or choose one way with "
-                "--preprocessing."
-            )
-    return ImageFolder(folder, first.dataset_info.label_names, first.preparation(views))
 
 
 if __name__ == "__main__":

@@ -401,7 +401,7 @@ EXPERIMENTS = (
         (),
         colors_of_towers("figure_3_bvlc"),
         (
-            "python -m alexnet_jax.convert --source=bvlc_alexnet.caffemodel --format=caffe --workdir=runs/bvlc_alexnet",
+            "python -m alexnet_jax.convert --source=bvlc_alexnet.caffemodel --workdir=runs/bvlc_alexnet",
             "python -m alexnet_jax.report --workdir=runs/bvlc_alexnet",
         ),
     ),

@@ -487,7 +487,7 @@ from absl import flags
 from alexnet_jax import cli  # and with it absl's own flags
 from alexnet_jax.errors import UserError
 
-NO_PATHS = {{"variant", "layer", "split", "dataset", "name", "weights", "coordinator_address", "step"}}
+NO_PATHS = {{"variant", "layer", "split", "dataset", "name", "weights", "coordinator_address", "step", "rename"}}
 refused = []
 for module in {modules}:
     known = set(flags.FLAGS)
@@ -510,6 +510,7 @@ print(sorted(set(refused)))
         "classes",
         "config",
         "data_dir",
+        "images",
         "labels",
         "list",
         "mean",

@@ -75,7 +75,7 @@ BUGS = {
         "statistics.npz is damaged",
     ),
     "an npz with a text file": (weights.npz_files, "net.npz", zipped({"readme": b"hello"}), "'readme' is not an array"),
-    "an npz that is one array": (weights.npz_files, "net.npz", npy(np.zeros(3)), "it is a single array"),
+    "an npz that is one array": (weights.npz_files, "net.npz", npy(np.zeros(3)), r"is not a \.npy file with a dict"),
     "a mean that is an archive": (weights.mean_images, "mean.npy", zipped({}), "mean.npy is not a .npy file"),
     "a mean of text": (weights.mean_images, "mean.npy", npy(np.full((3, 2, 2), "x")), r"Caffe's mean image is"),
     "an empty mean": (weights.mean_images, "mean.npy", npy(np.zeros((3, 0, 0))), r"holds \[3, 0, 0\]"),

@@ -109,6 +109,7 @@ def test_killed_at_any_time_it_resumes_to_the_same_records(tmp_path):
 COMMAND = """
 import os, runpy, signal, sys
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a test in the background of a script ignores it
 sys.argv = ["-m", *sys.argv[2:]]
 stop_at, sys.orig_argv = int(sys.orig_argv[3]), [sys.executable, "-m", "alexnet_jax.prepare", *sys.argv[1:]]
 from alexnet_jax.prepare import units

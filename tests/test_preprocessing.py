@@ -23,9 +23,8 @@ from alexnet_jax.data.image_files import find_images, load_image
 from alexnet_jax.data.image_folder import ImageFolder
 from alexnet_jax.data.preprocessing import Preparation
 from alexnet_jax.errors import UserError
-from alexnet_jax.evaluate import open_images
 from alexnet_jax.predict.api import TrainedNet
-from alexnet_jax.run.restore import restore
+from alexnet_jax.run.restore import check_same_pictures, restore
 
 PHOTOS = SHARED_DATA / "imagenet_originals"
 needs_photos = pytest.mark.skipif(not PHOTOS.exists(), reason=f"{PHOTOS} is not there: real photographs")
@@ -153,7 +152,7 @@ def test_nets_that_see_pictures_differently_are_not_evaluated_together(trained_f
     net = alexnet_jax.load(trained_folder).restored
     other = dataclasses.replace(net, dataset_info=dataclasses.replace(net.dataset_info, preprocessing="caffe"))
     with pytest.raises(UserError, match=r"\(caffe, 72, 64\) and \(paper, 72, 64\) .* evaluate them one by one"):
-        open_images([net, other], tmp_path, views=1)
+        check_same_pictures(other, net, views=1)
 
 
 @needs_photos

@@ -156,6 +156,9 @@ def test_a_second_ctrl_c_ends_at_once(config: Path) -> None:
 
 def test_a_program_around_a_training_keeps_its_handlers() -> None:
     """For example a notebook: the first SIGINT is noted, the second is its own."""
+    outside = {number: signal.getsignal(number) for number in SIGNALS}
+    for number in SIGNALS:  # as in a terminal: under nohup, or in the background of a script, some are ignored
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     before = [signal.getsignal(number) for number in SIGNALS]
     for number in SIGNALS:
         with NotedSignals() as stop:
@@ -167,6 +170,8 @@ def test_a_program_around_a_training_keeps_its_handlers() -> None:
                 with pytest.raises(KeyboardInterrupt):
                     signal.raise_signal(number)
         assert [signal.getsignal(number) for number in SIGNALS] == before
+    for number, handler in outside.items():
+        signal.signal(number, handler)
 
 
 def test_a_process_ends_with_its_parent(config: Path) -> None:

@@ -148,6 +148,16 @@ def check_same_classes(net: RestoredNet, info: DatasetInfo, name: str) -> None:
         )
 
 
+def check_same_pictures(net: RestoredNet, first: RestoredNet, views: int) -> None:
+    """Raise UserError if two nets, which are to see the same pictures, want them prepared in different ways."""
+    if net.preparation(views) != first.preparation(views):
+        own, others = (f"({', '.join(map(str, each.preparation(views)))})" for each in (net, first))
+        raise UserError(
+            f"{net.folder} and {first.folder} see pictures in different ways, {own} and {others} (whose way, and the "
+            "pixels that are stored and seen); evaluate them one by one, or choose one way with --preprocessing."
+        )
+
+
 def report_missing_views(nets: Sequence[RestoredNet], views: int) -> None:
     """Print on stderr which nets have fewer than `views` views, because they were trained without mirror images."""
     for net in nets:
