@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from alexnet_jax import pickles
-from alexnet_jax.arrays import DAMAGE, MAX_BYTES, DamagedArraysError, load_arrays
+from alexnet_jax.arrays import DAMAGE, DamagedArraysError, load_arrays
 from alexnet_jax.convert import record
 from alexnet_jax.convert.contents import Contents
 from alexnet_jax.convert.layout import Arrays
@@ -66,7 +66,7 @@ def _read_object(path: Path) -> dict[Any, Any]:
         shape, _, dtype = read_header(file)
         if dtype != np.dtype(object) or shape != ():
             raise ValueError(f"it holds an array of {dtype} {list(shape)}")
-        data = file.read(MAX_BYTES)
+        data = file.read()
     (content,) = pickles.load_arrays(data, encoding="latin-1").array
     if not isinstance(content, dict):
         raise ValueError("it holds another Python object")
