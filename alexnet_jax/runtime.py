@@ -3,7 +3,6 @@
 Users set nothing. `ALEXNET_JAX_TUNING=0` in the environment turns all tuning off.
 """
 
-import ctypes
 import errno
 import io
 import itertools
@@ -55,15 +54,6 @@ def use_huge_pages() -> None:
         environment = {**os.environ, "GLIBC_TUNABLES": MALLOC}
         sys.stdout.flush()
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
-
-
-def return_kept_memory() -> None:
-    """Give the system the memory that malloc keeps and nothing uses.
-
-    Compiling, evaluating and saving leave pieces behind into which a training step's arrays don't fit.
-    """
-    if os.environ.get("GLIBC_TUNABLES") == MALLOC:
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def named_gpus() -> list[str] | None:

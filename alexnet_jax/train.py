@@ -11,7 +11,6 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from alexnet_jax import runtime
 from alexnet_jax.checkpoint import Checkpoints
 from alexnet_jax.cluster.agreement import StopSignals
 from alexnet_jax.config import Config, num_views
@@ -61,7 +60,6 @@ def train(config: Config, folder: Path, mesh: Mesh, dataset: Dataset, stop: Stop
             state, start = restored.state, restored.step
         else:
             state, start = create_initial_state(config, model, optimizer, mesh, dataset.label_names), 0
-        runtime.return_kept_memory()
         startup.print_summary(config, dataset, mesh, state, start, plan.num_steps)
 
         # The compiled programs, the input and the reports.
@@ -105,7 +103,6 @@ def train(config: Config, folder: Path, mesh: Mesh, dataset: Dataset, stop: Stop
 
             if plan.evaluation_due(step) or plan.save_due(step) or stop:
                 late_reports.flush()
-                runtime.return_kept_memory()
                 with reporter.throughput.paused():
                     result = evaluate_now(step) if plan.evaluation_due(step) and not stop else None
                     if plan.save_due(step) or stop or (result and checkpoints.is_among_best(result)):

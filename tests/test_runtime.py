@@ -1,11 +1,9 @@
 """What the process sets for itself, and where it does not."""
 
 import os
-import subprocess
 import sys
 
 import pytest
-from checkouts import ROOT
 
 from alexnet_jax import runtime
 
@@ -49,25 +47,3 @@ def test_a_debugger_stays(started_anew, monkeypatch):
     monkeypatch.setattr(sys, "gettrace", lambda: print)
     runtime.use_huge_pages()
     assert not started_anew
-
-
-def test_kept_memory_is_returned():
-    """Pieces freed below one that stays are malloc's to keep, until they are returned."""
-    program = """if True:
-        import numpy as np, psutil
-        from alexnet_jax import runtime
-        pieces = [np.ones(1 << 24) for _ in range(4)]
-        resident = [psutil.Process().memory_info().rss]
-        for number in (0, 1, 2):
-            pieces[number] = None
-        resident.append(psutil.Process().memory_info().rss)
-        runtime.return_kept_memory()
-        resident.append(psutil.Process().memory_info().rss)
-        print(*(size >> 20 for size in resident))
-    """
-    environment = {**os.environ, "GLIBC_TUNABLES": runtime.MALLOC}
-    before, freed, returned = map(
-        int, subprocess.check_output([sys.executable, "-c", program], env=environment, cwd=ROOT).split()
-    )
-    assert before - freed < 10
-    assert before - returned > 350

@@ -6,7 +6,6 @@ from typing import Any
 import jax
 from absl import logging
 
-from alexnet_jax import runtime
 from alexnet_jax.cluster.agreement import on_process_0
 from alexnet_jax.config import Config, num_views
 from alexnet_jax.metrics import Record, evaluation_line, read_records, training_line, without_trivial_top5
@@ -28,7 +27,6 @@ class Reporter:
         self._learning_rate = learning_rate_schedule(config, num_steps)
         self._writer = MetricWriter(folder, resumed_step=start, enabled=jax.process_index() == 0)
         self._plateau = PlateauWatch(config.model.num_classes, config.log.plateau_steps)
-        self._other_work = True  # compiling, evaluating or saving, since the last record of a training step
         self.throughput = Throughput(config.batch_size)
 
     def training(self, step: int, metrics: dict[str, jax.Array], last_checkpoint: int | None) -> None:
@@ -43,9 +41,6 @@ class Reporter:
         record = {**self._position(step, "train"), **known, "learning_rate": learning_rate, **speed}
         self._writer.write(record)
         seconds_left = self.throughput.seconds_left(self._num_steps - step)
-        if self._other_work:  # not at each record: a step would have to get its memory back
-            runtime.return_kept_memory()
-            self._other_work = False
         say(training_line(record, self._num_steps, self._config.num_epochs, seconds_left))
         warning = self._plateau.warning(step, values["loss"])
         if warning and jax.process_index() == 0:
@@ -67,7 +62,6 @@ class Reporter:
         record = {**self._position(step, self._config.data.eval_split), **result, "views": self._views}
         self._writer.write(record)
         say(evaluation_line(record))
-        self._other_work = True
 
     def close(self) -> None:
         """Close the logs."""
